@@ -1,0 +1,314 @@
+"""The network that predicts motion: spatio-temporal attention over keypoint, reference and frame tokens.
+
+Tokens are [canonical keypoints, reference frame, frames...], each 70 wide (KDTalker, arXiv 2503.12963, section 3).
+One class holds the published network and our small one; every dimension comes from `DenoiserConfig`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdtalker.errors import InputError
+from kdtalker.motion import MOTION_WIDTH
+
+LEADING_TOKENS = 2  # the canonical keypoints and the reference frame stand before the frames
+_CHOICES = {
+    "prediction": ("epsilon", "sample"),
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+    "timestep_spacing": ("leading", "trailing", "linspace"),
+}
+_NEAR, _BUCKETS, _FARTHEST = 8, 16, 128  # position bias: exact below 8 frames, logarithmic up to 128, per direction
+_KERNEL = 5
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """Everything about a motion model that its checkpoint's header states; the defaults are the published model.
+
+    width, layers, heads, head_width, rotary_width: the transformer. time_width + audio_width: the condition of a token.
+    audio_input: width of the audio encoder's features; adapter_blocks: 0 lets them in as they are, n > 0 puts an
+    AudioAdapter before the network. dropout: probability, during training only. prediction: what the network says,
+    the noise ("epsilon") or the clean motion ("sample"). window, context, overlap: frames of a window, the most clean
+    frames it continues from (0: the reference token is the last frame before the window), and the frames blended with
+    the window before. relative: pose and shift are taken minus the portrait's own.
+
+    Raises InputError for a value that cannot be.
+    """
+
+    motion_width: int = MOTION_WIDTH
+    width: int = 768
+    layers: int = 6
+    heads: int = 12
+    head_width: int = 64
+    rotary_width: int = 12
+    time_width: int = 256
+    audio_width: int = 512
+    audio_input: int = 512
+    adapter_blocks: int = 0
+    dropout: float = 0.0
+    prediction: str = "epsilon"
+    train_timesteps: int = 1000
+    beta_schedule: str = "linear"
+    beta_start: float = 1e-5
+    beta_end: float = 8e-3
+    timestep_spacing: str = "leading"
+    window: int = 64
+    context: int = 0
+    overlap: int = 0
+    relative: bool = False
+    audio_encoder: str = "wav2lip"
+    audio_features: str = "512 numbers a frame from Wav2Lip's audio encoder"
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(f"The model's {name} is '{getattr(self, name)}', known are {', '.join(allowed)}.")
+        for name in ("width", "layers", "heads", "head_width", "time_width", "audio_width", "audio_input", "window"):
+            if getattr(self, name) < 1:
+                raise InputError(f"The model's {name} is {getattr(self, name)}, wanted at least 1.")
+        if self.motion_width != MOTION_WIDTH:
+            raise InputError(f"The model's motion_width is {self.motion_width}, this program's motion has {MOTION_WIDTH}.")
+        if self.rotary_width % 2 or not 0 < self.rotary_width <= self.head_width:
+            raise InputError(f"The model's rotary_width {self.rotary_width} must be even and within {self.head_width}.")
+        if self.adapter_blocks == 0 and self.audio_input != self.audio_width:
+            raise InputError(
+                f"Without an adapter the features' width {self.audio_input} must equal audio_width {self.audio_width}."
+            )
+        if min(self.context, self.overlap) < 0 or self.context + 2 * self.overlap >= self.window:
+            raise InputError(
+                f"A window of {self.window} frames cannot hold {self.context} of context and twice {self.overlap} of overlap."
+            )
+
+    def header(self) -> dict[str, object]:
+        """The fields by name, ready for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_header(header: Mapping[str, object]) -> DenoiserConfig:
+        """The inverse of `header`. Raises InputError where a field is missing, unknown or of another type."""
+        known = {field.name: type(field.default) for field in fields(DenoiserConfig)}
+        wrong = sorted(known.keys() ^ header.keys())
+        if wrong:
+            raise InputError(f"The model's header does not fit this program: '{wrong[0]}' is missing or unknown.")
+        for name, kind in known.items():
+            if type(header[name]) is not kind:
+                raise InputError(f"The model's header gives {name} as {header[name]!r}, wanted {kind.__name__}.")
+        return DenoiserConfig(**header)  # type: ignore[arg-type]
+
+
+class AudioAdapter(nn.Module):
+    """Audio features to the condition: each frame's features are narrowed, then frames look at their neighbours.
+
+    (B, frames, audio_input) to (B, frames, audio_width); frame t sees t - 2n ... t + 2n for n blocks.
+    """
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__()
+        width = config.audio_width
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.LayerNorm(config.audio_input)
+        self.input = nn.Linear(config.audio_input, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(config.adapter_blocks))
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(width, width, _KERNEL, padding=_KERNEL // 2) for _ in range(config.adapter_blocks)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        x: Tensor = self.input(self.norm(self.dropout(features)))
+        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
+            x = x + self.dropout(convolution(F.silu(norm(x)).transpose(1, 2)).transpose(1, 2))
+        return x
+
+
+class ModulatedBlock(nn.Module):
+    """A residual block of one token, scaled and shifted by the token's condition (FiLM, arXiv 1709.07871)."""
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(config.time_width + config.audio_width, 2 * config.width)
+        self.input = nn.Linear(config.width, config.width)
+        self.norm = nn.LayerNorm(config.width)
+        self.output = nn.Linear(config.width, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x (B, N, width), condition (B, N, time_width + audio_width) after its SiLU, to (B, N, width)."""
+        scale, shift = self.modulation(condition).chunk(2, dim=-1)
+        h = F.silu(torch.addcmul(shift, self.norm(self.input(x)), scale + 1))
+        h = x + self.dropout(F.silu(self.output(h)))
+        return h
+
+
+class Attention(nn.Module):
+    """Attention over all tokens, rotary positions on the first channels of a head, and a shared position bias."""
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__()
+        inner = config.heads * config.head_width
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(config.width)
+        self.qkv = nn.Linear(config.width, 3 * inner, bias=False)
+        self.output = nn.Linear(inner, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], bias: Tensor) -> Tensor:
+        """x (B, N, width), rotation two of (N, rotary_width / 2), bias (1, heads, N, N), to (B, N, width)."""
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(self.norm(x)).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        h = F.scaled_dot_product_attention(_rotate(q, *rotation), _rotate(k, *rotation), v, attn_mask=bias)
+        h = x + self.dropout(self.output(h.transpose(1, 2).reshape(batch, tokens, -1)))
+        return h
+
+
+def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotary embedding of neighbouring pairs (a, b) to (a cos - b sin, b cos + a sin) (arXiv 2104.09864, eq. 34)."""
+    turned, rest = x[..., : 2 * cosine.shape[-1]], x[..., 2 * cosine.shape[-1] :]
+    a, b = turned[..., 0::2], turned[..., 1::2]
+    pairs = torch.stack([a * cosine - b * sine, b * cosine + a * sine], dim=-1)
+    return torch.cat([pairs.flatten(-2), rest], dim=-1)
+
+
+class Layer(nn.Module):
+    """Two modulated blocks, then attention."""
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.first = ModulatedBlock(config)
+        self.second = ModulatedBlock(config)
+        self.attention = Attention(config)
+
+    def forward(self, x: Tensor, condition: Tensor, rotation: tuple[Tensor, Tensor], bias: Tensor) -> Tensor:
+        x = self.second(self.first(x, condition), condition)
+        attended: Tensor = self.attention(x, rotation, bias)
+        return attended
+
+
+class Denoiser(nn.Module):
+    """Predicts the noise or the clean motion of each token (see `DenoiserConfig.prediction`).
+
+    Train with `denoiser(x, timesteps, denoiser.adapt(features))`. "No audio", for classifier-free guidance, is an
+    adapted audio of zeros: multiply what `adapt` returns by 0, do not zero the features before it.
+    """
+
+    rotary_frequencies: Tensor
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.adapter = AudioAdapter(config) if config.adapter_blocks else None
+        self.time = nn.Sequential(
+            nn.Linear(config.width, config.time_width), nn.SiLU(), nn.Linear(config.time_width, config.time_width)
+        )
+        self.input = nn.Linear(config.motion_width, config.width)
+        self.position_bias = nn.Embedding(2 * _BUCKETS, config.heads)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.output = nn.Linear(config.width, config.motion_width)
+        powers = torch.arange(0, config.rotary_width, 2, dtype=torch.float32) / config.rotary_width
+        self.register_buffer("rotary_frequencies", 10000.0**-powers)
+
+    def adapt(self, features: Tensor) -> Tensor:
+        """Features of the audio encoder (B, frames, audio_input) to audio of the condition (B, frames, audio_width)."""
+        if self.adapter is None:
+            return features
+        adapted: Tensor = self.adapter(features)
+        return adapted
+
+    def forward(self, x: Tensor, timesteps: Tensor, audio: Tensor) -> Tensor:
+        """Tokens (B, N, 70) in noise to the prediction (B, N, 70); N = 2 + frames, any number of frames.
+
+        timesteps: (B,) for all tokens of a sample, or (B, N) for each token, 0 for a frame that is known
+        (`token_timesteps` makes them). audio: what `adapt` returned, (B, frames, audio_width), the two leading
+        tokens getting zeros, or (B, N, audio_width) for every token.
+        """
+        tokens = x.shape[1]
+        audio = F.pad(audio, (0, 0, tokens - audio.shape[1], 0))
+        steps = timesteps if timesteps.ndim == 2 else timesteps[:, None]
+        time = self.time(_sinusoid(steps, self.config.width)).expand(-1, tokens, -1)
+        condition = F.silu(torch.cat([time, audio], dim=-1))
+        angles = torch.arange(tokens, device=x.device)[:, None] * self.rotary_frequencies
+        rotation = angles.cos(), angles.sin()
+        bias = self.position_bias(_buckets(tokens, x.device)).permute(2, 0, 1)[None]
+        h = self.input(x)
+        for layer in self.layers:
+            h = layer(h, condition, rotation, bias)
+        prediction: Tensor = self.output(h)
+        return prediction
+
+
+def token_timesteps(timesteps: Tensor, known: Tensor) -> Tensor:
+    """Timesteps (B,) and known frames (B, frames) bool to timesteps of all tokens (B, 2 + frames), 0 where known."""
+    frames = timesteps[:, None] * ~known
+    return torch.cat([timesteps[:, None].expand(-1, LEADING_TOKENS), frames], dim=1)
+
+
+def _sinusoid(timesteps: Tensor, width: int) -> Tensor:
+    """(B, n) to (B, n, width): sines then cosines of falling frequencies (arXiv 1706.03762, section 3.5)."""
+    half = width // 2
+    steps = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+    angles = timesteps[..., None].float() * torch.exp(steps * (-math.log(10000) / (half - 1)))
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def _buckets(tokens: int, device: torch.device) -> Tensor:
+    """(N, N) of 0..31: the bias bucket of each query (row) and key (column), by their distance (arXiv 1910.10683)."""
+    position = torch.arange(tokens, device=device)
+    behind = position[:, None] - position[None, :]
+    distance = behind.abs()
+    far = (distance.clamp(min=1) / _NEAR).log() / math.log(_FARTHEST / _NEAR) * (_BUCKETS - _NEAR)
+    bucket = torch.where(distance < _NEAR, distance, (_NEAR + far.long()).clamp(max=_BUCKETS - 1))
+    return bucket + _BUCKETS * (behind < 0)
+
+
+_PUBLISHED_PREFIX = "point_model.model."
+_ROTARY = re.compile(r"layers\.\d+\.2\.fn\.fn\.rotary_emb\.freqs")
+_UNUSED = re.compile(r"positional_encoding\.freq_bands|layers\.\d+\.[01]\.block2\.norm\.(gamma|beta)")
+_RENAMES = (
+    (r"^time_mlp\.1\.", "time.0."),
+    (r"^time_mlp\.3\.", "time.2."),
+    (r"^input_projection\.", "input."),
+    (r"^output_projection\.", "output."),
+    (r"^time_rel_pos_bias\.relative_attention_bias\.", "position_bias."),
+    (r"^(layers\.\d+)\.0\.", r"\1.first."),
+    (r"^(layers\.\d+)\.1\.", r"\1.second."),
+    (r"\.mlp\.1\.", ".modulation."),
+    (r"\.block1\.proj\.", ".input."),
+    (r"\.block1\.norm\.", ".norm."),
+    (r"\.block2\.proj\.", ".output."),
+    (r"^(layers\.\d+)\.2\.fn\.norm\.", r"\1.attention.norm."),
+    (r"^(layers\.\d+)\.2\.fn\.fn\.to_qkv\.", r"\1.attention.qkv."),
+    (r"^(layers\.\d+)\.2\.fn\.fn\.proj\.", r"\1.attention.output."),
+    (r"\.gamma$", ".weight"),
+    (r"\.beta$", ".bias"),
+)
+
+
+def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The published checkpoint's state dict (its `model` entry) under the names of `Denoiser`, to be loaded strictly.
+
+    Left out are the tensors that the published network holds but never uses; its layers' equal rotary frequencies
+    become one. Raises InputError for a name without the published prefix or rotary frequencies that differ.
+    """
+    renamed: dict[str, Tensor] = {}
+    for published, value in state.items():
+        name = published.removeprefix(_PUBLISHED_PREFIX)
+        if name == published:
+            raise InputError(f"The checkpoint holds '{published}', wanted names that begin with '{_PUBLISHED_PREFIX}'.")
+        if _UNUSED.fullmatch(name):
+            continue
+        if _ROTARY.fullmatch(name):
+            if not torch.equal(renamed.setdefault("rotary_frequencies", value), value):
+                raise InputError(f"The checkpoint's '{published}' differs from that of other layers; it is damaged.")
+            continue
+        is_gain = name.endswith((".gamma", ".beta"))  # (1, 1, width)
+        for pattern, replacement in _RENAMES:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value.flatten() if is_gain else value
+    return renamed
