@@ -7,7 +7,6 @@ One class holds the published network and our small one; every dimension comes f
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
@@ -142,8 +141,8 @@ class ModulatedBlock(nn.Module):
         """x (B, N, width), condition (B, N, time_width + audio_width) after its SiLU, to (B, N, width)."""
         scale, shift = self.modulation(condition).chunk(2, dim=-1)
         h = F.silu(torch.addcmul(shift, self.norm(self.input(x)), scale + 1))
-        h = x + self.dropout(F.silu(self.output(h)))
-        return h
+        residual: Tensor = self.dropout(F.silu(self.output(h)))
+        return x + residual
 
 
 class Attention(nn.Module):
@@ -164,8 +163,8 @@ class Attention(nn.Module):
         qkv = self.qkv(self.norm(x)).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         h = F.scaled_dot_product_attention(_rotate(q, *rotation), _rotate(k, *rotation), v, attn_mask=bias)
-        h = x + self.dropout(self.output(h.transpose(1, 2).reshape(batch, tokens, -1)))
-        return h
+        residual: Tensor = self.dropout(self.output(h.transpose(1, 2).reshape(batch, tokens, -1)))
+        return x + residual
 
 
 def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -265,50 +264,3 @@ def _buckets(tokens: int, device: torch.device) -> Tensor:
     far = (distance.clamp(min=1) / _NEAR).log() / math.log(_FARTHEST / _NEAR) * (_BUCKETS - _NEAR)
     bucket = torch.where(distance < _NEAR, distance, (_NEAR + far.long()).clamp(max=_BUCKETS - 1))
     return bucket + _BUCKETS * (behind < 0)
-
-
-_PUBLISHED_PREFIX = "point_model.model."
-_ROTARY = re.compile(r"layers\.\d+\.2\.fn\.fn\.rotary_emb\.freqs")
-_UNUSED = re.compile(r"positional_encoding\.freq_bands|layers\.\d+\.[01]\.block2\.norm\.(gamma|beta)")
-_RENAMES = (
-    (r"^time_mlp\.1\.", "time.0."),
-    (r"^time_mlp\.3\.", "time.2."),
-    (r"^input_projection\.", "input."),
-    (r"^output_projection\.", "output."),
-    (r"^time_rel_pos_bias\.relative_attention_bias\.", "position_bias."),
-    (r"^(layers\.\d+)\.0\.", r"\1.first."),
-    (r"^(layers\.\d+)\.1\.", r"\1.second."),
-    (r"\.mlp\.1\.", ".modulation."),
-    (r"\.block1\.proj\.", ".input."),
-    (r"\.block1\.norm\.", ".norm."),
-    (r"\.block2\.proj\.", ".output."),
-    (r"^(layers\.\d+)\.2\.fn\.norm\.", r"\1.attention.norm."),
-    (r"^(layers\.\d+)\.2\.fn\.fn\.to_qkv\.", r"\1.attention.qkv."),
-    (r"^(layers\.\d+)\.2\.fn\.fn\.proj\.", r"\1.attention.output."),
-    (r"\.gamma$", ".weight"),
-    (r"\.beta$", ".bias"),
-)
-
-
-def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published checkpoint's state dict (its `model` entry) under the names of `Denoiser`, to be loaded strictly.
-
-    Left out are the tensors that the published network holds but never uses; its layers' equal rotary frequencies
-    become one. Raises InputError for a name without the published prefix or rotary frequencies that differ.
-    """
-    renamed: dict[str, Tensor] = {}
-    for published, value in state.items():
-        name = published.removeprefix(_PUBLISHED_PREFIX)
-        if name == published:
-            raise InputError(f"The checkpoint holds '{published}', wanted names that begin with '{_PUBLISHED_PREFIX}'.")
-        if _UNUSED.fullmatch(name):
-            continue
-        if _ROTARY.fullmatch(name):
-            if not torch.equal(renamed.setdefault("rotary_frequencies", value), value):
-                raise InputError(f"The checkpoint's '{published}' differs from that of other layers; it is damaged.")
-            continue
-        is_gain = name.endswith((".gamma", ".beta"))  # (1, 1, width)
-        for pattern, replacement in _RENAMES:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = value.flatten() if is_gain else value
-    return renamed

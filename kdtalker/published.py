@@ -1,0 +1,57 @@
+"""The published KDTalker checkpoint under our names: renamed at the door, then loaded strictly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from kdtalker.errors import InputError
+
+_PREFIX = "point_model.model."
+_ROTARY = re.compile(r"layers\.\d+\.2\.fn\.fn\.rotary_emb\.freqs")
+_UNUSED = re.compile(r"positional_encoding\.freq_bands|layers\.\d+\.[01]\.block2\.norm\.(gamma|beta)")
+_RENAMES = (
+    (r"^time_mlp\.1\.", "time.0."),
+    (r"^time_mlp\.3\.", "time.2."),
+    (r"^input_projection\.", "input."),
+    (r"^output_projection\.", "output."),
+    (r"^time_rel_pos_bias\.relative_attention_bias\.", "position_bias."),
+    (r"^(layers\.\d+)\.0\.", r"\1.first."),
+    (r"^(layers\.\d+)\.1\.", r"\1.second."),
+    (r"\.mlp\.1\.", ".modulation."),
+    (r"\.block1\.proj\.", ".input."),
+    (r"\.block1\.norm\.", ".norm."),
+    (r"\.block2\.proj\.", ".output."),
+    (r"^(layers\.\d+)\.2\.fn\.norm\.", r"\1.attention.norm."),
+    (r"^(layers\.\d+)\.2\.fn\.fn\.to_qkv\.", r"\1.attention.qkv."),
+    (r"^(layers\.\d+)\.2\.fn\.fn\.proj\.", r"\1.attention.output."),
+    (r"\.gamma$", ".weight"),
+    (r"\.beta$", ".bias"),
+)
+
+
+def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The published checkpoint's state dict (its `model` entry) under the names of `Denoiser`, to be loaded strictly.
+
+    Left out are the tensors that the published network holds but never uses; its layers' equal rotary frequencies
+    become one. Raises InputError for a name without the published prefix or rotary frequencies that differ.
+    """
+    renamed: dict[str, Tensor] = {}
+    for published, value in state.items():
+        name = published.removeprefix(_PREFIX)
+        if name == published:
+            raise InputError(f"The checkpoint holds '{published}', wanted names that begin with '{_PREFIX}'.")
+        if _UNUSED.fullmatch(name):
+            continue
+        if _ROTARY.fullmatch(name):
+            if not torch.equal(renamed.setdefault("rotary_frequencies", value), value):
+                raise InputError(f"The checkpoint's '{published}' differs from that of other layers; it is damaged.")
+            continue
+        is_gain = name.endswith((".gamma", ".beta"))  # (1, 1, width)
+        for pattern, replacement in _RENAMES:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value.flatten() if is_gain else value
+    return renamed
