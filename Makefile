@@ -1,0 +1,33 @@
+# A fresh machine needs Python 3.10 or newer (3.11 for the pinned versions) and make; ffmpeg comes with the packages.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALLED_FROM := pyproject.toml constraints.txt
+
+.PHONY: demo test lint bench
+
+demo: $(VENV)/.run
+	mkdir -p results
+	$(BIN)/python inference.py --image examples/grace_hopper.jpg --audio examples/austen_0870.wav --output results/demo.mp4
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict kdtalker
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m train.bench
+
+$(VENV)/.run: $(INSTALLED_FROM) | $(BIN)/python
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.dev: $(INSTALLED_FROM) | $(BIN)/python
+	$(INSTALL) -e '.[dev,train]'
+	touch $@ $(VENV)/.run
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
