@@ -1,0 +1,1 @@
+"""Trainers and measurements, run from a checkout: `python -m train.NAME`."""
