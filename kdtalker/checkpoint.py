@@ -16,7 +16,9 @@ from torch import Tensor
 from kdtalker.errors import InputError
 
 
-def write_checkpoint(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any], *, half: bool) -> None:
+def write_checkpoint(
+    path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any], *, half: bool
+) -> None:
     """Write tensors and a JSON value for each header name; a reader sees the old file or the whole new one.
 
     half: matrices are stored as float16, vectors (gains, biases, frequencies) always as float32.
@@ -47,9 +49,12 @@ def read_checkpoint(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], d
             state = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118
         header = {name: json.loads(metadata[name]) for name in names}
     except KeyError as error:
-        raise InputError(f"'{path}' is a safetensors file without {error} in its header; it is another model.") from None
+        raise InputError(
+            f"'{path}' is a safetensors file without {error} in its header; it is another model."
+        ) from None
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
-            f"'{path}' cannot be read as a model, it is truncated or not safetensors ({error}); download it again."
+            f"'{path}' cannot be read as a model, it is truncated or not safetensors ({error}); "
+            "download it again."
         ) from None
     return header, state

@@ -1,7 +1,8 @@
 """The network that predicts motion: spatio-temporal attention over keypoint, reference and frame tokens.
 
-Tokens are [canonical keypoints, reference frame, frames...], each 70 wide (KDTalker, arXiv 2503.12963, section 3).
-One class holds the published network and our small one; every dimension comes from `DenoiserConfig`.
+Tokens are [canonical keypoints, reference frame, frames...], each 70 wide (KDTalker, arXiv 2503.12963,
+section 3). One class holds the published network and our small one; every dimension comes from
+`DenoiserConfig`.
 """
 
 from __future__ import annotations
@@ -23,20 +24,26 @@ _CHOICES = {
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
     "timestep_spacing": ("leading", "trailing", "linspace"),
 }
-_NEAR, _BUCKETS, _FARTHEST = 8, 16, 128  # position bias: exact below 8 frames, logarithmic up to 128, per direction
+_NEAR, _BUCKETS, _FARTHEST = (
+    8,
+    16,
+    128,
+)  # position bias: exact below 8 frames, logarithmic up to 128, per direction
 _KERNEL = 5
 
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """Everything about a motion model that its checkpoint's header states; the defaults are the published model.
+    """Everything about a motion model that its checkpoint's header states; the defaults are the published
+    model.
 
-    width, layers, heads, head_width, rotary_width: the transformer. time_width + audio_width: the condition of a token.
-    audio_input: width of the audio encoder's features; adapter_blocks: 0 lets them in as they are, n > 0 puts an
-    AudioAdapter before the network. dropout: probability, during training only. prediction: what the network says,
-    the noise ("epsilon") or the clean motion ("sample"). window, context, overlap: frames of a window, the most clean
-    frames it continues from (0: the reference token is the last frame before the window), and the frames blended with
-    the window before. relative: pose and shift are taken minus the portrait's own.
+    width, layers, heads, head_width, rotary_width: the transformer. time_width + audio_width: the condition
+    of a token. audio_input: width of the audio encoder's features; adapter_blocks: 0 lets them in as they
+    are, n > 0 puts an AudioAdapter before the network. dropout: probability, during training only.
+    prediction: what the network says, the noise ("epsilon") or the clean motion ("sample"). window, context,
+    overlap: frames of a window, the most clean frames it continues from (0: the reference token is the last
+    frame before the window), and the frames blended with the window before. relative: pose and shift are
+    taken minus the portrait's own.
 
     Raises InputError for a value that cannot be.
     """
@@ -68,21 +75,37 @@ class DenoiserConfig:
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise InputError(f"The model's {name} is '{getattr(self, name)}', known are {', '.join(allowed)}.")
-        for name in ("width", "layers", "heads", "head_width", "time_width", "audio_width", "audio_input", "window"):
+                raise InputError(
+                    f"The model's {name} is '{getattr(self, name)}', known are {', '.join(allowed)}."
+                )
+        for name in (
+            "width",
+            "layers",
+            "heads",
+            "head_width",
+            "time_width",
+            "audio_width",
+            "audio_input",
+            "window",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(f"The model's {name} is {getattr(self, name)}, wanted at least 1.")
         if self.motion_width != MOTION_WIDTH:
-            raise InputError(f"The model's motion_width is {self.motion_width}, this program's motion has {MOTION_WIDTH}.")
+            raise InputError(
+                f"The model's motion_width is {self.motion_width}, this program's motion has {MOTION_WIDTH}."
+            )
         if self.rotary_width % 2 or not 0 < self.rotary_width <= self.head_width:
-            raise InputError(f"The model's rotary_width {self.rotary_width} must be even and within {self.head_width}.")
+            raise InputError(
+                f"The model's rotary_width {self.rotary_width} must be even and within {self.head_width}."
+            )
         if self.adapter_blocks == 0 and self.audio_input != self.audio_width:
             raise InputError(
-                f"Without an adapter the features' width {self.audio_input} must equal audio_width {self.audio_width}."
+                f"Without adapter audio_input {self.audio_input} must equal audio_width {self.audio_width}."
             )
         if min(self.context, self.overlap) < 0 or self.context + 2 * self.overlap >= self.window:
             raise InputError(
-                f"A window of {self.window} frames cannot hold {self.context} of context and twice {self.overlap} of overlap."
+                f"A window of {self.window} frames cannot hold {self.context} of context "
+                f"and twice {self.overlap} of overlap."
             )
 
     def header(self) -> dict[str, object]:
@@ -95,15 +118,20 @@ class DenoiserConfig:
         known = {field.name: type(field.default) for field in fields(DenoiserConfig)}
         wrong = sorted(known.keys() ^ header.keys())
         if wrong:
-            raise InputError(f"The model's header does not fit this program: '{wrong[0]}' is missing or unknown.")
+            raise InputError(
+                f"The model's header does not fit this program: '{wrong[0]}' is missing or unknown."
+            )
         for name, kind in known.items():
             if type(header[name]) is not kind:
-                raise InputError(f"The model's header gives {name} as {header[name]!r}, wanted {kind.__name__}.")
+                raise InputError(
+                    f"The model's header gives {name} as {header[name]!r}, wanted {kind.__name__}."
+                )
         return DenoiserConfig(**header)  # type: ignore[arg-type]
 
 
 class AudioAdapter(nn.Module):
-    """Audio features to the condition: each frame's features are narrowed, then frames look at their neighbours.
+    """Audio features to the condition: each frame's features are narrowed, then frames look at their
+    neighbours.
 
     (B, frames, audio_input) to (B, frames, audio_width); frame t sees t - 2n ... t + 2n for n blocks.
     """
@@ -146,7 +174,7 @@ class ModulatedBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention over all tokens, rotary positions on the first channels of a head, and a shared position bias."""
+    """Attention over all tokens; rotary positions on a head's first channels, and a shared position bias."""
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
@@ -168,7 +196,7 @@ class Attention(nn.Module):
 
 
 def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotary embedding of neighbouring pairs (a, b) to (a cos - b sin, b cos + a sin) (arXiv 2104.09864, eq. 34)."""
+    """Rotary embedding of pairs (a, b) to (a cos - b sin, b cos + a sin) (arXiv 2104.09864, eq. 34)."""
     turned, rest = x[..., : 2 * cosine.shape[-1]], x[..., 2 * cosine.shape[-1] :]
     a, b = turned[..., 0::2], turned[..., 1::2]
     pairs = torch.stack([a * cosine - b * sine, b * cosine + a * sine], dim=-1)
@@ -193,8 +221,8 @@ class Layer(nn.Module):
 class Denoiser(nn.Module):
     """Predicts the noise or the clean motion of each token (see `DenoiserConfig.prediction`).
 
-    Train with `denoiser(x, timesteps, denoiser.adapt(features))`. "No audio", for classifier-free guidance, is an
-    adapted audio of zeros: multiply what `adapt` returns by 0, do not zero the features before it.
+    Train with `denoiser(x, timesteps, denoiser.adapt(features))`. "No audio", for classifier-free guidance,
+    is an adapted audio of zeros: multiply what `adapt` returns by 0, do not zero the features before it.
     """
 
     rotary_frequencies: Tensor
@@ -204,7 +232,9 @@ class Denoiser(nn.Module):
         self.config = config
         self.adapter = AudioAdapter(config) if config.adapter_blocks else None
         self.time = nn.Sequential(
-            nn.Linear(config.width, config.time_width), nn.SiLU(), nn.Linear(config.time_width, config.time_width)
+            nn.Linear(config.width, config.time_width),
+            nn.SiLU(),
+            nn.Linear(config.time_width, config.time_width),
         )
         self.input = nn.Linear(config.motion_width, config.width)
         self.position_bias = nn.Embedding(2 * _BUCKETS, config.heads)
@@ -214,7 +244,7 @@ class Denoiser(nn.Module):
         self.register_buffer("rotary_frequencies", 10000.0**-powers)
 
     def adapt(self, features: Tensor) -> Tensor:
-        """Features of the audio encoder (B, frames, audio_input) to audio of the condition (B, frames, audio_width)."""
+        """Encoder's features (B, frames, audio_input) to the condition's audio (B, frames, audio_width)."""
         if self.adapter is None:
             return features
         adapted: Tensor = self.adapter(features)
@@ -224,8 +254,8 @@ class Denoiser(nn.Module):
         """Tokens (B, N, 70) in noise to the prediction (B, N, 70); N = 2 + frames, any number of frames.
 
         timesteps: (B,) for all tokens of a sample, or (B, N) for each token, 0 for a frame that is known
-        (`token_timesteps` makes them). audio: what `adapt` returned, (B, frames, audio_width), the two leading
-        tokens getting zeros, or (B, N, audio_width) for every token.
+        (`token_timesteps` makes them). audio: what `adapt` returned, (B, frames, audio_width), the two
+        leading tokens getting zeros, or (B, N, audio_width) for every token.
         """
         tokens = x.shape[1]
         audio = F.pad(audio, (0, 0, tokens - audio.shape[1], 0))
@@ -243,7 +273,7 @@ class Denoiser(nn.Module):
 
 
 def token_timesteps(timesteps: Tensor, known: Tensor) -> Tensor:
-    """Timesteps (B,) and known frames (B, frames) bool to timesteps of all tokens (B, 2 + frames), 0 where known."""
+    """Timesteps (B,), known frames (B, frames) bool to timesteps (B, 2 + frames) of all tokens."""
     frames = timesteps[:, None] * ~known
     return torch.cat([timesteps[:, None].expand(-1, LEADING_TOKENS), frames], dim=1)
 
@@ -257,7 +287,7 @@ def _sinusoid(timesteps: Tensor, width: int) -> Tensor:
 
 
 def _buckets(tokens: int, device: torch.device) -> Tensor:
-    """(N, N) of 0..31: the bias bucket of each query (row) and key (column), by their distance (arXiv 1910.10683)."""
+    """(N, N) of 0..31: the bias bucket of each query (row) and key (column) (arXiv 1910.10683)."""
     position = torch.arange(tokens, device=device)
     behind = position[:, None] - position[None, :]
     distance = behind.abs()

@@ -32,9 +32,10 @@ _HELD = slice(1, 7)  # pose and shift in the motion vector: relative models take
 class WindowState:
     """What a stream of motion remembers between pushes; a value, at most a window long.
 
-    canonical (63,), reference (70,), known (k, 70) the last final frames, tail (o, 70) frames predicted but not yet
-    final: all normalised. rest (70,) is added to the motion at the end. silence (C,) are the features of silence,
-    features (n, C) those from the first known frame of the next window on. emitted: final frames so far.
+    canonical (63,), reference (70,), known (k, 70) the last final frames, tail (o, 70) frames predicted but
+    not yet final: all normalised. rest (70,) is added to the motion at the end. silence (C,) are the features
+    of silence, features (n, C) those from the first known frame of the next window on. emitted: final frames
+    so far.
     """
 
     canonical: Array
@@ -51,7 +52,7 @@ class WindowState:
 
 @dataclass(frozen=True)
 class MotionModel:
-    """A denoiser with all that its numbers mean: normalisation, keypoint space, and a card for people to read."""
+    """A denoiser with what its numbers mean: normalisation, keypoint space, and a card for people to read."""
 
     denoiser: Denoiser
     normalisation: Normalisation
@@ -63,7 +64,7 @@ class MotionModel:
         return self.denoiser.config
 
     def save(self, path: Path, *, half: bool = True) -> None:
-        """Write one safetensors file, weights as float16 where `half`; everything else stands in its header."""
+        """Write one safetensors file, matrices as float16 where `half`; all else stands in its header."""
         header = {
             "space": self.space,
             "config": self.config.header(),
@@ -88,14 +89,17 @@ class MotionModel:
         for name in sorted(wanted.keys() | found.keys()):
             if wanted.get(name) != found.get(name):
                 raise InputError(
-                    f"'{path}' does not fit its own header: {name} has the shape {found.get(name, 'missing')}, "
-                    f"wanted {wanted.get(name, 'no such tensor')}; download or train the model again."
+                    f"'{path}' does not fit its own header: "
+                    f"{name} has the shape {found.get(name, 'missing')}, wanted {wanted.get(name, 'none')}; "
+                    "download or train the model again."
                 )
         denoiser.load_state_dict(state, strict=True, assign=True)
-        return MotionModel(denoiser.eval().requires_grad_(False), normalisation, str(header["space"]), header["card"])
+        return MotionModel(
+            denoiser.eval().requires_grad_(False), normalisation, str(header["space"]), header["card"]
+        )
 
     def offset(self, rest: Motion) -> Array:
-        """(70,): what is subtracted from motion vectors before the model sees them: rest's pose and shift, or 0."""
+        """(70,): what is taken from motion vectors before the model sees them: rest's pose and shift or 0."""
         offset = np.zeros(MOTION_WIDTH, np.float32)
         if self.config.relative:
             offset[_HELD] = rest.vector()[0, _HELD]
@@ -110,13 +114,15 @@ class MotionModel:
         return Motion.from_vector(self.normalisation.restore(frames) + offset, self.space)
 
     def start(self, canonical: Array, reference: Motion, seed: int, silence: Array) -> WindowState:
-        """Begin a stream for a portrait: canonical (21, 3), its own motion (T=1), silence (C,) features of silence.
+        """Begin a stream for a portrait: canonical (21, 3), its own motion (T=1), silence (C,) features of
+        silence.
 
         Raises InputError for another keypoint space, shapes that do not fit, or a negative seed.
         """
         if reference.space != self.space:
             raise InputError(
-                f"The motion model speaks the keypoint space '{self.space}', the portrait is in '{reference.space}'; "
+                f"The motion model speaks the keypoint space '{self.space}', "
+                f"the portrait is in '{reference.space}'; "
                 "choose a renderer and a model of the same space."
             )
         if seed < 0:
@@ -124,7 +130,9 @@ class MotionModel:
         wanted = ((KEYPOINTS, 3), 1, (self.config.audio_input,))
         found = (canonical.shape, len(reference), silence.shape)
         if found != wanted:
-            raise InputError(f"A portrait's keypoints, motion and silence have the shapes {found}, wanted {wanted}.")
+            raise InputError(
+                f"A portrait's keypoints, motion and silence have the shapes {found}, wanted {wanted}."
+            )
         offset = self.offset(reference)
         return WindowState(
             canonical=self.normalisation.normalise_canonical(canonical.reshape(-1)),
@@ -149,8 +157,8 @@ class MotionModel:
     ) -> tuple[Motion, WindowState]:
         """Push features (n, C), n from 0; returns the frames that became final. `last` ends the stream.
 
-        Frames become final a window at a time, but for its `overlap` last ones; `last` fills the final window with
-        silence and gives what is owed: in total as many frames as features.
+        Frames become final a window at a time, but for its `overlap` last ones; `last` fills the final window
+        with silence and gives what is owed: in total as many frames as features.
         """
         options = {"steps": steps, "guidance": guidance, "scheduler": scheduler, "last": last}
         (result,) = self.advance_many([state], [features], **options)  # type: ignore[arg-type]
@@ -166,7 +174,7 @@ class MotionModel:
         scheduler: str = "ddim",
         last: bool = False,
     ) -> list[tuple[Motion, WindowState]]:
-        """`advance` for several streams (clips or seeds, of any lengths) whose windows are sampled together."""
+        """`advance` for several streams (clips or seeds, any lengths), whose windows are sampled together."""
         current = [_push(state, new) for state, new in zip(states, features, strict=True)]
         final: list[list[Array]] = [[state.known[:0]] for state in current]
         while ready := [i for i, state in enumerate(current) if _is_ready(self.config, state, last)]:
@@ -179,7 +187,9 @@ class MotionModel:
         if last:
             for i, state in enumerate(current):
                 final[i].append(state.tail)
-                current[i] = replace(_emit(self.config, state, state.tail), tail=state.tail[:0], finished=True)
+                current[i] = replace(
+                    _emit(self.config, state, state.tail), tail=state.tail[:0], finished=True
+                )
         parts = [np.concatenate(frames) for frames in final]
         return [(self.decode(part, state.rest), state) for part, state in zip(parts, current, strict=True)]
 
@@ -188,7 +198,10 @@ class MotionModel:
         config = self.config
         device = self.denoiser.output.weight.device
         references = [_reference(config, state) for state in states]
-        noise = [_noise(state.seed, state.emitted, config.window - len(_context(config, state))) for state in states]
+        noise = [
+            _noise(state.seed, state.emitted, config.window - len(_context(config, state)))
+            for state in states
+        ]
 
         def batch(rows: Sequence[Array]) -> Tensor:
             return torch.from_numpy(np.stack(rows)).to(device)
@@ -198,8 +211,8 @@ class MotionModel:
             batch([state.canonical for state in states]),
             batch(references),
             batch([_window_features(config, state) for state in states]),
-            batch([_context(config, state) for state in states]),
-            batch(noise),
+            known=batch([_context(config, state) for state in states]),
+            noise=batch(noise),
             steps=steps,
             guidance=guidance,
             scheduler=scheduler,
@@ -245,7 +258,7 @@ def _window_features(config: DenoiserConfig, state: WindowState) -> Array:
 
 
 def _noise(seed: int, first_frame: int, frames: int) -> Array:
-    """(frames, 70) standard normal. Noise belongs to a frame, so that two windows predict an overlap from the same."""
+    """(frames, 70) standard normal, by frame number: two windows predict an overlap from the same noise."""
     rows = [np.random.default_rng((seed, frame)) for frame in range(first_frame, first_frame + frames)]
     return np.stack([row.standard_normal(MOTION_WIDTH, np.float32) for row in rows])
 

@@ -34,10 +34,12 @@ _RENAMES = (
 
 
 def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published checkpoint's state dict (its `model` entry) under the names of `Denoiser`, to be loaded strictly.
+    """The published checkpoint's state dict (its `model` entry) under the names of `Denoiser`, to be loaded
+    strictly.
 
-    Left out are the tensors that the published network holds but never uses; its layers' equal rotary frequencies
-    become one. Raises InputError for a name without the published prefix or rotary frequencies that differ.
+    Left out are the tensors that the published network holds but never uses; its layers' equal rotary
+    frequencies become one. Raises InputError for a name without the published prefix or rotary frequencies
+    that differ.
     """
     renamed: dict[str, Tensor] = {}
     for published, value in state.items():
@@ -48,7 +50,9 @@ def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         if _ROTARY.fullmatch(name):
             if not torch.equal(renamed.setdefault("rotary_frequencies", value), value):
-                raise InputError(f"The checkpoint's '{published}' differs from that of other layers; it is damaged.")
+                raise InputError(
+                    f"The checkpoint's '{published}' differs from that of other layers; it is damaged."
+                )
             continue
         is_gain = name.endswith((".gamma", ".beta"))  # (1, 1, width)
         for pattern, replacement in _RENAMES:

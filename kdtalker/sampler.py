@@ -11,15 +11,19 @@ from kdtalker.denoiser import LEADING_TOKENS, Denoiser, DenoiserConfig, token_ti
 from kdtalker.errors import InputError
 
 SCHEDULERS = ("ddim", "dpmsolver++")
-_CANONICAL_START = 7  # the canonical token is seven zeros, where scale, pose and shift stand, then its 63 numbers
+_CANONICAL_START = (
+    7  # the canonical token is seven zeros, where scale, pose and shift stand, then its 63 numbers
+)
 
 
 def make_scheduler(config: DenoiserConfig, name: str, steps: int) -> Any:
     """A diffusers scheduler with its timesteps set; it keeps a history, so each window needs its own.
 
-    "ddim" is deterministic DDIM (arXiv 2010.02502, eta 0), "dpmsolver++" the second-order multistep solver
-    (arXiv 2211.01095). Imported here, because diffusers takes seconds to import. Raises InputError for an unknown
-    name or a number of steps outside 1 ... train_timesteps.
+    "ddim" is deterministic DDIM (arXiv 2010.02502, eta 0) with the config's timestep_spacing, "dpmsolver++"
+    the second-order multistep solver (arXiv 2211.01095), which always starts at the last, noisiest step: with
+    "leading" spacing diffusers' rounding leaves out up to half of the steps. Imported here, because diffusers
+    takes seconds to import. Raises InputError for an unknown name or a number of steps outside 1 ...
+    train_timesteps.
     """
     if not 1 <= steps <= config.train_timesteps:
         raise InputError(f"{steps} sampling steps were asked for, wanted 1 to {config.train_timesteps}.")
@@ -29,18 +33,21 @@ def make_scheduler(config: DenoiserConfig, name: str, steps: int) -> Any:
         "beta_end": config.beta_end,
         "beta_schedule": config.beta_schedule,
         "prediction_type": config.prediction,
-        "timestep_spacing": config.timestep_spacing,
-        "steps_offset": 0,
     }
     scheduler: Any
     if name == "ddim":
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-        scheduler = DDIMScheduler(clip_sample=False, set_alpha_to_one=True, **common)
+        spacing = config.timestep_spacing
+        scheduler = DDIMScheduler(
+            timestep_spacing=spacing, steps_offset=0, clip_sample=False, set_alpha_to_one=True, **common
+        )
     elif name == "dpmsolver++":
         from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
-        scheduler = DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=2, **common)
+        scheduler = DPMSolverMultistepScheduler(
+            timestep_spacing="trailing", algorithm_type="dpmsolver++", solver_order=2, **common
+        )
     else:
         raise InputError(f"The scheduler '{name}' was asked for, known are {', '.join(SCHEDULERS)}.")
     scheduler.set_timesteps(steps)
@@ -48,7 +55,7 @@ def make_scheduler(config: DenoiserConfig, name: str, steps: int) -> Any:
 
 
 def leading_tokens(canonical: Tensor, reference: Tensor) -> Tensor:
-    """Normalised canonical keypoints (B, 63) and reference frame (B, 70) to the two leading tokens (B, 2, 70)."""
+    """Normalised canonical keypoints (B, 63), reference frame (B, 70) to the leading tokens (B, 2, 70)."""
     padded = torch.nn.functional.pad(canonical, (_CANONICAL_START, 0))
     return torch.stack([padded, reference], dim=1)
 
@@ -59,22 +66,24 @@ def sample_window(
     canonical: Tensor,
     reference: Tensor,
     features: Tensor,
+    *,
     known: Tensor,
     noise: Tensor,
-    *,
     steps: int,
     guidance: float = 1.0,
     scheduler: str = "ddim",
 ) -> Tensor:
     """Sample the unknown frames of B windows: (B, frames - K, 70), in normalised units.
 
-    canonical (B, 63), reference (B, 70), features (B, frames, audio_input) of the audio encoder, known (B, K, 70) the
-    clean frames that the window continues from (K may be 0), noise (B, frames - K, 70) standard normal, never scaled.
-    guidance g: prediction = without + g (with - without) audio (arXiv 2207.12598, with w = g - 1); 1 is no guidance
-    and costs half.
+    canonical (B, 63), reference (B, 70), features (B, frames, audio_input) of the audio encoder, known (B, K,
+    70) the clean frames that the window continues from (K may be 0), noise (B, frames - K, 70) standard
+    normal, never scaled. guidance g: prediction = without + g (with - without) audio (arXiv 2207.12598, with
+    w = g - 1); 1 is no guidance and costs half. The denoiser must be in eval mode, else its dropout joins in.
     """
     if noise.shape[1] + known.shape[1] != features.shape[1]:
-        raise ValueError(f"{known.shape[1]} known and {noise.shape[1]} new frames need features, not {features.shape[1]}.")
+        raise ValueError(
+            f"{known.shape[1]} known and {noise.shape[1]} new frames need features, not {features.shape[1]}."
+        )
     solver = make_scheduler(denoiser.config, scheduler, steps)
     audio = denoiser.adapt(features)
     before = torch.cat([leading_tokens(canonical, reference), known], dim=1)
