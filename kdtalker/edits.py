@@ -1,0 +1,67 @@
+"""Edits: pure functions from Motion to Motion. `rest` is always the photograph's own motion, of length 1.
+
+Where nothing is asked for (strength 1, a first frame equal to rest) an edit hands back the same numbers, bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdtalker.audio import FRAME_RATE_HZ
+from kdtalker.motion import Motion
+
+FADE_S = 0.4
+
+
+def start_from(motion: Motion, rest: Motion, first: Motion, start_frame: int) -> Motion:
+    """Begin at the photograph: what the first sampled frame differs from `rest` by fades out over FADE_S.
+
+    motion holds the frames from start_frame on, `first` is frame 0 (T=1). The scale is the photograph's throughout.
+    """
+    frames = start_frame + np.arange(len(motion))
+    progress = np.clip(frames / (FADE_S * FRAME_RATE_HZ), 0, 1)[:, None]
+    fade = 1 - progress**2 * (3 - 2 * progress)
+    vector = motion.vector() + fade * (_exact(rest) - _exact(first))
+    vector[:, 0] = rest.scale
+    return Motion.from_vector(vector.astype(np.float32), motion.space)
+
+
+def stronger(motion: Motion, rest: Motion, expression: float, head: float) -> Motion:
+    """The distance from `rest` times `expression` for the face and times `head` for pose and shift."""
+    return replace(
+        motion,
+        pose=motion.pose + (head - 1) * (motion.pose - rest.pose),
+        shift=motion.shift + (head - 1) * (motion.shift - rest.shift),
+        expression=motion.expression + (expression - 1) * (motion.expression - rest.expression),
+    )
+
+
+def still(motion: Motion, rest: Motion) -> Motion:
+    """Only the face moves: scale, pose and shift are those of `rest`."""
+    return replace(
+        motion,
+        scale=np.repeat(rest.scale, len(motion), axis=0),
+        pose=np.repeat(rest.pose, len(motion), axis=0),
+        shift=np.repeat(rest.shift, len(motion), axis=0),
+    )
+
+
+def relative_to(motion: Motion, first: Motion, rest: Motion) -> Motion:
+    """A driving motion carried over to the photograph: its difference from its own first frame is added to `rest`.
+
+    `first` is the driving motion's frame 0 (T=1). Scale is carried as a ratio, and with it the length of the shift
+    (LivePortrait's relative mode, arXiv 2407.03168; angles are added).
+    """
+    ratio = rest.scale.astype(np.float64) / first.scale
+    vector = motion.vector() + (_exact(rest) - _exact(first))
+    vector[:, :1] = motion.scale * ratio
+    vector[:, 4:7] = motion.shift * ratio + (rest.shift - first.shift * ratio)
+    return Motion.from_vector(vector.astype(np.float32), motion.space)
+
+
+def _exact(motion: Motion) -> NDArray[np.float64]:
+    """(T, 70) in float64, in which differences of float32 numbers of one size have no rounding."""
+    return motion.vector().astype(np.float64)

@@ -1,0 +1,216 @@
+"""From a portrait and a sound to frames: everything on one screen.
+
+    samples ─► audio encoder ─► motion model ─► edits ─► renderer ─► paste ─► frames
+
+Models are read-only and shared; all that belongs to one film lives in its Session.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from kdtalker.audio import SAMPLES_PER_FRAME
+from kdtalker.edits import relative_to, start_from, still, stronger
+from kdtalker.errors import InputError
+from kdtalker.motion import Array, Motion
+from kdtalker.options import Options
+from kdtalker.renderer import Image, Renderer, Source
+
+if TYPE_CHECKING:
+    from kdtalker.audio_encoder import AudioEncoder
+
+_PIECE = 25 * SAMPLES_PER_FRAME  # longer sound is worked on a second at a time, so that memory stays the same
+
+
+class Canvas(Protocol):
+    """A picture with the square around its face cut out: `face` (S, S, 3)."""
+
+    @property
+    def face(self) -> Image: ...
+
+    def paste(self, face: Image) -> Image:
+        """The whole picture (H, W, 3) with another drawing of the face in its place."""
+
+
+class MotionModel(Protocol):
+    """Features in pieces of any size to motion; its state is a value. `last`: all frames still owed come out."""
+
+    def start(self, canonical: Array, reference: Motion, seed: int, silence: Array) -> Any: ...
+    def advance(
+        self, state: Any, features: Array, *, steps: int, guidance: float, last: bool
+    ) -> tuple[Motion, Any]: ...
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What turns sound into motion."""
+
+    audio_encoder: AudioEncoder
+    motion_model: MotionModel
+
+    @cached_property
+    def silence(self) -> Array:
+        """(C,) the features of silence: the middle of two silent seconds."""
+        seconds = np.zeros(50 * SAMPLES_PER_FRAME, np.float32)
+        features, state = self.audio_encoder.encode(self.audio_encoder.start(), seconds)
+        silence: Array = np.concatenate([features, self.audio_encoder.flush(state)])[25]
+        return silence
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """A picture, encoded once for any number of films."""
+
+    canvas: Canvas
+    source: Source
+
+
+Record = Callable[[Motion], None]
+
+
+@dataclass(frozen=True)
+class TalkingPortraitPipeline:
+    """find_canvas(image, face, box, crop) finds the face, track(frames) follows one through a film at 25 fps,
+    load_speech() is called when the first sound comes."""
+
+    renderer: Renderer
+    find_canvas: Callable[..., Canvas]
+    track: Callable[[Iterable[Image]], Iterator[Motion]]
+    load_speech: Callable[[], Speech]
+
+    @cached_property
+    def speech(self) -> Speech:
+        return self.load_speech()
+
+    def portrait(
+        self,
+        image: Image,
+        *,
+        face: int | None = None,
+        box: tuple[float, float, float, float] | None = None,
+        crop: bool = False,
+    ) -> Portrait:
+        """Find and encode the face in an (H, W, 3) RGB picture: the largest, number `face` by size from 0, or the one
+        in `box` (left, top, width, height in px). `crop`: frames are the face's square alone."""
+        canvas = self.find_canvas(image, face=face, box=box, crop=crop)
+        return Portrait(canvas, self.renderer.encode_source(canvas.face))
+
+    def start(self, portrait: Portrait, options: Options | None = None, record: Record | None = None) -> Session:
+        """A film that takes its sound piece by piece. `record` is shown every piece of motion as it is drawn."""
+        return Session(self, portrait, options or Options(), record)
+
+    def animate(
+        self,
+        portrait: Portrait,
+        sound: Iterable[Array],
+        options: Options | None = None,
+        record: Record | None = None,
+    ) -> Iterator[Image]:
+        """The frames (H, W, 3) of a whole film; `sound` comes in pieces of any size, mono at 16 kHz."""
+        session = self.start(portrait, options, record)
+        for samples in sound:
+            yield from session.push(samples)
+        yield from session.flush()
+
+    def reenact(
+        self,
+        portrait: Portrait,
+        driving: Iterable[Motion],
+        options: Options | None = None,
+        record: Record | None = None,
+    ) -> Iterator[Image]:
+        """The frames of a portrait that moves as another face does, relative to that one's first frame."""
+        first = None
+        for motion in driving:
+            first = motion[:1] if first is None else first
+            yield from self.draw(
+                portrait, relative_to(motion, first, portrait.source.rest), options or Options(), record
+            )
+
+    def draw(self, portrait: Portrait, motion: Motion, options: Options, record: Record | None) -> Iterator[Image]:
+        """Apply the options' edits and draw."""
+        rest = portrait.source.rest
+        motion = stronger(motion, rest, options.expression, options.head)
+        motion = still(motion, rest) if options.still else motion
+        if record:
+            record(motion)
+        for face in self.renderer.render(portrait.source, motion):
+            yield portrait.canvas.paste(face)
+
+
+class Session:
+    """One film in the making. Sound is queued by `push`; the frames that it gives are made when they are taken.
+
+    All iterators that push and flush return take from the same line of frames: whichever is asked first hands out
+    the next one, so the film is the same however its sound was cut and whenever its frames were taken.
+    """
+
+    def __init__(
+        self, pipeline: TalkingPortraitPipeline, portrait: Portrait, options: Options, record: Record | None
+    ) -> None:
+        self._queue: deque[Array] = deque()
+        self._has_ended = False
+        self._line = self._make(pipeline, portrait, options, record)
+
+    def push(self, samples: Array) -> Iterator[Image]:
+        """Add samples (N,), float32 mono at 16 kHz, -1..1; N from 0. Returns the frames that they make possible."""
+        if self._has_ended:
+            raise InputError("This session was flushed, it takes no more sound; start another.")
+        samples = np.array(samples, np.float32)
+        if samples.ndim != 1:
+            raise InputError(f"Sound has the shape {samples.shape}, wanted (samples,): mono at 16 kHz.")
+        samples = np.clip(np.nan_to_num(samples), -1, 1)
+        self._queue.extend(samples[start : start + _PIECE] for start in range(0, len(samples), _PIECE))
+        return self._take()
+
+    def flush(self) -> Iterator[Image]:
+        """The sound has ended. Returns the frames still owed: ceil(samples / 640) in all."""
+        self._has_ended = True
+        return self._take()
+
+    def _take(self) -> Iterator[Image]:
+        for frame in self._line:
+            if frame is None:
+                return
+            yield frame
+
+    def _make(
+        self, pipeline: TalkingPortraitPipeline, portrait: Portrait, options: Options, record: Record | None
+    ) -> Iterator[Image | None]:
+        """All frames in order; None where more sound is needed."""
+        rest = portrait.source.rest
+        motions = self._sample(pipeline.speech, portrait.source, options)
+        first, frame = None, 0
+        for motion in motions:
+            if motion is None:
+                yield None
+                continue
+            first = motion[:1] if first is None else first
+            yield from pipeline.draw(portrait, start_from(motion, rest, first, frame), options, record)
+            frame += len(motion)
+
+    def _sample(self, speech: Speech, source: Source, options: Options) -> Iterator[Motion | None]:
+        """Motion as sampled, a few frames at a time; None where more sound is needed."""
+        encoder, model = speech.audio_encoder, speech.motion_model
+        heard = encoder.start()
+        window = model.start(source.canonical, source.rest, options.seed, speech.silence)
+        last = False
+        while not last:
+            if self._queue:
+                features, heard = encoder.encode(heard, self._queue.popleft())
+            elif self._has_ended:
+                features, last = encoder.flush(heard), True
+            else:
+                yield None
+                continue
+            motion, window = model.advance(
+                window, features, steps=options.steps, guidance=options.guidance, last=last
+            )
+            if len(motion):
+                yield motion

@@ -1,0 +1,36 @@
+"""What a renderer is: it encodes a face once and then draws it in any motion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdtalker.motion import Array, Motion
+
+Image = NDArray[np.uint8]
+
+
+class Source(Protocol):
+    """A face, encoded: canonical keypoints (21, 3) and its own motion `rest` (T=1)."""
+
+    @property
+    def canonical(self) -> Array: ...
+
+    @property
+    def rest(self) -> Motion: ...
+
+
+class Renderer(Protocol):
+    """Draws faces in the keypoint space that it names; it remembers nothing of a face or of the frames before."""
+
+    @property
+    def space(self) -> str: ...
+
+    def encode_source(self, face: Image) -> Any:
+        """(S, S, 3) RGB to its own kind of Source. Raises InputError where there is no face to encode."""
+
+    def render(self, source: Any, motion: Motion) -> Iterator[Image]:
+        """One (S, S, 3) RGB frame for each of the motion's. Raises InputError for another keypoint space."""

@@ -1,0 +1,151 @@
+"""A toy engine, so that every promise of the pipeline can be tested without weights: loudness opens the mouth.
+
+`python tests/toy.py --image ...` is the real command line over it.
+"""
+
+import sys
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from kdtalker.audio import FRAME_RATE_HZ, SAMPLES_PER_FRAME, frame_count
+from kdtalker.cli import main
+from kdtalker.errors import InputError
+from kdtalker.motion import KEYPOINTS, MOTION_WIDTH, Motion
+from kdtalker.pipeline import Speech, TalkingPortraitPipeline
+
+BLOCK, WINDOW, SIDE_PX = 5, 12, 64
+NOTHING = np.zeros((0, 1), np.float32)
+
+
+class ToyEncoder:
+    """State: (samples not yet encoded, samples taken). Features are given five frames at a time."""
+
+    feature_size = 1
+
+    def start(self):
+        return np.zeros(0, np.float32), 0
+
+    def encode(self, state, samples):
+        waiting, taken = np.concatenate([state[0], samples]), state[1] + len(samples)
+        ready = len(waiting) // (BLOCK * SAMPLES_PER_FRAME) * BLOCK * SAMPLES_PER_FRAME
+        return _loudness(waiting[:ready]), (waiting[ready:], taken)
+
+    def flush(self, state):
+        missing = frame_count(state[1]) * SAMPLES_PER_FRAME - state[1]
+        return _loudness(np.concatenate([state[0], np.zeros(missing, np.float32)]))
+
+
+def _loudness(samples):
+    return np.abs(samples.reshape(-1, SAMPLES_PER_FRAME)).mean(1, keepdims=True).astype(np.float32)
+
+
+class ToyModel:
+    """State: (seed, frames given, features not yet used). Windows of twelve frames; the head wanders with the seed."""
+
+    def start(self, canonical, reference, seed, silence):
+        return reference.vector(), seed, 0, NOTHING
+
+    def advance(self, state, features, *, steps, guidance, last):
+        rest, seed, given, waiting = state
+        waiting = np.concatenate([waiting, features])
+        ready = len(waiting) if last else len(waiting) // WINDOW * WINDOW
+        vector = np.repeat(rest, ready, axis=0)
+        noise = [np.random.default_rng((seed, given + i)).standard_normal(MOTION_WIDTH) for i in range(ready)]
+        vector[:, 1:] += 0.5 * np.array(noise, np.float32).reshape(-1, MOTION_WIDTH)[:, 1:]
+        vector[:, 7:] += guidance * waiting[:ready]
+        return Motion.from_vector(vector, "mesh"), (rest, seed, given + ready, waiting[ready:])
+
+
+@dataclass(frozen=True)
+class ToySource:
+    face: np.ndarray
+    canonical: np.ndarray
+    rest: Motion
+
+
+class ToyRenderer:
+    """Pose and shift roll the picture sideways, expression makes it lighter."""
+
+    space = "mesh"
+
+    def encode_source(self, face):
+        rest = np.linspace(0.5, 1.5, MOTION_WIDTH, dtype=np.float32)[None]
+        return ToySource(face, np.zeros((KEYPOINTS, 3), np.float32), Motion.from_vector(rest, "mesh"))
+
+    def render(self, source, motion):
+        if motion.space != self.space:
+            raise InputError(f"The toy renderer draws the space 'mesh', not '{motion.space}'.")
+        moved = motion.vector() - source.rest.vector()
+        for vector in moved:
+            face = np.roll(source.face, int(round(float(vector[1:7].sum()))), axis=1)
+            yield np.clip(face + 100 * vector[7:].mean(), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class ToyCanvas:
+    """The face is the square in the middle, half as wide as the picture's shorter side."""
+
+    image: np.ndarray
+    crop: bool
+
+    @property
+    def _square(self):
+        height, width = self.image.shape[:2]
+        side = min(height, width) // 2
+        top, left = (height - side) // 2, (width - side) // 2
+        return slice(top, top + side), slice(left, left + side)
+
+    @property
+    def face(self):
+        return cv2.resize(self.image[self._square], (SIDE_PX, SIDE_PX))
+
+    def paste(self, face):
+        if self.crop:
+            return face
+        picture = self.image.copy()
+        target = picture[self._square]
+        target[:] = cv2.resize(face, target.shape[1::-1])
+        return picture
+
+
+def find_canvas(image, *, face, box, crop):
+    if np.ptp(image) == 0:
+        raise InputError("No face was found in the picture; choose one with a face that looks at the camera.")
+    if face is not None and face != 0:
+        raise InputError(f"Face {face} was asked for, found are faces 0 to 0; choose one of those.")
+    return ToyCanvas(image, crop)
+
+
+def track(frames):
+    """A driving film's motion: the mean brightness of every frame is its yaw."""
+    for frame in frames:
+        vector = np.full((1, MOTION_WIDTH), 1, np.float32)
+        vector[:, 1] = frame.mean() / 10
+        yield Motion.from_vector(vector, "mesh")
+
+
+def pipeline():
+    return TalkingPortraitPipeline(
+        renderer=ToyRenderer(),
+        find_canvas=find_canvas,
+        track=track,
+        load_speech=lambda: Speech(ToyEncoder(), ToyModel()),
+    )
+
+
+def picture(width=96, height=80):
+    """A picture whose pixels all differ from their neighbours."""
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+
+
+def sound(seconds=1.0, seed=0):
+    """Noise that swells twice a second."""
+    time_s = np.arange(int(seconds * FRAME_RATE_HZ * SAMPLES_PER_FRAME)) / (FRAME_RATE_HZ * SAMPLES_PER_FRAME)
+    noise = np.random.default_rng(seed).standard_normal(len(time_s))
+    return (0.2 * noise * np.sin(2 * np.pi * time_s) ** 2).astype(np.float32).clip(-1, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(load=pipeline))
