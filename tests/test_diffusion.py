@@ -259,6 +259,15 @@ def test_known_frames_enter_clean_at_timestep_zero_and_are_continued():
     assert (found - other).abs().max() > 1e-3
 
 
+def test_in_one_step_the_unknown_frames_get_their_own_prediction():
+    denoiser, inputs = make_model().denoiser, window_inputs(TINY, known=4)
+    predictions = []
+    hook = denoiser.register_forward_hook(lambda _, args, prediction: predictions.append(prediction))
+    found = sample_window(denoiser, **inputs, steps=1)
+    hook.remove()
+    torch.testing.assert_close(found, predictions[0][:, 2 + 4 :], atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("steps", [1, 5, 20])
 def test_a_sure_network_gets_its_way(scheduler, steps):
