@@ -1,3 +1,19 @@
 """One portrait and a voice become a talking film."""
 
+from kdtalker.errors import InputError, KDTalkerError, OutputError
+from kdtalker.motion import Motion
+from kdtalker.options import Options
+from kdtalker.pipeline import Session, TalkingPortraitPipeline
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "InputError",
+    "KDTalkerError",
+    "Motion",
+    "Options",
+    "OutputError",
+    "Session",
+    "TalkingPortraitPipeline",
+    "__version__",
+]

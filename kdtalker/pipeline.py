@@ -64,7 +64,7 @@ class Speech:
 
 
 @dataclass(frozen=True)
-class Portrait:
+class EncodedPortrait:
     """A picture, encoded once for any number of films."""
 
     canvas: Canvas
@@ -95,19 +95,19 @@ class TalkingPortraitPipeline:
         face: int | None = None,
         box: tuple[float, float, float, float] | None = None,
         crop: bool = False,
-    ) -> Portrait:
+    ) -> EncodedPortrait:
         """Find and encode the face in an (H, W, 3) RGB picture: the largest, number `face` by size from 0, or the one
         in `box` (left, top, width, height in px). `crop`: frames are the face's square alone."""
         canvas = self.find_canvas(image, face=face, box=box, crop=crop)
-        return Portrait(canvas, self.renderer.encode_source(canvas.face))
+        return EncodedPortrait(canvas, self.renderer.encode_source(canvas.face))
 
-    def start(self, portrait: Portrait, options: Options | None = None, record: Record | None = None) -> Session:
+    def start(self, portrait: EncodedPortrait, options: Options | None = None, record: Record | None = None) -> Session:
         """A film that takes its sound piece by piece. `record` is shown every piece of motion as it is drawn."""
         return Session(self, portrait, options or Options(), record)
 
     def animate(
         self,
-        portrait: Portrait,
+        portrait: EncodedPortrait,
         sound: Iterable[Array],
         options: Options | None = None,
         record: Record | None = None,
@@ -120,7 +120,7 @@ class TalkingPortraitPipeline:
 
     def reenact(
         self,
-        portrait: Portrait,
+        portrait: EncodedPortrait,
         driving: Iterable[Motion],
         options: Options | None = None,
         record: Record | None = None,
@@ -133,7 +133,7 @@ class TalkingPortraitPipeline:
                 portrait, relative_to(motion, first, portrait.source.rest), options or Options(), record
             )
 
-    def draw(self, portrait: Portrait, motion: Motion, options: Options, record: Record | None) -> Iterator[Image]:
+    def draw(self, portrait: EncodedPortrait, motion: Motion, options: Options, record: Record | None) -> Iterator[Image]:
         """Apply the options' edits and draw."""
         rest = portrait.source.rest
         motion = stronger(motion, rest, options.expression, options.head)
@@ -152,7 +152,7 @@ class Session:
     """
 
     def __init__(
-        self, pipeline: TalkingPortraitPipeline, portrait: Portrait, options: Options, record: Record | None
+        self, pipeline: TalkingPortraitPipeline, portrait: EncodedPortrait, options: Options, record: Record | None
     ) -> None:
         self._queue: deque[Array] = deque()
         self._has_ended = False
@@ -181,7 +181,7 @@ class Session:
             yield frame
 
     def _make(
-        self, pipeline: TalkingPortraitPipeline, portrait: Portrait, options: Options, record: Record | None
+        self, pipeline: TalkingPortraitPipeline, portrait: EncodedPortrait, options: Options, record: Record | None
     ) -> Iterator[Image | None]:
         """All frames in order; None where more sound is needed."""
         rest = portrait.source.rest
