@@ -1,16 +1,21 @@
 """Sound in: any file → 16 kHz mono in chunks, and the log-mel spectrogram that can be fed in pieces.
 
 The mel is Whisper's ("Robust speech recognition via large-scale weak supervision", section 2.2): windows of
-25 ms every 10 ms, 80 Slaney bands, logarithm limited to 8 decades below the loudest. The loudest of live sound is
-not known yet, a running level stands in for it.
+25 ms every 10 ms, 80 Slaney bands, logarithm limited to 8 decades below the loudest. The loudest of live sound
+is not known yet, a running level stands in for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kdtalker.errors import InputError
+from kdtalker.ffmpeg_process import FFmpegProcess, media_input
 
 Array = NDArray[np.float32]
 
@@ -35,6 +40,61 @@ _BLOCK_REACH = _BLOCK_SAMPLES - MEL_HOP + MEL_WINDOW  # samples that the windows
 def frame_count(samples: int) -> int:
     """How many 25 fps frames a sound of that many samples lasts: the last one may be begun only."""
     return -(-samples // SAMPLES_PER_FRAME)
+
+
+def read_sound(path: Path) -> Iterator[Array]:
+    """Decode the first sound track of any media file: chunks (≤ 16000,) of mono at 16 kHz, within -1..1.
+
+    What is not a number becomes silence; a track that begins after the film is preceded by silence. Raises
+    InputError, at the latest with the first chunk, where there is no file, no sound track or no sound in it.
+    """
+    check_file(path, "a sound or a film with sound")
+    track = media_input(path).audio.filter("aresample", SAMPLE_RATE_HZ, **{"async": 1, "first_pts": 0})
+    output = track.output("pipe:", format="f32le", ac=1, ar=SAMPLE_RATE_HZ)
+    given = 0
+    with FFmpegProcess(output, feed=False) as decoder:
+        while content := decoder.pipe.read(4 * SAMPLE_RATE_HZ):
+            samples = np.frombuffer(content, "<f4", count=len(content) // 4)
+            given += len(samples)
+            yield np.clip(np.nan_to_num(samples, nan=0.0), -1.0, 1.0)
+        failed = decoder.wait() != 0
+        if failed and given:
+            raise InputError(
+                f"'{path}' breaks off after {given / SAMPLE_RATE_HZ:.1f} s of sound ({decoder.reason()})."
+            )
+        if not given:
+            raise InputError(_why_no_sound(path))
+
+
+def sound_duration_s(path: Path) -> float:
+    """The length of a sound by decoding all of it, a chunk at a time. Raises InputError as read_sound does."""
+    return sum(map(len, read_sound(path))) / SAMPLE_RATE_HZ
+
+
+def check_file(path: Path, wanted: str) -> None:
+    """Raise InputError where the path is not a file with something in it, saying what was wanted there."""
+    try:
+        empty = path.stat().st_size == 0
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no valid name"
+        raise InputError(f"'{path}' cannot be opened ({reason}), wanted {wanted}.") from None
+    if not path.is_file():
+        raise InputError(f"'{path}' is not a file, wanted {wanted}.")
+    if empty:
+        raise InputError(f"'{path}' is empty (0 bytes), wanted {wanted}.")
+
+
+def _why_no_sound(path: Path) -> str:
+    import av
+
+    try:
+        with av.open(f"file:{path.absolute()}") as container:
+            tracks = len(container.streams.audio)
+    except (av.FFmpegError, OSError):
+        return f"'{path}' is not a sound or film that can be decoded, wanted wav, mp3, m4a, ogg, flac, mp4 or such."
+    if not tracks:
+        return f"'{path}' has no sound track, wanted a sound or a film with sound."
+    return f"'{path}' has a sound track of zero length, wanted at least one sample."
 
 
 @dataclass(frozen=True)
