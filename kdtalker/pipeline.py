@@ -84,6 +84,13 @@ class TalkingPortraitPipeline:
     track: Callable[[Iterable[Image]], Iterator[Motion]]
     load_speech: Callable[[], Speech]
 
+    @staticmethod
+    def mesh() -> TalkingPortraitPipeline:
+        """The engine that ships with the package. Raises InputError where its weights are missing or damaged."""
+        from kdtalker.mesh.engine import load
+
+        return load()
+
     @cached_property
     def speech(self) -> Speech:
         return self.load_speech()
@@ -133,7 +140,9 @@ class TalkingPortraitPipeline:
                 portrait, relative_to(motion, first, portrait.source.rest), options or Options(), record
             )
 
-    def draw(self, portrait: EncodedPortrait, motion: Motion, options: Options, record: Record | None) -> Iterator[Image]:
+    def draw(
+        self, portrait: EncodedPortrait, motion: Motion, options: Options, record: Record | None
+    ) -> Iterator[Image]:
         """Apply the options' edits and draw."""
         rest = portrait.source.rest
         motion = stronger(motion, rest, options.expression, options.head)
