@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdtalker.errors import InputError
-from kdtalker.ffmpeg_process import FFmpegProcess, media_input
+from kdtalker.ffmpeg_process import FFmpegProcess, sound_track
 
 Array = NDArray[np.float32]
 
@@ -49,8 +49,7 @@ def read_sound(path: Path) -> Iterator[Array]:
     InputError, at the latest with the first chunk, where there is no file, no sound track or no sound in it.
     """
     check_file(path, "a sound or a film with sound")
-    track = media_input(path).audio.filter("aresample", SAMPLE_RATE_HZ, **{"async": 1, "first_pts": 0})
-    output = track.output("pipe:", format="f32le", ac=1, ar=SAMPLE_RATE_HZ)
+    output = sound_track(path, SAMPLE_RATE_HZ).output("pipe:", format="f32le", ac=1, ar=SAMPLE_RATE_HZ)
     given = 0
     with FFmpegProcess(output, feed=False) as decoder:
         while content := decoder.pipe.read(4 * SAMPLE_RATE_HZ):
@@ -64,11 +63,6 @@ def read_sound(path: Path) -> Iterator[Array]:
             )
         if not given:
             raise InputError(_why_no_sound(path))
-
-
-def sound_duration_s(path: Path) -> float:
-    """The length of a sound by decoding all of it, a chunk at a time. Raises InputError as read_sound does."""
-    return sum(map(len, read_sound(path))) / SAMPLE_RATE_HZ
 
 
 def check_file(path: Path, wanted: str) -> None:

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kdtalker.audio import FRAME_RATE_HZ, check_file
 from kdtalker.errors import InputError, OutputError
-from kdtalker.ffmpeg_process import FFmpegProcess, media_input
+from kdtalker.ffmpeg_process import FFmpegProcess, media_input, sound_track
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -222,8 +222,8 @@ class VideoWriter:
         }  # fmt: skip
         if sound is None:
             return ffmpeg.output(picture, f"file:{self._partial.absolute()}", **options)
-        track = media_input(sound).audio.filter("aeval", "if(isnan(val(ch)),0,clip(val(ch),-1,1))", c="same")
-        track = track.filter("aresample", _SOUND_RATE_HZ, **{"async": 1, "first_pts": 0})
+        track = sound_track(sound, _SOUND_RATE_HZ)
+        track = track.filter("aeval", "if(isnan(val(ch)),0,clip(val(ch),-1,1))", c="same")
         track = track.filter("aformat", channel_layouts="mono|stereo").filter("apad")
         if duration_s is None:
             options["shortest"] = None
