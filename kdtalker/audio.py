@@ -58,9 +58,7 @@ def read_sound(path: Path) -> Iterator[Array]:
             yield np.clip(np.nan_to_num(samples, nan=0.0), -1.0, 1.0)
         failed = decoder.wait() != 0
         if failed and given:
-            raise InputError(
-                f"'{path}' breaks off after {given / SAMPLE_RATE_HZ:.1f} s of sound ({decoder.reason()})."
-            )
+            raise InputError(f"'{path}' breaks off after {given / SAMPLE_RATE_HZ:.1f} s of sound ({decoder.reason()}).")
         if not given:
             raise InputError(_why_no_sound(path))
 
@@ -105,9 +103,7 @@ def start_mel(lead_frames: int) -> MelState:
     return MelState(np.zeros(lead_samples, np.float32), _LEVEL_FLOOR)
 
 
-def advance_mel(
-    state: MelState, samples: Array, filters: Array
-) -> tuple[list[tuple[Array, float]], MelState]:
+def advance_mel(state: MelState, samples: Array, filters: Array) -> tuple[list[tuple[Array, float]], MelState]:
     """Take samples (N,) in; give each finished block, log10 of mel power (80, 64), with the level after it.
 
     Column c of the sound is centred at sample 160·c. Each block is computed alone and from the same number of

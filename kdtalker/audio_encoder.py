@@ -19,9 +19,9 @@ from kdtalker import audio
 from kdtalker.audio import Array, MelState
 from kdtalker.checkpoint import read_checkpoint
 from kdtalker.errors import InputError
-from kdtalker.weights import PACKAGE
+from kdtalker.weights import find
 
-WHISPER_FILE = PACKAGE / "data" / "whisper_tiny_en_encoder.safetensors"
+WHISPER_FILE = "whisper_tiny_en_encoder.safetensors"
 
 _LEFT_FRAMES, _RIGHT_FRAMES = 48, 12
 _BLOCK_FRAMES = audio.MEL_BLOCK_FRAMES
@@ -137,7 +137,7 @@ class WhisperEncoder:
 
         Raises InputError where the file is missing, truncated or of another shape.
         """
-        path = WHISPER_FILE if path is None else path
+        path = find(WHISPER_FILE) if path is None else path
         header, state = read_checkpoint(path, ["config"])
         try:
             filters = state.pop("mel_filters").numpy()

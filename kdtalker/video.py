@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,7 +155,7 @@ class VideoWriter:
             check_file(sound, "a sound")
         self.path, self.width, self.height = path, width, height
         self._frames = 0
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._partial = path.with_name(f".kdtalker-{uuid4().hex}.part")
         _claim(self._partial, path)
         try:
             self._encoder = FFmpegProcess(self._output(fps, sound, crf, duration_s), feed=True)
@@ -236,7 +236,7 @@ class VideoWriter:
 def _claim(partial: Path, path: Path) -> None:
     """Create the temporary file, to learn now whether the film can be written at all."""
     try:
-        partial.touch(mode=0o666)
+        partial.touch(exist_ok=False)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"The folder '{path.parent}' of the output does not exist; make it first.") from None
     except OSError as error:

@@ -11,6 +11,7 @@ import torch
 from kdtalker.audio import frame_count, log_mel, read_sound, scale_mel
 from kdtalker.audio_encoder import WHISPER_FILE, WhisperEncoder, encode_all
 from kdtalker.errors import InputError
+from kdtalker.weights import find
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = np.load(ROOT / "tests" / "golden" / "whisper_encoder.npz")
@@ -154,7 +155,7 @@ def test_weights_that_are_missing_cut_short_or_of_another_shape_are_refused(tmp_
     with pytest.raises(InputError, match="no model file"):
         WhisperEncoder.load(tmp_path / "missing.safetensors")
     short = tmp_path / "short.safetensors"
-    short.write_bytes(WHISPER_FILE.read_bytes()[:100_000])
+    short.write_bytes(find(WHISPER_FILE).read_bytes()[:100_000])
     with pytest.raises(InputError, match="truncated"):
         WhisperEncoder.load(short)
     sizes = '{"layers": 1, "heads": 2, "width": 8, "bands": 80, "positions": 20}'
