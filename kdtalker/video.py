@@ -228,7 +228,7 @@ class VideoWriter:
         if duration_s is None:
             options["shortest"] = None
         else:
-            track = track.filter("atrim", end=duration_s)
+            track = track.filter("atrim", end_sample=round(duration_s * _SOUND_RATE_HZ))
         options |= {"acodec": "aac", "audio_bitrate": "160k"}
         return ffmpeg.output(picture, track, f"file:{self._partial.absolute()}", **options)
 

@@ -17,6 +17,7 @@ import soundfile
 from PIL import Image
 
 from kdtalker import ffmpeg_process
+from kdtalker.audio import frame_count
 from kdtalker.errors import InputError, OutputError
 from kdtalker.video import VideoWriter, film_info, read_film, read_image
 
@@ -293,6 +294,13 @@ def test_without_a_length_the_sound_ends_with_the_picture(tmp_path, count):
     assert sum(1 for _ in read_film(tmp_path / "a.mp4")) == count
     if count > 200:
         assert np.abs(samples[int(7.3 * 48_000) :]).max() < 1e-3
+
+
+@pytest.mark.parametrize("samples", [1, 639, 640, 641])
+def test_a_sound_of_a_few_samples_keeps_its_length(tmp_path, samples):
+    soundfile.write(tmp_path / "a.wav", np.full(samples, 0.1), 16_000)
+    write(tmp_path / "a.mp4", frame_count(samples), sound=tmp_path / "a.wav", duration_s=samples / 16_000)
+    assert sound_s(tmp_path / "a.mp4")[0] == pytest.approx(samples / 16_000, abs=1e-4)
 
 
 def test_a_shorter_length_cuts_the_sound_and_keeps_the_frames(tmp_path):
