@@ -1,0 +1,25 @@
+"""Small TensorFlow Lite networks from the package's own data, run by LiteRT on one thread."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdtalker.motion import Array
+from kdtalker.weights import find
+
+
+class LiteRTModel:
+    """One network: called with the input without its batch axis, answers with its outputs in file order."""
+
+    def __init__(self, name: str) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter = Interpreter(str(find(name)), num_threads=1)
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._outputs = [output["index"] for output in self._interpreter.get_output_details()]
+
+    def __call__(self, value: Array) -> list[Array]:
+        self._interpreter.set_tensor(self._input, np.ascontiguousarray(value[None], np.float32))
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(output) for output in self._outputs]

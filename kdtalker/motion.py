@@ -1,0 +1,141 @@
+"""Motion: the one currency between the diffusion model and the renderers, and the keypoint formula.
+
+A frame's motion is 70 numbers: scale 1, yaw 1, pitch 1, roll 1 (degrees), shift 3, expression 63 (21 x 3).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdtalker.errors import InputError
+
+Array = NDArray[np.float32]
+
+KEYPOINTS = 21
+MOTION_WIDTH = 1 + 3 + 3 + 3 * KEYPOINTS
+SPACES = ("mesh", "liveportrait")
+FILE_VERSION = 1
+
+_SHAPES = {"scale": (1,), "pose": (3,), "shift": (3,), "expression": (KEYPOINTS, 3)}
+
+
+@dataclass(frozen=True)
+class Motion:
+    """The motion of T frames in one keypoint space.
+
+    scale (T, 1); pose (T, 3) yaw, pitch, roll in degrees; shift (T, 3); expression (T, 21, 3), all float32.
+    `space` names the keypoint space ("mesh" or "liveportrait").
+
+    Raises InputError for wrong shapes, unequal lengths, numbers that are not finite or an unknown space.
+    """
+
+    scale: Array
+    pose: Array
+    shift: Array
+    expression: Array
+    space: str
+
+    def __post_init__(self) -> None:
+        if self.space not in SPACES:
+            raise InputError(f"Motion names the keypoint space '{self.space}', known are {', '.join(SPACES)}.")
+        length = len(np.atleast_1d(self.scale))
+        for name, tail in _SHAPES.items():
+            value = np.asarray(getattr(self, name), dtype=np.float32)
+            if value.shape != (length, *tail):
+                raise InputError(f"Motion's {name} has the shape {value.shape}, wanted {(length, *tail)}.")
+            if not np.isfinite(value).all():
+                raise InputError(f"Motion's {name} holds numbers that are not finite.")
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.scale)
+
+    def __getitem__(self, frames: slice) -> Motion:
+        return Motion(self.scale[frames], self.pose[frames], self.shift[frames], self.expression[frames], self.space)
+
+    def vector(self) -> Array:
+        """The 70 numbers of each frame: (T, 70) in the order scale, yaw, pitch, roll, shift, expression."""
+        return np.concatenate([self.scale, self.pose, self.shift, self.expression.reshape(len(self), 3 * KEYPOINTS)], axis=1)
+
+    @staticmethod
+    def from_vector(vector: Array, space: str) -> Motion:
+        """The inverse of `vector`: (T, 70) to a Motion."""
+        if vector.ndim != 2 or vector.shape[1] != MOTION_WIDTH:
+            raise InputError(f"A motion vector has the shape {vector.shape}, wanted (frames, {MOTION_WIDTH}).")
+        scale, pose, shift, expression = np.split(vector, [1, 4, 7], axis=1)
+        return Motion(scale, pose, shift, expression.reshape(-1, KEYPOINTS, 3), space)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Motion]) -> Motion:
+        """One motion after the other; all of one space."""
+        spaces = {part.space for part in parts}
+        if len(spaces) != 1:
+            raise InputError(f"Motions to join must share one keypoint space, found {sorted(spaces) or 'none'}.")
+        return Motion.from_vector(np.concatenate([part.vector() for part in parts]), spaces.pop())
+
+    def save(self, path: Path) -> None:
+        """Write the motion as .npz: its five fields and the version of the format, at 25 frames a second."""
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with partial.open("wb") as file:
+                np.savez_compressed(
+                    file, version=FILE_VERSION, **{field.name: getattr(self, field.name) for field in fields(self)}
+                )
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @staticmethod
+    def load(path: Path) -> Motion:
+        """Read what `save` wrote. Raises InputError for anything else."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                values = {field.name: file[field.name] for field in fields(Motion)}
+                version = int(file["version"])
+        except FileNotFoundError:
+            raise InputError(f"There is no motion file '{path}'.") from None
+        except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
+            raise InputError(f"'{path}' is not a motion file of this program (.npz from --save-motion): {error}.") from None
+        if version != FILE_VERSION:
+            raise InputError(f"'{path}' has the motion format {version}, this program reads {FILE_VERSION}.")
+        return Motion(**(values | {"space": str(values["space"])}))
+
+
+def rotation_matrix(pose: Array) -> Array:
+    """(T, 3) yaw, pitch, roll in degrees to (T, 3, 3), R = (Rz Ry Rx)^T, for row vectors: `points @ R`."""
+    yaw, pitch, roll = np.deg2rad(np.asarray(pose, np.float64)).T
+    one, zero = np.ones_like(yaw), np.zeros_like(yaw)
+
+    def matrix(*rows: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        return np.stack([np.stack(row, -1) for row in rows], -2)
+
+    cx, sx, cy, sy, cz, sz = np.cos(pitch), np.sin(pitch), np.cos(yaw), np.sin(yaw), np.cos(roll), np.sin(roll)
+    about_x = matrix([one, zero, zero], [zero, cx, -sx], [zero, sx, cx])
+    about_y = matrix([cy, zero, sy], [zero, one, zero], [-sy, zero, cy])
+    about_z = matrix([cz, -sz, zero], [sz, cz, zero], [zero, zero, one])
+    return (about_z @ about_y @ about_x).transpose(0, 2, 1).astype(np.float32)
+
+
+def pose_of_rotation(rotation: Array) -> Array:
+    """The inverse of `rotation_matrix`: (T, 3, 3) to (T, 3) yaw, pitch, roll in degrees (|yaw| < 90)."""
+    matrix = np.asarray(rotation, np.float64).transpose(0, 2, 1)
+    yaw = np.arcsin(np.clip(-matrix[:, 2, 0], -1, 1))
+    pitch = np.arctan2(matrix[:, 2, 1], matrix[:, 2, 2])
+    roll = np.arctan2(matrix[:, 1, 0], matrix[:, 0, 0])
+    return np.rad2deg(np.stack([yaw, pitch, roll], -1)).astype(np.float32)
+
+
+def project(canonical: Array, motion: Motion) -> Array:
+    """Keypoints in the picture: x = scale (x_c R + expression) + shift, the depth of the shift left out.
+
+    canonical (21, 3) to (T, 21, 3), in the units of the face square (LivePortrait, arXiv 2407.03168, eq. 2).
+    """
+    points = motion.scale[:, None] * (canonical @ rotation_matrix(motion.pose) + motion.expression)
+    points[..., :2] += motion.shift[:, None, :2]
+    return points

@@ -1,0 +1,216 @@
+"""The 21 implicit keypoints, learned without labels from tracked films: `python -m train.keypoints SHARDS --out FILE`.
+
+Canonical vertex offsets E (468 per frame and coordinate) are explained through 21 keypoints, E ~ B A E. Rows of A are
+>= 0 and sum to 1, so that keypoints lie on the face; B is the least-squares map back, B = S A^T (A S A^T)^-1 with
+S = mean E E^T; A is found by gradient descent on the weighted vertex error that is left. Keypoints come in mirrored
+pairs, so that films can be mirrored.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from kdtalker.mesh.geometry import RIGID, FaceModel
+from kdtalker.motion import KEYPOINTS, Array
+from kdtalker.tracker import EYE_CONTOURS, EYE_LOWER, EYE_UPPER, LANDMARKS, eye_opening
+from train.shards import Shard, load_shards
+
+MIDLINE_KEYPOINTS = 5  # the other 16 are 8 mirrored pairs
+LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146, 78, 191, 80, 81, 82,
+        13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)  # fmt: skip
+LIP_WEIGHT, LID_WEIGHT = 6.0, 4.0
+STEPS, LEARNING_RATE = 1500, 0.05
+GENERALISED_PROCRUSTES_ROUNDS = 6
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Offsets:
+    """What one film tells: canonical offsets (T, 468, 3) from its own mean face, and its eye openings (T,)."""
+
+    offsets: Array
+    eye_openings: Array
+
+
+def mirrored_vertices(mean: Array) -> NDArray[np.intp]:
+    """The vertex on the other side of the face for each of the 468, as a pairing that is its own inverse."""
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial.distance import cdist
+
+    cost = cdist(mean, mean * [-1, 1, 1])
+    _, mirror = linear_sum_assignment(cost + cost.T)
+    if not (mirror[mirror] == np.arange(LANDMARKS)).all():
+        raise RuntimeError("The mean face is not symmetric enough to pair its vertices.")
+    return mirror
+
+
+def mean_face(shards: list[Shard]) -> tuple[Array, NDArray[np.intp]]:
+    """Generalised Procrustes mean (468, 3) over the films' middle frames, symmetric, frontal, outer eye corners 1 apart,
+    and the mirror pairing of its vertices."""
+    faces = [shard.landmarks[len(shard.landmarks) // 2].astype(np.float32) for shard in shards]
+    mean = _upright(faces[0])
+    for _ in range(GENERALISED_PROCRUSTES_ROUNDS):
+        model = _bare_model(mean)
+        mean = _upright(np.mean([model.fit(face)[3] for face in faces], axis=0))
+        mirror = mirrored_vertices(mean)
+        mean = ((mean + mean[mirror] * [-1, 1, 1]) / 2).astype(np.float32)
+    return mean, mirror
+
+
+def _upright(face: Array) -> Array:
+    """Eye line along x, forehead to chin along y, rigid part centred, outer eye corners 1 apart."""
+    across = face[263] - face[33]
+    across /= np.linalg.norm(across)
+    down = face[152] - face[10]
+    down -= down @ across * across
+    down /= np.linalg.norm(down)
+    turned = face @ np.stack([across, down, np.cross(across, down)], 1)
+    turned -= turned[list(RIGID)].mean(0)
+    upright: Array = turned / np.linalg.norm(turned[33] - turned[263])
+    return upright
+
+
+def _bare_model(mean: Array) -> FaceModel:
+    """A face model that can fit poses and knows no keypoints yet."""
+    none = np.zeros((KEYPOINTS, LANDMARKS), np.float32)
+    return FaceModel(mean, none, none.T, np.eye(3 * KEYPOINTS, dtype=np.float32), np.arange(KEYPOINTS), none[:, :3])
+
+
+def film_offsets(shards: list[Shard], model: FaceModel) -> list[Offsets]:
+    """Canonical offsets of each film from its own mean face."""
+    films = []
+    for shard in shards:
+        canonical = model.unpose(shard.landmarks.astype(np.float32))[3]
+        films.append(Offsets(canonical - canonical.mean(0), eye_opening(shard.landmarks)))
+    return films
+
+
+def second_moment(films: list[Offsets]) -> Matrix:
+    """S (468, 468): mean over films, frames and coordinates of E E^T."""
+    total = np.zeros((LANDMARKS, LANDMARKS))
+    for film in films:
+        columns = film.offsets.transpose(1, 0, 2).reshape(LANDMARKS, -1).astype(np.float64)
+        total += columns @ columns.T
+    return total / sum(film.offsets.shape[0] * 3 for film in films)
+
+
+def vertex_weights() -> Matrix:
+    """How much each vertex's error counts (468,)."""
+    weights = np.ones(LANDMARKS)
+    weights[list(LIPS)] = LIP_WEIGHT
+    weights[[vertex for contour in EYE_CONTOURS for vertex in contour]] = LID_WEIGHT
+    return weights
+
+
+def spread(moment: torch.Tensor, picks: torch.Tensor) -> torch.Tensor:
+    """B (468, 21), the least-squares map from keypoint offsets back to vertex offsets."""
+    gram = picks @ moment @ picks.T
+    ridge = 1e-6 * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype)
+    return torch.linalg.solve(gram + ridge, picks @ moment).T
+
+
+def greedy_vertices(moment: Matrix, mirror: NDArray[np.intp], weights: Matrix) -> list[int]:
+    """21 vertices to start from: midline ones alone, others with their mirror image, the best first."""
+    middle, pairs = MIDLINE_KEYPOINTS, (KEYPOINTS - MIDLINE_KEYPOINTS) // 2
+    residual = (moment * np.sqrt(np.outer(weights, weights))).copy()
+    chosen: list[int] = []
+    while middle or pairs:
+        gain = (residual**2).sum(0) / (np.diag(residual) + 1e-12)
+        own_mirror = mirror == np.arange(LANDMARKS)
+        gain[own_mirror if not middle else np.zeros(0, int)] = -1
+        gain[~own_mirror if not pairs else np.zeros(0, int)] = -1
+        gain[chosen] = -1
+        best = int(np.argmax(gain + np.where(own_mirror, 0, gain[mirror])))
+        new = [best] if own_mirror[best] else [best, int(mirror[best])]
+        middle, pairs = (middle - 1, pairs) if own_mirror[best] else (middle, pairs - 1)
+        for vertex in new:
+            column = residual[:, vertex]
+            residual = residual - np.outer(column, column) / (column[vertex] + 1e-12)
+        chosen += new
+    return chosen
+
+
+def learn_keypoints(moment: Matrix, mean: Array, mirror: NDArray[np.intp]) -> tuple[Array, Array, NDArray[np.int64]]:
+    """picks A (21, 468), spreads B (468, 21) and the mirror pairing of the keypoints."""
+    weights = vertex_weights()
+    vertices = greedy_vertices(moment, mirror, weights)
+    pairing = np.array([vertices.index(int(mirror[vertex])) for vertex in vertices])
+    distance = ((mean[vertices][:, None] - mean[None]) ** 2).sum(-1)
+    logits = torch.tensor(-distance / (2 * 0.04**2), dtype=torch.float64, requires_grad=True)
+    moment_t, weights_t = torch.tensor(moment), torch.tensor(weights)
+    optimiser = torch.optim.Adam([logits], LEARNING_RATE)
+    order, flip = torch.tensor(pairing), torch.tensor(mirror)
+    for _ in range(STEPS):
+        picks = torch.softmax((logits + logits[order][:, flip]) / 2, dim=1)
+        spreads = spread(moment_t, picks)
+        left = torch.eye(LANDMARKS, dtype=torch.float64) - spreads @ picks
+        loss = (weights_t * (left @ moment_t * left).sum(1)).sum() / (weights_t * moment_t.diagonal()).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return picks.detach().numpy().astype(np.float32), spreads.detach().numpy().astype(np.float32), pairing
+
+
+def explained(films: list[Offsets], model: FaceModel, vertices: list[int]) -> float:
+    """Share of the offsets' variance over `vertices` that the keypoints hold."""
+    left, total = 0.0, 0.0
+    for film in films:
+        error = film.offsets - model.spreads @ (model.picks @ film.offsets)
+        left += float((error[:, vertices] ** 2).sum())
+        total += float((film.offsets[:, vertices] ** 2).sum())
+    return 1 - left / total
+
+
+def blink_offset(films: list[Offsets], picks: Array, spreads: Array, mean: Array) -> Array:
+    """The keypoint offset (21, 3) that lets the lids fall by one unit of eye opening (gap over width), from a
+    regression of the offsets on the opening over frames near and in blinks, scaled to close the gap exactly."""
+    offsets = np.concatenate([picks @ film.offsets for film in films])
+    drop = np.concatenate([np.median(film.eye_openings) - film.eye_openings for film in films])
+    slope = (drop[:, None, None] * offsets).sum(0) / (drop**2).sum()
+    upper, lower = list(EYE_UPPER), list(EYE_LOWER)
+    falls = ((spreads[upper] - spreads[lower]) @ slope)[:, 1].mean()
+    width = np.linalg.norm(mean[33] - mean[133])
+    scaled: Array = (slope * (width / falls)).astype(np.float32)
+    return scaled
+
+
+def train_keypoints(shards: list[Shard]) -> tuple[FaceModel, dict[str, float]]:
+    """The face model and its figures on the people held out."""
+    train = [shard for shard in shards if shard.split == "train"]
+    held_out = [shard for shard in shards if shard.split == "val"]
+    mean, mirror = mean_face(train)
+    bare = _bare_model(mean)
+    films = film_offsets(train, bare)
+    moment = second_moment(films)
+    moment = (moment + moment[np.ix_(mirror, mirror)]) / 2
+    picks, spreads, pairing = learn_keypoints(moment, mean, mirror)
+    keypoint_offsets = np.concatenate([picks @ film.offsets for film in films]).reshape(-1, 3 * KEYPOINTS)
+    covariance = (keypoint_offsets.T @ keypoint_offsets / len(keypoint_offsets)).astype(np.float32)
+    blink = blink_offset(films, picks, spreads, mean)
+    model = FaceModel(mean, picks, spreads, covariance, pairing, blink)
+    unseen = film_offsets(held_out, bare)
+    everything = list(range(LANDMARKS))
+    return model, {"all": explained(unseen, model, everything), "lips": explained(unseen, model, list(LIPS))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Learn the 21 implicit keypoints from tracked films.")
+    parser.add_argument("shards", type=Path, help="folder that `python -m train.data` wrote")
+    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
+    options = parser.parse_args()
+    model, figures = train_keypoints(load_shards(options.shards))
+    save_file({name: np.ascontiguousarray(value) for name, value in vars(model).items()}, options.out,
+              metadata={name: f"{value:.5f}" for name, value in figures.items()})  # fmt: skip
+    print(f"variance explained on people held out: all {figures['all']:.4f}, lips {figures['lips']:.4f}")
+
+
+if __name__ == "__main__":
+    main()
