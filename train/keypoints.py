@@ -19,14 +19,17 @@ from safetensors.numpy import save_file
 
 from kdtalker.mesh.geometry import RIGID, FaceModel
 from kdtalker.motion import KEYPOINTS, Array
-from kdtalker.tracker import EYE_CONTOURS, EYE_LOWER, EYE_UPPER, LANDMARKS, eye_opening
+from kdtalker.tracker import EYE_CONTOURS, EYE_LOWER, EYE_UPPER, LANDMARKS
 from train.shards import Shard, load_shards
 
 MIDLINE_KEYPOINTS = 5  # the other 16 are 8 mirrored pairs
 LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146, 78, 191, 80, 81, 82,
         13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)  # fmt: skip
-LIP_WEIGHT, LID_WEIGHT = 6.0, 4.0
-STEPS, LEARNING_RATE = 1500, 0.05
+LIP_WEIGHT, LID_WEIGHT = 2.0, 4.0
+STEPS, LEARNING_RATE = 1500, 0.1
+SPREAD_PENALTY = 0.01  # on a keypoint's variance over the face, so that it stays a place on it
+UPPER_LID_SHARE = 0.85  # of a blink; the lower lid does the rest
+BLINK_WEIGHT = 50.0
 GENERALISED_PROCRUSTES_ROUNDS = 6
 
 Matrix = NDArray[np.float64]
@@ -34,10 +37,9 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Offsets:
-    """What one film tells: canonical offsets (T, 468, 3) from its own mean face, and its eye openings (T,)."""
+    """What one film tells: canonical offsets (T, 468, 3) from its own mean face."""
 
     offsets: Array
-    eye_openings: Array
 
 
 def mirrored_vertices(mean: Array) -> NDArray[np.intp]:
@@ -89,7 +91,7 @@ def film_offsets(shards: list[Shard], model: FaceModel) -> list[Offsets]:
     films = []
     for shard in shards:
         canonical = model.unpose(shard.landmarks.astype(np.float32))[3]
-        films.append(Offsets(canonical - canonical.mean(0), eye_opening(shard.landmarks)))
+        films.append(Offsets(canonical - canonical.mean(0)))
     return films
 
 
@@ -144,18 +146,21 @@ def learn_keypoints(moment: Matrix, mean: Array, mirror: NDArray[np.intp]) -> tu
     vertices = greedy_vertices(moment, mirror, weights)
     pairing = np.array([vertices.index(int(mirror[vertex])) for vertex in vertices])
     distance = ((mean[vertices][:, None] - mean[None]) ** 2).sum(-1)
-    logits = torch.tensor(-distance / (2 * 0.04**2), dtype=torch.float64, requires_grad=True)
-    moment_t, weights_t = torch.tensor(moment), torch.tensor(weights)
+    logits = torch.tensor(np.maximum(-distance / (2 * 0.04**2), -6), dtype=torch.float64, requires_grad=True)
+    moment_t, weights_t, mean_t = (torch.tensor(value, dtype=torch.float64) for value in (moment, weights, mean))
     optimiser = torch.optim.Adam([logits], LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
     order, flip = torch.tensor(pairing), torch.tensor(mirror)
     for _ in range(STEPS):
         picks = torch.softmax((logits + logits[order][:, flip]) / 2, dim=1)
         spreads = spread(moment_t, picks)
-        left = torch.eye(LANDMARKS, dtype=torch.float64) - spreads @ picks
-        loss = (weights_t * (left @ moment_t * left).sum(1)).sum() / (weights_t * moment_t.diagonal()).sum()
+        left = moment_t.diagonal() - (spreads * (picks @ moment_t).T).sum(1)  # B is least squares
+        error = (weights_t * left).sum() / (weights_t * moment_t.diagonal()).sum()
+        extent = (picks @ (mean_t**2).sum(1) - ((picks @ mean_t) ** 2).sum(1)).mean()
         optimiser.zero_grad()
-        loss.backward()
+        (error + SPREAD_PENALTY * extent).backward()
         optimiser.step()
+        schedule.step()
     return picks.detach().numpy().astype(np.float32), spreads.detach().numpy().astype(np.float32), pairing
 
 
@@ -169,16 +174,21 @@ def explained(films: list[Offsets], model: FaceModel, vertices: list[int]) -> fl
     return 1 - left / total
 
 
-def blink_offset(films: list[Offsets], picks: Array, spreads: Array, mean: Array) -> Array:
-    """The keypoint offset (21, 3) that lets the lids fall by one unit of eye opening (gap over width), from a
-    regression of the offsets on the opening over frames near and in blinks, scaled to close the gap exactly."""
-    offsets = np.concatenate([picks @ film.offsets for film in films])
-    drop = np.concatenate([np.median(film.eye_openings) - film.eye_openings for film in films])
-    slope = (drop[:, None, None] * offsets).sum(0) / (drop**2).sum()
+def blink_offset(picks: Array, spreads: Array, mean: Array) -> Array:
+    """The keypoint offset (21, 3) that lets the lids fall by one unit of eye opening (gap over width) and moves the
+    rest of the face as little as 21 keypoints can: weighted least squares, then scaled to close the gap exactly."""
+    wanted, weights = np.zeros((LANDMARKS, 3), np.float32), np.ones(LANDMARKS, np.float32)
+    for contour in EYE_CONTOURS:
+        upper, lower = list(contour[9:]), list(contour[1:8])
+        wanted[upper] = UPPER_LID_SHARE * (mean[lower] - mean[upper])
+        wanted[lower] = (1 - UPPER_LID_SHARE) * (mean[upper] - mean[lower])
+        weights[list(contour)] = BLINK_WEIGHT
+    root = np.sqrt(weights)[:, None]
+    offset = np.linalg.lstsq(root * spreads, root * wanted, rcond=None)[0]
     upper, lower = list(EYE_UPPER), list(EYE_LOWER)
-    falls = ((spreads[upper] - spreads[lower]) @ slope)[:, 1].mean()
-    width = np.linalg.norm(mean[33] - mean[133])
-    scaled: Array = (slope * (width / falls)).astype(np.float32)
+    falls = ((spreads[upper] - spreads[lower]) @ offset)[:, 1].mean()
+    width = np.linalg.norm(mean[EYE_CONTOURS[0][0]] - mean[EYE_CONTOURS[0][8]])
+    scaled: Array = (offset * (width / falls)).astype(np.float32)
     return scaled
 
 
@@ -194,7 +204,7 @@ def train_keypoints(shards: list[Shard]) -> tuple[FaceModel, dict[str, float]]:
     picks, spreads, pairing = learn_keypoints(moment, mean, mirror)
     keypoint_offsets = np.concatenate([picks @ film.offsets for film in films]).reshape(-1, 3 * KEYPOINTS)
     covariance = (keypoint_offsets.T @ keypoint_offsets / len(keypoint_offsets)).astype(np.float32)
-    blink = blink_offset(films, picks, spreads, mean)
+    blink = blink_offset(picks, spreads, mean)
     model = FaceModel(mean, picks, spreads, covariance, pairing, blink)
     unseen = film_offsets(held_out, bare)
     everything = list(range(LANDMARKS))
