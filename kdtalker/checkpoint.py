@@ -16,9 +16,7 @@ from torch import Tensor
 from kdtalker.errors import InputError
 
 
-def write_checkpoint(
-    path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any], *, half: bool
-) -> None:
+def write_checkpoint(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any], *, half: bool) -> None:
     """Write tensors and a JSON value for each header name; a reader sees the old file or the whole new one.
 
     half: matrices are stored as float16, vectors (gains, biases, frequencies) always as float32.
@@ -54,7 +52,6 @@ def read_checkpoint(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], d
         ) from None
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
-            f"'{path}' cannot be read as a model, it is truncated or not safetensors ({error}); "
-            "download it again."
+            f"'{path}' cannot be read as a model, it is truncated or not safetensors ({error}); download it again."
         ) from None
     return header, state

@@ -75,9 +75,7 @@ class DenoiserConfig:
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"The model's {name} is '{getattr(self, name)}', known are {', '.join(allowed)}."
-                )
+                raise InputError(f"The model's {name} is '{getattr(self, name)}', known are {', '.join(allowed)}.")
         for name in (
             "width",
             "layers",
@@ -95,9 +93,7 @@ class DenoiserConfig:
                 f"The model's motion_width is {self.motion_width}, this program's motion has {MOTION_WIDTH}."
             )
         if self.rotary_width % 2 or not 0 < self.rotary_width <= self.head_width:
-            raise InputError(
-                f"The model's rotary_width {self.rotary_width} must be even and within {self.head_width}."
-            )
+            raise InputError(f"The model's rotary_width {self.rotary_width} must be even and within {self.head_width}.")
         if self.adapter_blocks == 0 and self.audio_input != self.audio_width:
             raise InputError(
                 f"Without adapter audio_input {self.audio_input} must equal audio_width {self.audio_width}."
@@ -118,14 +114,10 @@ class DenoiserConfig:
         known = {field.name: type(field.default) for field in fields(DenoiserConfig)}
         wrong = sorted(known.keys() ^ header.keys())
         if wrong:
-            raise InputError(
-                f"The model's header does not fit this program: '{wrong[0]}' is missing or unknown."
-            )
+            raise InputError(f"The model's header does not fit this program: '{wrong[0]}' is missing or unknown.")
         for name, kind in known.items():
             if type(header[name]) is not kind:
-                raise InputError(
-                    f"The model's header gives {name} as {header[name]!r}, wanted {kind.__name__}."
-                )
+                raise InputError(f"The model's header gives {name} as {header[name]!r}, wanted {kind.__name__}.")
         return DenoiserConfig(**header)  # type: ignore[arg-type]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from kdtalker.checkpoint import read_checkpoint, write_checkpoint
 from kdtalker.denoiser import Denoiser, DenoiserConfig
 from kdtalker.errors import InputError
-from kdtalker.motion import KEYPOINTS, MOTION_WIDTH, Motion
+from kdtalker.motion import KEYPOINTS, MOTION_WIDTH, Motion, from_head_frame, to_head_frame
 from kdtalker.normalisation import Normalisation
 from kdtalker.sampler import sample_window
 
@@ -94,9 +94,7 @@ class MotionModel:
                     "download or train the model again."
                 )
         denoiser.load_state_dict(state, strict=True, assign=True)
-        return MotionModel(
-            denoiser.eval().requires_grad_(False), normalisation, str(header["space"]), header["card"]
-        )
+        return MotionModel(denoiser.eval().requires_grad_(False), normalisation, str(header["space"]), header["card"])
 
     def offset(self, rest: Motion) -> Array:
         """(70,): what is taken from motion vectors before the model sees them: rest's pose and shift or 0."""
@@ -110,8 +108,9 @@ class MotionModel:
         return self.normalisation.normalise(vectors - offset)
 
     def decode(self, frames: Array, offset: Array) -> Motion:
-        """The inverse of `encode`: (T, 70) to Motion."""
-        return Motion.from_vector(self.normalisation.restore(frames) + offset, self.space)
+        """(T, 70) in the network's units to Motion; relative models think of the face in the head's own axes."""
+        motion = Motion.from_vector(self.normalisation.restore(frames) + offset, self.space)
+        return from_head_frame(motion) if self.config.relative else motion
 
     def start(self, canonical: Array, reference: Motion, seed: int, silence: Array) -> WindowState:
         """Begin a stream for a portrait: canonical (21, 3), its own motion (T=1), silence (C,) features of
@@ -130,10 +129,9 @@ class MotionModel:
         wanted = ((KEYPOINTS, 3), 1, (self.config.audio_input,))
         found = (canonical.shape, len(reference), silence.shape)
         if found != wanted:
-            raise InputError(
-                f"A portrait's keypoints, motion and silence have the shapes {found}, wanted {wanted}."
-            )
+            raise InputError(f"A portrait's keypoints, motion and silence have the shapes {found}, wanted {wanted}.")
         offset = self.offset(reference)
+        reference = to_head_frame(reference) if self.config.relative else reference
         return WindowState(
             canonical=self.normalisation.normalise_canonical(canonical.reshape(-1)),
             reference=self.encode(reference.vector()[0], offset),
@@ -187,9 +185,7 @@ class MotionModel:
         if last:
             for i, state in enumerate(current):
                 final[i].append(state.tail)
-                current[i] = replace(
-                    _emit(self.config, state, state.tail), tail=state.tail[:0], finished=True
-                )
+                current[i] = replace(_emit(self.config, state, state.tail), tail=state.tail[:0], finished=True)
         parts = [np.concatenate(frames) for frames in final]
         return [(self.decode(part, state.rest), state) for part, state in zip(parts, current, strict=True)]
 
@@ -198,10 +194,7 @@ class MotionModel:
         config = self.config
         device = self.denoiser.output.weight.device
         references = [_reference(config, state) for state in states]
-        noise = [
-            _noise(state.seed, state.emitted, config.window - len(_context(config, state)))
-            for state in states
-        ]
+        noise = [_noise(state.seed, state.emitted, config.window - len(_context(config, state))) for state in states]
 
         def batch(rows: Sequence[Array]) -> Tensor:
             return torch.from_numpy(np.stack(rows)).to(device)

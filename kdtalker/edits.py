@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdtalker.audio import FRAME_RATE_HZ
-from kdtalker.motion import Motion
+from kdtalker.motion import Array, Motion
 
 FADE_S = 0.4
+BLINK_GAP_S, BLINK_GAP_SPREAD, BLINK_LEAST_GAP_S = 3.3, 0.45, 1.0  # median and log-deviation of the gaps
+BLINK_SHAPE = (0.45, 1.0, 1.0, 0.7, 0.35, 0.12)  # frames at 25 fps
 
 
 def start_from(motion: Motion, rest: Motion, first: Motion, start_frame: int) -> Motion:
@@ -47,6 +49,25 @@ def still(motion: Motion, rest: Motion) -> Motion:
         pose=np.repeat(rest.pose, len(motion), axis=0),
         shift=np.repeat(rest.shift, len(motion), axis=0),
     )
+
+
+def blink(motion: Motion, shut: Array, seed: int, start_frame: int) -> Motion:
+    """Lids that close now and then: `shut` (21, 3) is the expression that closes the photograph's, the moments
+    depend on the seed and the frame number alone. motion holds the frames from start_frame on."""
+    closing = blink_closing(seed, start_frame, len(motion))
+    return replace(motion, expression=motion.expression + closing[:, None, None] * shut)
+
+
+def blink_closing(seed: int, start_frame: int, length: int) -> Array:
+    """(length,) how far the lids are closed, 0 to 1: log-normal gaps, each blink closing faster than opening."""
+    rng = np.random.default_rng((seed, 1))
+    closing = np.zeros(start_frame + length + len(BLINK_SHAPE), np.float32)
+    frame = 0.0
+    while True:
+        frame += max(BLINK_LEAST_GAP_S, rng.lognormal(np.log(BLINK_GAP_S), BLINK_GAP_SPREAD)) * FRAME_RATE_HZ
+        if frame >= start_frame + length:
+            return closing[start_frame : start_frame + length]
+        closing[int(frame) : int(frame) + len(BLINK_SHAPE)] = BLINK_SHAPE
 
 
 def relative_to(motion: Motion, first: Motion, rest: Motion) -> Motion:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from kdtalker.motion import Array
 from kdtalker.weights import find
@@ -19,7 +22,7 @@ class LiteRTModel:
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._outputs = [output["index"] for output in self._interpreter.get_output_details()]
 
-    def __call__(self, value: Array) -> list[Array]:
+    def __call__(self, value: NDArray[Any]) -> list[Array]:
         self._interpreter.set_tensor(self._input, np.ascontiguousarray(value[None], np.float32))
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(output) for output in self._outputs]

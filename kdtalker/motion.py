@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,9 @@ class Motion:
 
     def vector(self) -> Array:
         """The 70 numbers of each frame: (T, 70) in the order scale, yaw, pitch, roll, shift, expression."""
-        return np.concatenate([self.scale, self.pose, self.shift, self.expression.reshape(len(self), 3 * KEYPOINTS)], axis=1)
+        return np.concatenate(
+            [self.scale, self.pose, self.shift, self.expression.reshape(len(self), 3 * KEYPOINTS)], axis=1
+        )
 
     @staticmethod
     def from_vector(vector: Array, space: str) -> Motion:
@@ -101,7 +103,9 @@ class Motion:
         except FileNotFoundError:
             raise InputError(f"There is no motion file '{path}'.") from None
         except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
-            raise InputError(f"'{path}' is not a motion file of this program (.npz from --save-motion): {error}.") from None
+            raise InputError(
+                f"'{path}' is not a motion file of this program (.npz from --save-motion): {error}."
+            ) from None
         if version != FILE_VERSION:
             raise InputError(f"'{path}' has the motion format {version}, this program reads {FILE_VERSION}.")
         return Motion(**(values | {"space": str(values["space"])}))
@@ -119,7 +123,7 @@ def rotation_matrix(pose: Array) -> Array:
     about_x = matrix([one, zero, zero], [zero, cx, -sx], [zero, sx, cx])
     about_y = matrix([cy, zero, sy], [zero, one, zero], [-sy, zero, cy])
     about_z = matrix([cz, -sz, zero], [sz, cz, zero], [zero, zero, one])
-    return (about_z @ about_y @ about_x).transpose(0, 2, 1).astype(np.float32)
+    return np.asarray((about_z @ about_y @ about_x).transpose(0, 2, 1), np.float32)
 
 
 def pose_of_rotation(rotation: Array) -> Array:
@@ -128,7 +132,7 @@ def pose_of_rotation(rotation: Array) -> Array:
     yaw = np.arcsin(np.clip(-matrix[:, 2, 0], -1, 1))
     pitch = np.arctan2(matrix[:, 2, 1], matrix[:, 2, 2])
     roll = np.arctan2(matrix[:, 1, 0], matrix[:, 0, 0])
-    return np.rad2deg(np.stack([yaw, pitch, roll], -1)).astype(np.float32)
+    return np.asarray(np.rad2deg(np.stack([yaw, pitch, roll], -1)), np.float32)
 
 
 def project(canonical: Array, motion: Motion) -> Array:
@@ -136,6 +140,16 @@ def project(canonical: Array, motion: Motion) -> Array:
 
     canonical (21, 3) to (T, 21, 3), in the units of the face square (LivePortrait, arXiv 2407.03168, eq. 2).
     """
-    points = motion.scale[:, None] * (canonical @ rotation_matrix(motion.pose) + motion.expression)
+    points: Array = motion.scale[:, None] * (canonical @ rotation_matrix(motion.pose) + motion.expression)
     points[..., :2] += motion.shift[:, None, :2]
     return points
+
+
+def to_head_frame(motion: Motion) -> Motion:
+    """Expression turned from the camera's axes to the head's own."""
+    return replace(motion, expression=motion.expression @ rotation_matrix(motion.pose).transpose(0, 2, 1))
+
+
+def from_head_frame(motion: Motion) -> Motion:
+    """The inverse of `to_head_frame`."""
+    return replace(motion, expression=motion.expression @ rotation_matrix(motion.pose))

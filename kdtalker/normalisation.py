@@ -37,9 +37,7 @@ class Normalisation:
         for name, width in _WIDTHS.items():
             value = np.asarray(getattr(self, name), dtype=np.float32)
             if value.shape != (width,):
-                raise InputError(
-                    f"The normalisation's {name} has the shape {value.shape}, wanted ({width},)."
-                )
+                raise InputError(f"The normalisation's {name} has the shape {value.shape}, wanted ({width},).")
             if not np.isfinite(value).all() or (name.endswith("std") and value.min() <= 0):
                 raise InputError(f"The normalisation's {name} holds numbers that cannot be used.")
             object.__setattr__(self, name, value)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from kdtalker.audio import SAMPLES_PER_FRAME
-from kdtalker.edits import relative_to, start_from, still, stronger
+from kdtalker.edits import blink, relative_to, start_from, still, stronger
 from kdtalker.errors import InputError
 from kdtalker.motion import Array, Motion
 from kdtalker.options import Options
@@ -136,21 +136,21 @@ class TalkingPortraitPipeline:
         first = None
         for motion in driving:
             first = motion[:1] if first is None else first
-            yield from self.draw(
-                portrait, relative_to(motion, first, portrait.source.rest), options or Options(), record
-            )
+            moved = relative_to(motion, first, portrait.source.rest)
+            yield from self.draw(portrait, edited(moved, portrait.source.rest, options or Options()), record)
 
-    def draw(
-        self, portrait: EncodedPortrait, motion: Motion, options: Options, record: Record | None
-    ) -> Iterator[Image]:
-        """Apply the options' edits and draw."""
-        rest = portrait.source.rest
-        motion = stronger(motion, rest, options.expression, options.head)
-        motion = still(motion, rest) if options.still else motion
+    def draw(self, portrait: EncodedPortrait, motion: Motion, record: Record | None) -> Iterator[Image]:
+        """The frames of a motion as it is."""
         if record:
             record(motion)
         for face in self.renderer.render(portrait.source, motion):
             yield portrait.canvas.paste(face)
+
+
+def edited(motion: Motion, rest: Motion, options: Options) -> Motion:
+    """The motion with the strengths that were asked for."""
+    motion = stronger(motion, rest, options.expression, options.head)
+    return still(motion, rest) if options.still else motion
 
 
 class Session:
@@ -201,7 +201,8 @@ class Session:
                 yield None
                 continue
             first = motion[:1] if first is None else first
-            yield from pipeline.draw(portrait, start_from(motion, rest, first, frame), options, record)
+            moved = edited(start_from(motion, rest, first, frame), rest, options)
+            yield from pipeline.draw(portrait, blink(moved, portrait.source.shut, options.seed, frame), record)
             frame += len(motion)
 
     def _sample(self, speech: Speech, source: Source, options: Options) -> Iterator[Motion | None]:
@@ -218,8 +219,6 @@ class Session:
             else:
                 yield None
                 continue
-            motion, window = model.advance(
-                window, features, steps=options.steps, guidance=options.guidance, last=last
-            )
+            motion, window = model.advance(window, features, steps=options.steps, guidance=options.guidance, last=last)
             if len(motion):
                 yield motion

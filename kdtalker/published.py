@@ -50,9 +50,7 @@ def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         if _ROTARY.fullmatch(name):
             if not torch.equal(renamed.setdefault("rotary_frequencies", value), value):
-                raise InputError(
-                    f"The checkpoint's '{published}' differs from that of other layers; it is damaged."
-                )
+                raise InputError(f"The checkpoint's '{published}' differs from that of other layers; it is damaged.")
             continue
         is_gain = name.endswith((".gamma", ".beta"))  # (1, 1, width)
         for pattern, replacement in _RENAMES:

@@ -14,13 +14,17 @@ Image = NDArray[np.uint8]
 
 
 class Source(Protocol):
-    """A face, encoded: canonical keypoints (21, 3) and its own motion `rest` (T=1)."""
+    """A face, encoded: canonical keypoints (21, 3), its own motion `rest` (T=1), and `shut` (21, 3), the expression
+    that closes its lids when it is added."""
 
     @property
     def canonical(self) -> Array: ...
 
     @property
     def rest(self) -> Motion: ...
+
+    @property
+    def shut(self) -> Array: ...
 
 
 class Renderer(Protocol):

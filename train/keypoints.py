@@ -55,7 +55,7 @@ def mirrored_vertices(mean: Array) -> NDArray[np.intp]:
 
 
 def mean_face(shards: list[Shard]) -> tuple[Array, NDArray[np.intp]]:
-    """Generalised Procrustes mean (468, 3) over the films' middle frames, symmetric, frontal, outer eye corners 1 apart,
+    """Generalised Procrustes mean (468, 3) over middle frames, symmetric, frontal, outer eye corners 1 apart,
     and the mirror pairing of its vertices."""
     faces = [shard.landmarks[len(shard.landmarks) // 2].astype(np.float32) for shard in shards]
     mean = _upright(faces[0])

@@ -15,23 +15,29 @@ from kdtalker.errors import InputError
 class Shard:
     """A stretch of T frames at 25 fps without a cut, one face in every frame.
 
-    landmarks (T, 468, 3) picture px, lids as the iris model sees them; sound (640 T,) float16 at 16 kHz, already moved to be in
-    time with the lips; synced tells whether the sound is that of the mouth at all; speaker and split ("train", "val")
-    as the table of the films says; film the path that it came from and start_frame its place in there.
+    landmarks (T, 468, 3) picture px, lids as the iris model sees them; sound (640 T,) float16 at 16 kHz; synced tells
+    whether the sound is that of the mouth at all, lag_frames by how much the mouth is later than it; speaker and split
+    ("train", "val") as the table of the films says; film the path that it came from, start_frame its place in there.
     """
 
     landmarks: NDArray[np.float32]
     sound: NDArray[np.float16]
     synced: bool
+    lag_frames: int
     speaker: str
     split: str
     film: str
     start_frame: int
 
-    def save(self, path: Path) -> None:
-        partial = path.with_suffix(".part.npz")
+    @property
+    def name(self) -> str:
+        """The stem of its file."""
+        return f"{self.film.replace('/', '__')}_{self.start_frame:06d}"
+
+    def save(self, folder: Path) -> None:
+        partial = folder / f"{self.name}.part.npz"
         np.savez(partial, **{field.name: getattr(self, field.name) for field in fields(self)})
-        partial.replace(path)
+        partial.replace(folder / f"{self.name}.npz")
 
     @staticmethod
     def load(path: Path) -> Shard:

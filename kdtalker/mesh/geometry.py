@@ -6,7 +6,6 @@ vertices are turned to the front, with the outer eye corners 1 apart in the mean
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from kdtalker.errors import InputError
 from kdtalker.motion import KEYPOINTS, Array, Motion, pose_of_rotation, rotation_matrix
-from kdtalker.tracker import EYE_CONTOURS, LANDMARKS, LIP_PAIRS, MOUTH_CORNERS
+from kdtalker.tracker import LIP_PAIRS
 from kdtalker.weights import find
 
 SPACE = "mesh"
@@ -102,7 +101,7 @@ class FaceModel:
         gram = observe @ self.covariance @ observe.T
         noise = 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram))
         offset = self.covariance @ observe.T @ np.linalg.solve(gram + noise, opening)
-        return offset.reshape(KEYPOINTS, 3).astype(np.float32)
+        return np.asarray(offset.reshape(KEYPOINTS, 3), np.float32)
 
     def closed_gap(self) -> Array:
         """Gap of each inner lip pair where the mouth is shut, as the tracker reports it: the mean face's."""
@@ -120,7 +119,7 @@ def to_square(landmarks: Array, left: float, top: float, side: float) -> Array:
 
 def to_pixels(points: Array, side: float) -> Array:
     """The inverse of `to_square` within the square itself."""
-    pixels = points.copy()
+    pixels = np.array(points, np.float32)
     pixels[..., :2] += 1
     pixels *= side / 2
     pixels[..., :2] -= 0.5

@@ -1,0 +1,70 @@
+"""The inner loops of the mesh renderer, compiled by numba."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from kdtalker.motion import Array
+from kdtalker.renderer import Image
+
+
+@njit(cache=True, fastmath=True)
+def backward_flow(target: Array, source: Array, triangles: NDArray[np.int32], flow: Array, depth: Array) -> None:
+    """Rasterise triangles (M, 3) of target vertices (N, 3; x, y, z in px): each covered pixel of flow (2, S, S)
+    gets the place in the source picture, source (N, 2), that is drawn there; the nearer triangle (smaller z) wins.
+    depth (S, S) is overwritten."""
+    side = flow.shape[1]
+    depth[:] = np.inf
+    for index in range(len(triangles)):
+        a, b, c = triangles[index]
+        ax, ay, az = target[a]
+        bx, by, bz = target[b]
+        cx, cy, cz = target[c]
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        if abs(area) < 1e-6:
+            continue
+        top = max(int(np.ceil(min(ay, by, cy) - 1e-3)), 0)
+        bottom = min(int(np.floor(max(ay, by, cy) + 1e-3)), side - 1)
+        left = max(int(np.ceil(min(ax, bx, cx) - 1e-3)), 0)
+        right = min(int(np.floor(max(ax, bx, cx) + 1e-3)), side - 1)
+        for y in range(top, bottom + 1):
+            for x in range(left, right + 1):
+                v = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) / area
+                w = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / area
+                u = 1 - v - w
+                if u < -1e-4 or v < -1e-4 or w < -1e-4:
+                    continue
+                z = u * az + v * bz + w * cz
+                if z < depth[y, x]:
+                    depth[y, x] = z
+                    flow[0, y, x] = u * source[a, 0] + v * source[b, 0] + w * source[c, 0]
+                    flow[1, y, x] = u * source[a, 1] + v * source[b, 1] + w * source[c, 1]
+
+
+@njit(cache=True, fastmath=True)
+def composite(  # noqa: PLR0917 (compiled code takes no keywords)
+    warped: Image,
+    alpha: Array,
+    picture: Image,
+    behind: Image,
+    flow: Array,
+    frame: Image,
+    still_px: float,
+) -> None:
+    """frame (S, S, 3): the warped person over what is behind, and the picture itself where nothing has moved.
+
+    alpha (S, S) 0..1 is the warped person mask; a pixel that moves by less than still_px is taken as it is."""
+    side = flow.shape[1]
+    for y in range(side):
+        for x in range(side):
+            moved = max(abs(flow[0, y, x] - x), abs(flow[1, y, x] - y))
+            if moved < still_px:
+                for channel in range(3):
+                    frame[y, x, channel] = picture[y, x, channel]
+                continue
+            a = alpha[y, x]
+            for channel in range(3):
+                value = a * warped[y, x, channel] + (1 - a) * behind[y, x, channel]
+                frame[y, x, channel] = np.uint8(value + 0.5)
