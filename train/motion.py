@@ -179,7 +179,7 @@ def train(shards: Path, out: Path, steps: int, validate_every: int) -> None:
     """The whole training in one loop."""
     out.mkdir(parents=True, exist_ok=True)
     face, encoder = FaceModel.load(), WhisperEncoder.load()
-    takes = load_takes(load_shards(shards), encoder, face, out / "features")
+    takes = load_takes(load_shards(shards), encoder, face, shards / "features")
     silence = encode_all(encoder, np.zeros(32000, np.float32))[25]
     seen, unseen = ([take for take in takes if take.split == split] for split in ("train", "val"))
     normalisation = fit_normalisation(seen)

@@ -1,0 +1,93 @@
+"""How much later a mouth is than its sound: a ridge regression of mouth opening on audio features, asked at each lag.
+
+The regression learns from all films at once, their lags corrected by what the round before found, so that no film can
+explain itself by its own lag.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdtalker.motion import Array
+
+LARGEST_LAG_FRAMES = 9
+ROUNDS, COMPONENTS, RIDGE = 4, 96, 300.0
+NEIGHBOURS = (-4, -2, -1, 0, 1, 2, 4)  # frames whose features the regression sees
+CORPUS_TAKES = 50  # takes of a speaker with more than this share one camera, and so one lag
+TRUSTED = 0.2  # takes with less correlation teach nothing
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sync:
+    """lag_frames > 0: the mouth is later than the sound; correlation at that lag."""
+
+    lag_frames: int
+    correlation: float
+
+
+def estimate_lags(openings: list[Array], features: list[Array], speakers: list[str]) -> list[Sync]:
+    """One Sync for each take: mouth openings (T,), features (T, C) of its sound, and who speaks."""
+    curves = [(opening - opening.mean()) / (opening.std() + 1e-6) for opening in openings]
+    inputs = [_with_neighbours(take) for take in _components(features)]
+    curves, inputs = zip(*(_same_length(*pair) for pair in zip(curves, inputs, strict=True)), strict=True)  # type: ignore[assignment]
+    found = [Sync(0, 1.0) for _ in curves]
+    for _ in range(ROUNDS):
+        weights = _regress(inputs, curves, found)
+        by_lag = np.stack([_correlations(take @ weights, curve) for take, curve in zip(inputs, curves, strict=True)])
+        for speaker in set(speakers):
+            members = np.array([other == speaker for other in speakers])
+            if members.sum() > CORPUS_TAKES:
+                lag = int(by_lag[members].mean(0).argmax())
+                by_lag[np.ix_(members, np.arange(by_lag.shape[1]) != lag)] = -1
+        best = by_lag.argmax(1)
+        found = [Sync(int(lag) - LARGEST_LAG_FRAMES, float(row[lag])) for lag, row in zip(best, by_lag, strict=True)]
+    return found
+
+
+def _components(features: list[Array]) -> list[Matrix]:
+    """The features' leading principal components, scaled."""
+    everything = np.concatenate([take.astype(np.float32) for take in features])
+    mean, std = everything.mean(0), everything.std(0) + 1e-3
+    scaled = (everything - mean) / std
+    _, vectors = np.linalg.eigh(scaled.T @ scaled / len(scaled))
+    leading = vectors[:, -COMPONENTS:]
+    return [((take.astype(np.float32) - mean) / std) @ leading for take in features]
+
+
+def _with_neighbours(take: Matrix) -> Matrix:
+    frames = np.arange(len(take))
+    return np.concatenate([take[np.clip(frames + step, 0, len(take) - 1)] for step in NEIGHBOURS], axis=1)
+
+
+def _same_length(curve: Array, take: Matrix) -> tuple[Array, Matrix]:
+    length = min(len(curve), len(take))
+    return curve[:length], take[:length]
+
+
+def _regress(inputs: list[Matrix], curves: list[Array], found: list[Sync]) -> Matrix:
+    """Weights that predict a mouth from its sound, by takes that are trusted, each moved by its lag."""
+    width = inputs[0].shape[1]
+    gram, target = RIDGE * np.eye(width), np.zeros(width)
+    for take, curve, sync in zip(inputs, curves, found, strict=True):
+        if sync.correlation < TRUSTED:
+            continue
+        heard, seen = _moved(take, curve, sync.lag_frames)
+        gram += heard.T @ heard
+        target += heard.T @ seen
+    return np.linalg.solve(gram, target)
+
+
+def _moved(heard: Matrix, seen: Array, lag: int) -> tuple[Matrix, Array]:
+    late, early = max(0, lag), max(0, -lag)
+    return heard[early : len(heard) - late], seen[late : len(seen) - early]
+
+
+def _correlations(predicted: Matrix, curve: Array) -> Matrix:
+    """At each lag from the smallest to the largest."""
+    pairs = (_moved(predicted, curve, lag) for lag in range(-LARGEST_LAG_FRAMES, LARGEST_LAG_FRAMES + 1))
+    return np.array([np.corrcoef(*pair)[0, 1] for pair in pairs])
