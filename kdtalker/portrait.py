@@ -43,7 +43,8 @@ class Portrait:
         Raises InputError where there is no face, no such face, or the eyes are less than 24 px apart.
         """
         shrink = min(1.0, LONGEST_SIDE_PX / max(picture.shape[:2]))
-        chosen = _choose(_all_faces(picture, tracker), face, box)
+        is_asked_for = face is not None or box is not None
+        chosen = _choose(_all_faces(picture, tracker, everywhere=is_asked_for), face, box)
         if chosen.eye_distance_px < LEAST_EYE_DISTANCE_PX:
             raise InputError(
                 f"The face is too small: its eyes are {chosen.eye_distance_px:.0f} px apart, wanted at least "
@@ -87,8 +88,8 @@ def face_square(face: Face, scale: float = 1.0) -> tuple[int, int, int]:
     return round(middle_x - side / 2), round(middle_y - side / 2), round(side)
 
 
-def _all_faces(picture: Image, tracker: FaceTracker) -> list[Face]:
-    faces = tracker.find(picture) or _faces_of_face_alignment(picture, tracker)
+def _all_faces(picture: Image, tracker: FaceTracker, *, everywhere: bool) -> list[Face]:
+    faces = tracker.find(picture, everywhere=everywhere) or _faces_of_face_alignment(picture, tracker)
     if not faces:
         raise InputError("No face was found in the picture; wanted one that looks roughly into the camera.")
     return faces

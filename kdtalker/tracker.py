@@ -118,14 +118,14 @@ class FaceTracker:
         self._mesh = LiteRTModel("face_landmark.tflite")
         self._iris = LiteRTModel("iris_landmark.tflite")
 
-    def find(self, image: Image) -> list[Face]:
-        """All faces of a still picture (H, W, 3), the largest first. Looks harder where the first look finds none:
-        at smaller and larger scales and with the picture turned."""
+    def find(self, image: Image, *, everywhere: bool = False) -> list[Face]:
+        """Faces of a still picture (H, W, 3), the largest first. Looks harder where the first look finds none, or
+        `everywhere` is wanted: at smaller and larger scales and with the picture turned."""
         faces: list[Face] = []
         for look in _looks(image):
             regions = look.to_picture(self._detect(look.image))
             faces += [face for region in regions if (face := self._fit_twice(image, region)) is not None]
-            if faces and look.last_of_its_kind:
+            if faces and look.last_of_its_kind and not everywhere:
                 break
         return sorted(_distinct(faces), key=lambda face: -face.box[2] * face.box[3])
 

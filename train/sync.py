@@ -1,7 +1,7 @@
 """How much later a mouth is than its sound: a ridge regression of mouth opening on audio features, asked at each lag.
 
-The regression learns from all films at once, their lags corrected by what the round before found, so that no film can
-explain itself by its own lag.
+The regression learns from all films at once, their lags corrected by what the round before found. It takes minutes of
+film from several people to mean something: a handful of short takes would explain themselves.
 """
 
 from __future__ import annotations

@@ -11,11 +11,10 @@ from kdtalker.tracker import EYE_CONTOURS
 
 SHUT_GAP = 0.4  # lids nearer than this share of the photograph's gap are drawn nearer still, so that no slit is left
 LOWER_LID_SHARE = 0.3  # of the way by which they are brought together
-OVERLAP = 0.12  # of the photograph's gap, by which shut lids cover one another
-SKIN_FROM_ABOVE = (
-    0.28  # of the gap: shut lids show skin from this much above the photographed edge, not lashes and iris
-)
-LASH_DARKNESS, LASH_WIDTH = 0.55, 0.05  # of the skin's own colour; of the eye's width
+OVERLAP = 0.3  # of the photograph's gap, by which shut lids cover one another
+# Shut lids show skin from this share of the gap above the photographed edge, not its lashes and iris.
+SKIN_FROM_ABOVE = 0.28
+LASH_DARKNESS, LASH_WIDTH = 0.75, 0.07  # of the skin's own colour; of the eye's width
 LEAST_GAP_PX = 1.0  # eyes photographed shut have nothing to close
 
 

@@ -31,7 +31,7 @@ class MeshRenderer:
     space = SPACE
 
     def __init__(self, tracker: FaceTracker, segmenter: LiteRTModel, model: FaceModel) -> None:
-        self._tracker, self._segmenter, self._model = tracker, segmenter, model
+        self._tracker, self._segmenter, self.model = tracker, segmenter, model
 
     @staticmethod
     def load(tracker: FaceTracker) -> MeshRenderer:
@@ -40,7 +40,7 @@ class MeshRenderer:
 
     def encode_source(self, face: Image) -> MeshSource:
         """(S, S, 3) RGB, one face roughly in the middle, to what `render` needs. Raises InputError without a face."""
-        return encode(face, self._tracker, self._segmenter, self._model)
+        return encode(face, self._tracker, self._segmenter, self.model)
 
     def render(self, source: MeshSource, motion: Motion) -> Iterator[Image]:
         """One (S, S, 3) RGB frame for each of the motion's. Raises InputError for another keypoint space."""
@@ -57,8 +57,8 @@ class MeshRenderer:
         for frame in range(len(motion)):
             one = motion[frame : frame + 1]
             shut_mouth = Motion(one.scale, one.pose, one.shift, 0 * one.expression, SPACE)
-            vertices = to_pixels(self._model.pose_vertices(source.identity, one)[0], side)
-            jaw_closed = to_pixels(self._model.pose_vertices(source.identity, shut_mouth)[0], side)
+            vertices = to_pixels(self.model.pose_vertices(source.identity, one)[0], side)
+            jaw_closed = to_pixels(self.model.pose_vertices(source.identity, shut_mouth)[0], side)
             vertices, lids = move_lids(_part_lips(vertices), source.landmarks)
             picture = _warp(source, vertices, lids, _posed_rings(source, one, vertices))
             draw_lashes(picture, vertices, source.landmarks)
@@ -79,10 +79,10 @@ class MeshRenderer:
                 continue
             if identity is None:
                 square = face_square(face)
-                canonical = self._model.fit(to_square(face.landmarks, *square))[3]
-                identity = canonical - self._model.spreads @ self._model.resting_offset(canonical)
-            scale, rotation, shift, canonical = self._model.fit(to_square(face.landmarks, *square))
-            expression = self._model.offsets(canonical[None], identity) @ rotation
+                canonical = self.model.fit(to_square(face.landmarks, *square))[3]
+                identity = canonical - self.model.spreads @ self.model.resting_offset(canonical)
+            scale, rotation, shift, canonical = self.model.fit(to_square(face.landmarks, *square))
+            expression = self.model.offsets(canonical[None], identity) @ rotation
             last = Motion(scale[None], pose_of_rotation(rotation[None]), shift[None], expression, SPACE)
             for _ in range(waiting + 1):
                 yield last

@@ -18,7 +18,7 @@ from kdtalker.tracker import EYE_LOWER, EYE_UPPER, LANDMARKS, FaceTracker
 
 # Rings of vertices between the face's oval (0) and the border of the square (1), and how far each follows the head
 # above, beside and below the face: hair and hat move with the head, shoulders do not.
-RING_PLACES = (0.12, 0.3, 0.5, 0.72, 0.97)
+RING_PLACES = (0.12, 0.28, 0.46, 0.66, 0.9)
 FOLLOW_ABOVE = (1.0, 1.0, 0.9, 0.5, 0.0)
 FOLLOW_BESIDE = (1.0, 0.9, 0.6, 0.25, 0.0)
 FOLLOW_BELOW = (0.9, 0.65, 0.35, 0.12, 0.0)

@@ -1,0 +1,78 @@
+"""Finding the face of a picture, and putting it back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdtalker.errors import InputError
+from kdtalker.portrait import Portrait
+from kdtalker.tracker import FaceTracker
+from kdtalker.video import read_image
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def tracker():
+    return FaceTracker()
+
+
+@pytest.fixture(scope="module")
+def hopper():
+    return read_image(EXAMPLES / "grace_hopper.jpg")
+
+
+@pytest.fixture(scope="module")
+def two(hopper):
+    """Hopper on the left, Collins, smaller, on the right."""
+    collins = read_image(EXAMPLES / "astronaut.png")
+    tall = np.pad(collins, ((0, len(hopper) - len(collins)), (0, 0), (0, 0)))
+    return np.concatenate([hopper, tall], axis=1)
+
+
+def test_the_square_is_cut_and_pasted_without_a_trace(hopper, tracker):
+    portrait = Portrait.find(hopper, tracker)
+    assert portrait.face.shape == (portrait.side, portrait.side, 3)
+    np.testing.assert_array_equal(portrait.paste(portrait.face), hopper)
+    pasted = portrait.paste(np.zeros_like(portrait.face))
+    assert (pasted != hopper).any()
+    np.testing.assert_array_equal(pasted[:, : portrait.left], hopper[:, : portrait.left])
+
+
+def test_the_largest_face_or_the_one_asked_for(two, tracker):
+    largest, second = Portrait.find(two, tracker), Portrait.find(two, tracker, face=1)
+    boxed = Portrait.find(two, tracker, box=(680, 60, 100, 120))
+    assert largest.left + largest.side / 2 < 512 < second.left + second.side / 2
+    assert boxed == second or (boxed.left, boxed.top, boxed.side) == (second.left, second.top, second.side)
+    with pytest.raises(InputError, match="has 2"):
+        Portrait.find(two, tracker, face=2)
+    with pytest.raises(InputError, match="box"):
+        Portrait.find(two, tracker, box=(0, 560, 20, 20))
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_turned_pictures_are_looked_at_again(hopper, tracker, turn):
+    assert Portrait.find(np.rot90(hopper, turn).copy(), tracker).side > 300
+
+
+def test_a_small_face_in_a_large_room_is_found(hopper, tracker):
+    room = np.full((1800, 1800, 3), 90, np.uint8)
+    room[1000:1200, 300:470] = hopper[::3, ::3][:200, :170]
+    assert Portrait.find(room, tracker).left > 150
+
+
+def test_large_pictures_are_made_smaller(hopper, tracker):
+    large = np.repeat(np.repeat(hopper, 4, axis=0), 4, axis=1)
+    assert max(Portrait.find(large, tracker).picture.shape) == 1920
+
+
+def test_crop_is_a_square_of_512(hopper, tracker):
+    assert Portrait.find(hopper, tracker, crop=True).picture.shape == (512, 512, 3)
+
+
+def test_no_face_and_too_small_a_face_are_told(hopper, tracker):
+    with pytest.raises(InputError, match="No face"):
+        Portrait.find(np.full((400, 400, 3), 128, np.uint8), tracker)
+    with pytest.raises(InputError, match="too small"):
+        Portrait.find(hopper[::5, ::5].copy(), tracker)
