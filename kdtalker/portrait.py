@@ -54,11 +54,14 @@ class Portrait:
             height, width = (round(length * shrink) for length in picture.shape[:2])
             picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         left, top, side = face_square(chosen, shrink)
-        portrait = Portrait(picture, left, top, side)
         if not crop:
-            return portrait
+            return Portrait(picture, left, top, side)
+        side = min(side, *picture.shape[:2])  # a film of the square alone shows nothing but the picture
+        top, left = (
+            min(max(start, 0), length - side) for start, length in zip((top, left), picture.shape[:2], strict=True)
+        )
         way = cv2.INTER_AREA if side > CROP_SIDE_PX else cv2.INTER_CUBIC
-        square = cv2.resize(portrait.face, (CROP_SIDE_PX, CROP_SIDE_PX), interpolation=way)
+        square = cv2.resize(Portrait(picture, left, top, side).face, (CROP_SIDE_PX, CROP_SIDE_PX), interpolation=way)
         return Portrait(np.asarray(square, np.uint8), 0, 0, CROP_SIDE_PX)
 
     @property

@@ -14,8 +14,15 @@ LOWER_LID_SHARE = 0.3  # of the way by which they are brought together
 OVERLAP = 0.3  # of the photograph's gap, by which shut lids cover one another
 # Shut lids show skin from this share of the gap above the photographed edge, not its lashes and iris.
 SKIN_FROM_ABOVE = 0.28
-LASH_DARKNESS, LASH_WIDTH = 0.75, 0.07  # of the skin's own colour; of the eye's width
+LASH_DARKNESS, LASH_WIDTH = 0.62, 0.06  # of the skin's own colour; of the eye's width
+LID_TONE = 0.95  # how much of a shut lid's own, stretched picture is replaced by the tone of the skin
 LEAST_GAP_PX = 1.0  # eyes photographed shut have nothing to close
+
+# Around each eye: the crease of the upper lid, the skin between it and the brow, the skin under the eye.
+_AROUND = (
+    ((247, 30, 29, 27, 28, 56, 190), (225, 224, 223, 222, 221), (24, 23, 22, 230, 231)),
+    ((467, 260, 259, 257, 258, 286, 414), (445, 444, 443, 442, 441), (254, 253, 252, 450, 451)),
+)
 
 
 def move_lids(vertices: Array, photographed: Array) -> tuple[Array, Array]:
@@ -35,26 +42,45 @@ def move_lids(vertices: Array, photographed: Array) -> tuple[Array, Array]:
     return moved, places
 
 
-def draw_lashes(frame: Image, vertices: Array, photographed: Array) -> None:
-    """Darken frame (S, S, 3) along the edge of each upper lid as it comes down."""
-    for contour in EYE_CONTOURS:
+def draw_lids(frame: Image, picture: Image, vertices: Array, photographed: Array) -> None:
+    """Give lids that come down in frame (S, S, 3) the tone of the skin around the eye in the picture (S, S, 3), and
+    a line of lashes along their edge."""
+    for contour, (crease, above, below) in zip(EYE_CONTOURS, _AROUND, strict=True):
         _, own = _gaps(photographed, list(contour[1:8]), list(contour[9:]))
         closing = float(np.clip(1 - _share(vertices, photographed, contour).mean(), 0, 1))
-        weight = np.clip((closing - 0.25) / 0.6, 0, 1) * LASH_DARKNESS
+        weight = float(np.clip((closing - 0.25) / 0.6, 0, 1))
         if own.mean() < LEAST_GAP_PX or weight == 0:
             continue
         edge = vertices[[contour[0], *contour[9:], contour[8]], :2]
+        lid = np.concatenate([vertices[list(crease), :2], vertices[list(contour[8::-1]), :2]])
         width = float(np.linalg.norm(edge[-1] - edge[0]))
-        low = np.maximum(np.floor(edge.min(0) - 0.2 * width).astype(int), 0)
-        high = np.minimum(np.ceil(edge.max(0) + 0.2 * width).astype(int), len(frame))
+        low = np.maximum(np.floor(lid.min(0) - 0.2 * width).astype(int), 0)
+        high = np.minimum(np.ceil(lid.max(0) + 0.2 * width).astype(int), len(frame))
         area = frame[low[1] : high[1], low[0] : high[0]]
         if area.size == 0:
             continue
-        line = np.zeros(area.shape[:2], np.uint8)
-        points = np.round((edge - low) * 16).astype(np.int32).reshape(-1, 1, 2)
-        cv2.polylines(line, [points], False, 255, max(1, round(LASH_WIDTH * width)), cv2.LINE_AA, 4)
-        soft = cv2.GaussianBlur(line.astype(np.float32) / 255, (0, 0), max(0.6, 0.02 * width))
-        area[:] = (area * (1 - weight * soft[..., None]) + 0.5).astype(np.uint8)
+        skin = (_tone(picture, photographed, above) + _tone(picture, photographed, below)) / 2
+        covered = LID_TONE * weight * _soft(area.shape[:2], lid - low, 0.07 * width)[..., None]
+        toned = covered * skin + (1 - covered) * area
+        line = _soft(area.shape[:2], edge - low, max(0.6, 0.02 * width), thickness=max(1, round(LASH_WIDTH * width)))
+        area[:] = (toned * (1 - LASH_DARKNESS * weight * line[..., None]) + 0.5).astype(np.uint8)
+
+
+def _soft(shape: tuple[int, ...], points: Array, blur_px: float, thickness: int = 0) -> Array:
+    """(h, w) 0..1: a polygon, or with a thickness a line, through points (N, 2), blurred."""
+    mask = np.zeros(shape[:2], np.uint8)
+    corners = np.round(points * 16).astype(np.int32).reshape(-1, 1, 2)
+    if thickness:
+        cv2.polylines(mask, [corners], False, 255, thickness, cv2.LINE_AA, 4)
+    else:
+        cv2.fillPoly(mask, [corners], 255, cv2.LINE_AA, 4)
+    return np.asarray(cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), blur_px), np.float32)
+
+
+def _tone(picture: Image, photographed: Array, points: tuple[int, ...]) -> Array:
+    """The median colour (3,) of the picture at landmarks."""
+    columns, rows = np.clip(np.round(photographed[list(points), :2]).astype(int), 0, len(picture) - 1).T
+    return np.asarray(np.median(picture[rows, columns].astype(np.float32), axis=0), np.float32)
 
 
 def _gaps(landmarks: Array, lower: list[int], upper: list[int]) -> tuple[Array, Array]:

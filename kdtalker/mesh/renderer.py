@@ -10,7 +10,7 @@ import numpy as np
 from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
-from kdtalker.mesh.lids import draw_lashes, move_lids
+from kdtalker.mesh.lids import draw_lids, move_lids
 from kdtalker.mesh.mouth import MouthColours, draw_mouth
 from kdtalker.mesh.raster import backward_flow, composite
 from kdtalker.mesh.source import MeshSource, encode
@@ -61,7 +61,7 @@ class MeshRenderer:
             jaw_closed = to_pixels(self.model.pose_vertices(source.identity, shut_mouth)[0], side)
             vertices, lids = move_lids(_part_lips(vertices), source.landmarks)
             picture = _warp(source, vertices, lids, _posed_rings(source, one, vertices))
-            draw_lashes(picture, vertices, source.landmarks)
+            draw_lids(picture, source.picture, vertices, source.landmarks)
             draw_mouth(picture, colours, vertices, jaw_closed, source.landmarks)
             yield picture
 
