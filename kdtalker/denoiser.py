@@ -126,6 +126,7 @@ class AudioAdapter(nn.Module):
     neighbours.
 
     (B, frames, audio_input) to (B, frames, audio_width); frame t sees t - 2n ... t + 2n for n blocks.
+    Features that are all zero are no audio: zeros come out, as in training where audio is dropped.
     """
 
     def __init__(self, config: DenoiserConfig) -> None:
@@ -143,7 +144,7 @@ class AudioAdapter(nn.Module):
         x: Tensor = self.input(self.norm(self.dropout(features)))
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
             x = x + self.dropout(convolution(F.silu(norm(x)).transpose(1, 2)).transpose(1, 2))
-        return x
+        return x * (features != 0).any(dim=-1, keepdim=True)
 
 
 class ModulatedBlock(nn.Module):
@@ -214,7 +215,7 @@ class Denoiser(nn.Module):
     """Predicts the noise or the clean motion of each token (see `DenoiserConfig.prediction`).
 
     Train with `denoiser(x, timesteps, denoiser.adapt(features))`. "No audio", for classifier-free guidance,
-    is an adapted audio of zeros: multiply what `adapt` returns by 0, do not zero the features before it.
+    is an adapted audio of zeros, which is also what features of zeros become.
     """
 
     rotary_frequencies: Tensor

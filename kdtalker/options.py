@@ -30,7 +30,7 @@ class Options:
 
     seed: int = _option(0, "Seed", "another number, another take of the same sentence", 0, 2**31 - 1, 1)
     steps: int = _option(10, "Sampling steps", "more take longer", 1, 100, 1)
-    guidance: float = _option(1.2, "Audio guidance", "how closely the face follows the sound; 1 is unguided", 0, 6, 0.1)
+    guidance: float = _option(1.0, "Audio guidance", "how closely the face follows the sound; 1 is unguided", 0, 6, 0.1)
     expression: float = _option(1.0, "Expression", "strength of mouth and face; 1 is as sampled", 0, 2, 0.05)
     head: float = _option(1.0, "Head", "strength of the head's motion; 1 is as sampled", 0, 2, 0.05)
     still: bool = _option(False, "Still head", "only the face moves, the head stays as in the picture")
