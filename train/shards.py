@@ -47,9 +47,14 @@ class Shard:
         return Shard(**(values | plain))
 
 
+def shard_paths(folder: Path) -> list[Path]:
+    """The files of all shards of a folder in the order of their names; none that is only half written."""
+    return [path for path in sorted(folder.glob("*.npz")) if not path.name.endswith(".part.npz")]
+
+
 def load_shards(folder: Path) -> list[Shard]:
     """All shards of a folder in the order of their names. Raises InputError where there are none."""
-    shards = [Shard.load(path) for path in sorted(folder.glob("*.npz")) if not path.name.endswith(".part.npz")]
+    shards = [Shard.load(path) for path in shard_paths(folder)]
     if not shards:
         raise InputError(f"'{folder}' holds no shards; make some with `python -m train.data FILMS --out {folder}`.")
     return shards

@@ -16,6 +16,7 @@ from kdtalker.motion import Array
 LARGEST_LAG_FRAMES = 9
 ROUNDS, COMPONENTS, RIDGE = 4, 96, 300.0
 NEIGHBOURS = (-4, -2, -1, 0, 1, 2, 4)  # frames whose features the regression sees
+HALVES_FRAMES = 100  # takes that last 4 s or longer are asked for a drift
 CORPUS_TAKES = 50  # takes of a speaker with more than this share one camera, and so one lag
 # A lag that all films share cannot be seen by a regression that learns from them; estimates from mel bands alone, which
 # look at each film by itself, come out this much later on the same films.
@@ -27,29 +28,53 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sync:
-    """lag_frames > 0: the mouth is later than the sound; correlation at that lag."""
+    """lag_frames > 0: the mouth is later than the sound; correlation at that lag, 0 where either never changes;
+    drift_frames: by how much the lags of the take's two halves differ, 0 where they are too short to tell."""
 
     lag_frames: int
     correlation: float
+    drift_frames: int = 0
 
 
 def estimate_lags(openings: list[Array], features: list[Array], speakers: list[str]) -> list[Sync]:
     """One Sync for each take: mouth openings (T,), features (T, C) of its sound, and who speaks."""
+    if not openings:
+        return []
     curves = [(opening - opening.mean()) / (opening.std() + 1e-6) for opening in openings]
     inputs = [_with_neighbours(take) for take in _components(features)]
     curves, inputs = zip(*(_same_length(*pair) for pair in zip(curves, inputs, strict=True)), strict=True)  # type: ignore[assignment]
     found = [Sync(0, 1.0) for _ in curves]
+    shared = _corpora(speakers)
     for _ in range(ROUNDS):
         weights = _regress(inputs, curves, found)
         by_lag = np.stack([_correlations(take @ weights, curve) for take, curve in zip(inputs, curves, strict=True)])
-        for speaker in set(speakers):
-            members = np.array([other == speaker for other in speakers])
-            if members.sum() > CORPUS_TAKES:
-                lag = int(by_lag[members].mean(0).argmax())
-                by_lag[np.ix_(members, np.arange(by_lag.shape[1]) != lag)] = -1
         best = by_lag.argmax(1)
+        for members in shared:
+            best[members] = by_lag[members].mean(0).argmax()
         found = [Sync(int(lag) - LARGEST_LAG_FRAMES, float(row[lag])) for lag, row in zip(best, by_lag, strict=True)]
-    return [Sync(one.lag_frames + COMMON_LAG_FRAMES, one.correlation) for one in found]
+    drifts = [_drift(take @ weights, curve) for take, curve in zip(inputs, curves, strict=True)]
+    for member in (member for members in shared for member in members):
+        drifts[member] = 0
+    return [
+        Sync(sync.lag_frames + COMMON_LAG_FRAMES, sync.correlation, drift)
+        for sync, drift in zip(found, drifts, strict=True)
+    ]
+
+
+def _corpora(speakers: list[str]) -> list[NDArray[np.intp]]:
+    """For each speaker of a corpus of many takes, which takes those are."""
+    by_speaker = [np.flatnonzero(np.array(speakers) == speaker) for speaker in sorted(set(speakers))]
+    return [members for members in by_speaker if len(members) > CORPUS_TAKES]
+
+
+def _drift(predicted: Matrix, curve: Array) -> int:
+    """Between the lags of the two halves."""
+    middle = len(curve) // 2
+    if len(curve) < HALVES_FRAMES:
+        return 0
+    halves = (slice(None, middle), slice(middle, None))
+    first, second = (int(_correlations(predicted[half], curve[half]).argmax()) for half in halves)
+    return abs(first - second)
 
 
 def _components(features: list[Array]) -> list[Matrix]:
@@ -82,10 +107,11 @@ def _regress(inputs: list[Matrix], curves: list[Array], found: list[Sync]) -> Ma
         heard, seen = _moved(take, curve, sync.lag_frames)
         gram += heard.T @ heard
         target += heard.T @ seen
-    return np.linalg.solve(gram, target)
+    return np.asarray(np.linalg.solve(gram, target), np.float64)
 
 
 def _moved(heard: Matrix, seen: Array, lag: int) -> tuple[Matrix, Array]:
+    """What is heard with what is seen that many frames later."""
     late, early = max(0, lag), max(0, -lag)
     return heard[early : len(heard) - late], seen[late : len(seen) - early]
 
@@ -93,4 +119,11 @@ def _moved(heard: Matrix, seen: Array, lag: int) -> tuple[Matrix, Array]:
 def _correlations(predicted: Matrix, curve: Array) -> Matrix:
     """At each lag from the smallest to the largest."""
     pairs = (_moved(predicted, curve, lag) for lag in range(-LARGEST_LAG_FRAMES, LARGEST_LAG_FRAMES + 1))
-    return np.array([np.corrcoef(*pair)[0, 1] for pair in pairs])
+    return np.array([_correlation(heard, seen) for heard, seen in pairs], np.float64)
+
+
+def _correlation(heard: Matrix, seen: Array) -> float:
+    """Pearson's; 0 where one of them never changes."""
+    predicted, curve = heard - heard.mean(), seen - seen.mean()
+    size = float(np.linalg.norm(predicted) * np.linalg.norm(curve))
+    return float(predicted @ curve) / size if size > 1e-9 else 0.0

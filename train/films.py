@@ -1,0 +1,66 @@
+"""Which films are to be made shards of, and what tables say of them."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdtalker.errors import InputError
+
+SUFFIXES = {".mp4", ".mpg", ".mpeg", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film to track and what the table says of it. The name tells it from all others of the shards."""
+
+    path: Path
+    name: str
+    speaker: str
+    split: str
+
+    @property
+    def stem(self) -> str:
+        """The name as that of a file."""
+        return self.name.replace("/", "__")
+
+
+def read_tables(tables: list[Path]) -> dict[Path, dict[str, str]]:
+    """The rows of all tables by the films' paths. Raises InputError where one cannot be read or lacks a column."""
+    rows: dict[Path, dict[str, str]] = {}
+    for table in tables:
+        try:
+            with table.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file)
+                missing = {"file", "split", "speaker"} - set(reader.fieldnames or [])
+                if missing:
+                    raise InputError(f"The table '{table}' lacks the columns {', '.join(sorted(missing))}.")
+                rows |= {(table.parent / row["file"]).resolve(): row for row in reader}
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"The table '{table}' cannot be read ({error}), wanted a CSV file.") from None
+    return rows
+
+
+def find_films(places: list[Path], tables: list[Path]) -> list[Film]:
+    """All films of the places in order, each once. Raises InputError where a place does not exist, where there are
+    no films, or where two have one name."""
+    rows = read_tables(tables)
+    films: dict[Path, Film] = {}
+    names: dict[str, Path] = {}
+    for place in (place.resolve() for place in places):
+        if not place.exists():
+            raise InputError(f"'{place}' does not exist, wanted a film or a folder of films.")
+        inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        for path in inside if place.is_dir() else [place]:
+            row = rows.get(path.resolve(), {})
+            name = path.relative_to(place.parent if place.is_dir() else path.parent.parent).as_posix()
+            speaker = row.get("speaker") or f"{path.parent.name}/{path.stem}"
+            film = Film(path, name, speaker, row.get("split") or "train")
+            if films.setdefault(path.resolve(), film) is not film:
+                continue
+            if names.setdefault(film.stem, path) != path:
+                raise InputError(f"'{names[film.stem]}' and '{path}' would both be named '{name}'; rename a folder.")
+    if not films:
+        raise InputError(f"No films were found in {', '.join(map(str, places))}; wanted {', '.join(sorted(SUFFIXES))}.")
+    return list(films.values())
