@@ -78,8 +78,8 @@ TABLE = (
     ),
     Weight(
         "data/mesh_motion.safetensors",
-        4_794_792,
-        "7b44965aab831401a17023cbc7dd2130586c67c28e7d6801967a5d4ef6a2b3bc",
+        4_795_264,
+        "a0f31707b8ae417d2f56d8b744a576fc61caa6077c6e9ab31dcac0253906667e",
         *_OURS,
         "turns speech features into motion: the denoiser (train/motion.py)",
     ),

@@ -36,6 +36,7 @@ LEAST_STRETCH_S, LEAST_EYE_DISTANCE_PX = 1.0, 30.0
 LARGEST_STEP, LARGEST_GROWTH = 0.5, 0.15  # in eye distances a frame, and of the eye distance a frame
 SETTLING_FRAMES = 2  # before and after a jump the tracker may be between two faces
 LEAST_CORRELATION = 0.4  # stretches whose sound explains less of the mouth count as not in sync
+ENOUGH_TO_SYNC_S = 300.0  # with less the regression knows every take by heart
 LARGEST_DRIFT_FRAMES = 1  # and so do those whose halves are not equally late
 
 
@@ -238,6 +239,10 @@ def write_report(out: Path, unsynced: list[Drop]) -> str:
     report = {"films": len(records), "kept_s": round(tracked_s, 2), "in_sync_s": round(synced_s, 2), "dropped": dropped}
     _write(out / "report.json", json.dumps(report, indent=1, default=_told).encode())
     lines = [f"{tracked_s:9.1f} s  kept of {len(records)} films, {synced_s:.1f} s of them in sync with their sound"]
+    if tracked_s < ENOUGH_TO_SYNC_S:
+        lines.append(
+            f"            {ENOUGH_TO_SYNC_S:.0f} s or more are wanted to tell what is in sync; with less it is a guess"
+        )
     for reason, films in sorted(reasons.items()):
         lines.append(f"{sum(drop.seconds for drop in films.values()):9.1f} s  {reason}: {', '.join(sorted(films))}")
     return "\n".join(lines)

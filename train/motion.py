@@ -34,7 +34,7 @@ from train.shards import load_shards
 CONFIG = DenoiserConfig(
     width=192, layers=4, heads=4, head_width=48, rotary_width=12, time_width=64, audio_width=128, audio_input=2304,
     adapter_blocks=3, dropout=0.15, prediction="sample", beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing",
-    window=64, context=10, overlap=6, relative=True, audio_encoder="whisper-tiny.en",
+    window=64, context=10, overlap=14, relative=True, audio_encoder="whisper-tiny.en",
     audio_features="layers 2, 3, 4 of the encoder, two 50 Hz steps a frame",
 )  # fmt: skip
 BATCH, SHORTEST_WINDOW = 24, 16
