@@ -36,8 +36,8 @@ LEAST_STRETCH_S, LEAST_EYE_DISTANCE_PX = 1.0, 30.0
 LARGEST_STEP, LARGEST_GROWTH = 0.5, 0.15  # in eye distances a frame, and of the eye distance a frame
 SETTLING_FRAMES = 2  # before and after a jump the tracker may be between two faces
 LEAST_CORRELATION = 0.4  # stretches whose sound explains less of the mouth count as not in sync
-ENOUGH_TO_SYNC_S = 300.0  # with less the regression knows every take by heart
 LARGEST_DRIFT_FRAMES = 1  # and so do those whose halves are not equally late
+ENOUGH_TO_SYNC_S = 300.0  # with less the regression knows every take by heart
 
 
 @dataclass(frozen=True)
