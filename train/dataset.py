@@ -13,8 +13,6 @@ from kdtalker.motion import KEYPOINTS, Array
 from kdtalker.portrait import SQUARE_SIDE
 from train.shards import Shard
 
-LONGEST_LAG_FRAMES = 9
-
 
 @dataclass(frozen=True)
 class Take:
