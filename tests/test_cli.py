@@ -305,7 +305,9 @@ def test_ctrl_c_ends_in_130_and_leaves_nothing(folder):
     write_wav(folder / "voice.wav", np.tile(toy.sound(60), 10))
     before = snapshot(folder)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([*TOY, *film()], cwd=folder, env=ENVIRONMENT, start_new_session=True, **pipes)
+    # A shell starts its background jobs with Ctrl-C ignored; the command shall hear it wherever the tests run.
+    hears = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = subprocess.Popen([*TOY, *film()], cwd=folder, env=ENVIRONMENT, **hears, **pipes)
     deadline = time.monotonic() + 60
     while len(list(folder.iterdir())) == len(before) and time.monotonic() < deadline:
         time.sleep(0.02)
