@@ -1,5 +1,7 @@
 """Finding the face of a picture, and putting it back."""
 
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +78,30 @@ def test_no_face_and_too_small_a_face_are_told(hopper, tracker):
         Portrait.find(np.full((400, 400, 3), 128, np.uint8), tracker)
     with pytest.raises(InputError, match="too small"):
         Portrait.find(hopper[::5, ::5].copy(), tracker)
+
+
+def test_where_face_alignment_is_installed_it_is_asked_last(monkeypatch, tracker, hopper):
+    """Its weights come from the network on first use; here stands only what happens when they cannot be had, and that
+    a box it finds is taken up by the tracker."""
+
+    class Detector:
+        def __init__(self, device):
+            pass
+
+        def detect_from_image(self, picture):
+            return [(180.0, 120.0, 380.0, 380.0, 0.9)]
+
+    class Offline(Detector):
+        def __init__(self, device):
+            raise OSError("no network")
+
+    module = types.ModuleType("face_alignment.detection.sfd")
+    for name in ("face_alignment", "face_alignment.detection"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(FaceTracker, "find", lambda self, image, *, everywhere=False: [])
+    module.FaceDetector = Detector
+    assert Portrait.find(hopper, tracker).side > 300
+    module.FaceDetector = Offline
+    with pytest.raises(InputError, match="no network"):
+        Portrait.find(hopper, tracker)
