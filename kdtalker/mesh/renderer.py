@@ -11,9 +11,8 @@ from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
 from kdtalker.mesh.lids import draw_lids, move_lids
-from kdtalker.mesh.mouth import MouthColours, draw_mouth
 from kdtalker.mesh.raster import backward_flow, composite
-from kdtalker.mesh.source import MeshSource, encode
+from kdtalker.mesh.source import MeshSource, encode, shut_mouth
 from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP
 from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.portrait import face_square
@@ -52,17 +51,15 @@ class MeshRenderer:
         return self._frames(source, motion)
 
     def _frames(self, source: MeshSource, motion: Motion) -> Iterator[Image]:
-        colours = MouthColours.of(source.picture, source.landmarks)
         side = len(source.picture)
         for frame in range(len(motion)):
             one = motion[frame : frame + 1]
-            shut_mouth = Motion(one.scale, one.pose, one.shift, 0 * one.expression, SPACE)
             vertices = to_pixels(self.model.pose_vertices(source.identity, one)[0], side)
-            jaw_closed = to_pixels(self.model.pose_vertices(source.identity, shut_mouth)[0], side)
+            jaw_closed = shut_mouth(self.model, source.identity, one, side)
             vertices, lids = move_lids(_part_lips(vertices), source.landmarks)
             picture = _warp(source, vertices, lids, _posed_rings(source, one, vertices))
             draw_lids(picture, source.picture, vertices, source.landmarks)
-            draw_mouth(picture, colours, vertices, jaw_closed, source.landmarks)
+            source.mouth.draw(picture, vertices, jaw_closed)
             yield picture
 
     def track(self, frames: Iterable[Image]) -> Iterator[Motion]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
+from kdtalker.mesh.mouth import Mouth
 from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP, SKIN
 from kdtalker.motion import Array, Motion, pose_of_rotation
 from kdtalker.renderer import Image
@@ -32,7 +33,7 @@ class MeshSource:
     """picture (S, S, 3); behind (S, S, 3) the same without the person; person (S, S) 0..1; identity (468, 3)
     canonical vertices with the mouth shut; landmarks (468, 3) px; rings (R, 3) px with their rigid places in the
     head (R, 3) and weights follow, jaw (R,); triangles (M, 3) of both;
-    rest the photograph's motion; shut (21, 3) closes its lids."""
+    rest the photograph's motion; shut (21, 3) closes its lids; mouth draws its inside."""
 
     picture: Image
     behind: Image
@@ -47,6 +48,7 @@ class MeshSource:
     follow: Array
     jaw: Array
     triangles: NDArray[np.int32]
+    mouth: Mouth
 
 
 def encode(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: FaceModel) -> MeshSource:
@@ -79,7 +81,14 @@ def encode(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: Fac
         follow=follow,
         jaw=jaw,
         triangles=_triangles(),
+        mouth=Mouth.of(face, found.landmarks, shut_mouth(model, identity, rest, side)),
     )
+
+
+def shut_mouth(model: FaceModel, identity: Array, motion: Motion, side: int) -> Array:
+    """The head (468, 3) px in a motion's pose (T = 1), its mouth shut."""
+    at_rest = Motion(motion.scale, motion.pose, motion.shift, 0 * motion.expression, SPACE)
+    return to_pixels(model.pose_vertices(identity, at_rest)[0], side)
 
 
 def _lid_gain(identity: Array, model: FaceModel) -> float:
