@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -69,22 +70,50 @@ def test_the_head_turns_as_asked(pipeline, portrait, tracker, angles):
     assert 0.5 < moved / degrees < 1.5
 
 
-def test_the_mouth_opens_as_far_as_asked(pipeline, portrait, tracker):
-    source, model = portrait.source, pipeline.renderer.model
+def test_what_stands_behind_the_head_stays_as_it_is(pipeline, portrait):
+    before = portrait.canvas.picture
+    near = cv2.dilate(portrait.source.person, np.ones((3, 3)), iterations=len(before) // 16) > 0.02
+    frame = draw(pipeline, portrait, turned(portrait.source.rest, yaw=6, roll=3))
+    assert not near.all()
+    np.testing.assert_array_equal(frame[~near], before[~near])
+    assert (frame[near] != before[near]).mean() > 0.3
+
+
+def opened(pipeline, source, by):
+    """The photograph's motion with the inner lips `by` further apart, in canonical units."""
+    model = pipeline.renderer.model
     gap = (model.spreads[14] - model.spreads[13]) @ model.covariance.reshape(21, 3, 21, 3)[:, 1, :, 1]
     opening = np.zeros((21, 3), np.float32)
-    opening[:, 1] = 0.12 * gap / (gap @ (model.spreads[14] - model.spreads[13]))
+    opening[:, 1] = by * gap / (gap @ (model.spreads[14] - model.spreads[13]))
     wider = dataclasses.replace(to_head_frame(source.rest), expression=to_head_frame(source.rest).expression + opening)
+    return from_head_frame(wider)
+
+
+def test_the_mouth_opens_as_far_as_asked(pipeline, portrait, tracker):
     before = mouth_opening(landmarks(tracker, portrait.canvas.picture))
-    after = mouth_opening(landmarks(tracker, draw(pipeline, portrait, from_head_frame(wider))))
+    after = mouth_opening(landmarks(tracker, draw(pipeline, portrait, opened(pipeline, portrait.source, 0.12))))
     assert 0.06 < after - before < 0.18
+
+
+def test_photographed_teeth_hang_from_the_head(pipeline):
+    portrait = pipeline.portrait(read_image(EXAMPLES / "astronaut.png"), crop=True)
+    before, points = portrait.canvas.picture.astype(int), portrait.source.landmarks
+    frame = draw(pipeline, portrait, opened(pipeline, portrait.source, 0.15)).astype(int)
+    top, bottom = points[13, 1], points[14, 1]
+    (left, _), (right, _) = points[[82, 312], :2]
+    rows = slice(round(top + 0.3 * (bottom - top)), round(top + 0.55 * (bottom - top)))
+    teeth = (rows, slice(round(left), round(right)))
+    assert np.abs(frame[teeth] - before[teeth]).mean() < 8
+    below = (round(bottom + 0.3 * (bottom - top)), slice(round(left), round(right)))
+    assert frame[below].mean() < 0.5 * before[below].mean()
 
 
 def test_lids_close(pipeline, portrait, tracker):
     source = portrait.source
     shut = dataclasses.replace(source.rest, expression=source.rest.expression + source.shut)
     before = eye_opening(landmarks(tracker, portrait.canvas.picture))
-    assert eye_opening(landmarks(tracker, draw(pipeline, portrait, shut))) < 0.7 * before
+    after = eye_opening(landmarks(tracker, draw(pipeline, portrait, shut)))
+    assert after < min(0.2, 0.5 * before)
 
 
 def test_a_grey_portrait_stays_grey(pipeline):

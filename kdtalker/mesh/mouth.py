@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from kdtalker.mesh.curves import soft_polygon, spline
 from kdtalker.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP
 from kdtalker.motion import Array
 from kdtalker.renderer import Image
 from kdtalker.tracker import LIP_PAIRS, MOUTH_CORNERS
 
-SUPERSAMPLING = 4
-SPLINE_STEPS = 6  # points drawn for each inner lip landmark, so that the lips' edge is round
 OPEN_FROM, OPEN_TO = 0.012, 0.05  # gap beyond the photograph's own, in mouth widths, over which the drawing appears
 OWN_SOONER = 2  # times sooner the photograph's own inside appears, which looks much like what it takes over from
 OWN_MOUTH = 0.10  # a photographed gap, in mouth widths, from which on its own inside is worth keeping
@@ -90,7 +89,7 @@ class Mouth:
         tint = lips - lips.mean()
         dark = 0.1 * lips.mean() + 3 + 0.22 * tint
         tongue = 0.3 * lips.mean() + 0.22 * light + 0.9 * tint
-        teeth = min(0.9 * light + 22, 212) * (0.68 + 0.32 * skin / light)
+        teeth = min(0.9 * light + 22, 212) * (0.62 + 0.38 * skin / light)
         dark, teeth, tongue = (np.clip(colour, 0, 232).astype(np.float32) for colour in (dark, teeth, tongue))
         is_open = _gap(landmarks) > OWN_MOUTH * Axes.of(landmarks).width
         split = _split(picture, landmarks, light) if is_open else None
@@ -100,13 +99,14 @@ class Mouth:
         """Paint into frame (S, S, 3). vertices (468, 3) px as posed; jaw_closed (468, 3) px the same head with its
         mouth shut, which the upper teeth hang from."""
         axes = Axes.of(vertices)
-        beyond = _gap(vertices) / axes.width - _gap(self.landmarks) / Axes.of(self.landmarks).width
+        foreshortened = _height(jaw_closed) / _height(self.jaw_closed)
+        beyond = (_gap(vertices) - foreshortened * _gap(self.landmarks)) / axes.width
         if self.split is not None:
             beyond *= OWN_SOONER if beyond > 0 else -OWN_SOONER
         appears = float(np.clip((beyond - OPEN_FROM) / (OPEN_TO - OPEN_FROM), 0, 1))
         if appears == 0:
             return
-        upper, lower = (_spline(vertices[list(lip), :2]) for lip in (INNER_UPPER_LIP, INNER_LOWER_LIP))
+        upper, lower = (spline(vertices[list(lip), :2]) for lip in (INNER_UPPER_LIP, INNER_LOWER_LIP))
         lips = np.concatenate([upper, lower[-2:0:-1]])
         low = np.maximum(np.floor(lips.min(0)).astype(int) - 2, 0)
         high = np.minimum(np.ceil(lips.max(0)).astype(int) + 3, len(frame))
@@ -121,7 +121,7 @@ class Mouth:
         inside = self._drawn(u, v, np.stack([axes.line(upper, u), axes.line(lower, u), bite]), soft)
         if self.split is not None:
             inside = self._own(inside, x, y, vertices, jaw_closed)
-        weight = (_soft_mask(lips - low, area.shape[:2], axes.width) * appears)[..., None]
+        weight = (soft_polygon(area.shape, lips - low, max(0.6, axes.width / 90)) * appears)[..., None]
         area[:] = (weight * inside + (1 - weight) * area + 0.5).astype(np.uint8)
 
     def _drawn(self, u: Array, v: Array, lines: Array, soft: float) -> Array:
@@ -170,7 +170,7 @@ class Mouth:
 
     def _between(self, axes: Axes, u: Array) -> tuple[Array, Array, Array]:
         """At each u the heights v of the photographed lips, a margin within, and 0..1 how wide they are apart."""
-        lips = (_spline(self.landmarks[list(lip), :2]) for lip in (INNER_UPPER_LIP, INNER_LOWER_LIP))
+        lips = (spline(self.landmarks[list(lip), :2]) for lip in (INNER_UPPER_LIP, INNER_LOWER_LIP))
         top, bottom = (axes.line(lip, u) for lip in lips)
         gap = _gap(self.landmarks) / axes.width
         return top + OWN_MARGIN, bottom - OWN_MARGIN, _rise(bottom - top, 0.35 * gap, 0.75 * gap)
@@ -187,7 +187,7 @@ def _split(picture: Image, landmarks: Array, light: float) -> float:
     of it stands in the lower jaw (0) if the upper part is too dark for teeth in that light, else hangs from the upper
     one."""
     axes = Axes.of(landmarks)
-    upper, lower = (_spline(landmarks[list(lip), :2]) for lip in (INNER_UPPER_LIP, INNER_LOWER_LIP))
+    upper, lower = (spline(landmarks[list(lip), :2]) for lip in (INNER_UPPER_LIP, INNER_LOWER_LIP))
     share = np.linspace(0.03, 0.97, 20, dtype=np.float32)
     u, down = np.meshgrid(np.linspace(-0.2, 0.2, 23, dtype=np.float32), share)
     top, bottom = axes.line(upper, u), axes.line(lower, u)
@@ -201,30 +201,15 @@ def _split(picture: Image, landmarks: Array, light: float) -> float:
     return float(min(share[line:].min(initial=1), LIP_FREE)) if row_light[:line].max() > TEETH_LIGHT * light else 0.0
 
 
+def _height(vertices: Array) -> float:
+    """From the bridge of the nose to the chin, in px."""
+    return float(np.linalg.norm(vertices[168, :2] - vertices[152, :2]))
+
+
 def _gap(vertices: Array) -> float:
     """Mean gap of the middle inner lip pairs in px."""
     upper, lower = np.array(LIP_PAIRS[:3]).T
     return float(np.linalg.norm(vertices[lower, :2] - vertices[upper, :2], axis=-1).mean())
-
-
-def _soft_mask(lips: Array, shape: tuple[int, ...], width: float) -> Array:
-    """(h, w) 0..1 inside the lips (N, 2), its edge softened as a camera would."""
-    big = np.zeros((shape[0] * SUPERSAMPLING, shape[1] * SUPERSAMPLING), np.uint8)
-    corners = np.round((lips + 0.5) * SUPERSAMPLING * 16 - 8).astype(np.int32)
-    cv2.fillPoly(big, [corners.reshape(-1, 1, 2)], 255, shift=4)
-    mask = cv2.resize(big, (shape[1], shape[0]), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    return np.asarray(cv2.GaussianBlur(mask, (0, 0), max(0.6, width / 90)), np.float32)
-
-
-def _spline(points: Array) -> Array:
-    """(N, 2) corners to a smooth curve through them (Catmull-Rom)."""
-    padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
-    before, start, end, after = (padded[shift : len(points) - 1 + shift, None] for shift in range(4))
-    t = (np.arange(SPLINE_STEPS, dtype=np.float32) / SPLINE_STEPS)[:, None]
-    curve = start + 0.5 * t * (
-        end - before + t * (2 * before - 5 * start + 4 * end - after + t * (3 * (start - end) + after - before))
-    )
-    return np.concatenate([curve.reshape(-1, 2), points[-1:]]).astype(np.float32)
 
 
 def _tooth(u: Array) -> tuple[Array, Array]:

@@ -52,10 +52,12 @@ def composite(  # noqa: PLR0917 (compiled code takes no keywords)
     flow: Array,
     frame: Image,
     still_px: float,
+    moved_px: float,
 ) -> None:
     """frame (S, S, 3): the warped person over what is behind, and the picture itself where nothing has moved.
 
-    alpha (S, S) 0..1 is the warped person mask; a pixel that moves by less than still_px is taken as it is."""
+    alpha (S, S) 0..1 is the warped person mask; a pixel that moves by less than still_px is taken as it is, and up to
+    moved_px in part."""
     side = flow.shape[1]
     for y in range(side):
         for x in range(side):
@@ -65,6 +67,35 @@ def composite(  # noqa: PLR0917 (compiled code takes no keywords)
                     frame[y, x, channel] = picture[y, x, channel]
                 continue
             a = alpha[y, x]
+            new = min(1, moved / moved_px)
+            rim = new + (1 - new) * a  # the person moves at once, what is behind it appears with the motion
             for channel in range(3):
-                value = a * warped[y, x, channel] + (1 - a) * behind[y, x, channel]
-                frame[y, x, channel] = np.uint8(value + 0.5)
+                under = rim * behind[y, x, channel] + (1 - rim) * picture[y, x, channel]
+                frame[y, x, channel] = np.uint8(a * warped[y, x, channel] + (1 - a) * under + 0.5)
+
+
+@njit(cache=True)
+def soften_edges(frame: Image, flow: Array, places: NDArray[np.int32], colours: Image) -> None:
+    """Smooth frame (S, S, 3) in place by 3x3 binomial weights along the edges where one part of the mesh hides another:
+    flow (2, S, S) jumps there. places (N, 2) and colours (N, 3) are room for the pixels that change."""
+    side = flow.shape[1]
+    count = 0
+    for y in range(1, side - 1):
+        for x in range(1, side - 1):
+            right = abs(flow[0, y, x + 1] - flow[0, y, x] - 1) + abs(flow[1, y, x + 1] - flow[1, y, x])
+            left = abs(flow[0, y, x] - flow[0, y, x - 1] - 1) + abs(flow[1, y, x] - flow[1, y, x - 1])
+            down = abs(flow[0, y + 1, x] - flow[0, y, x]) + abs(flow[1, y + 1, x] - flow[1, y, x] - 1)
+            up = abs(flow[0, y, x] - flow[0, y - 1, x]) + abs(flow[1, y, x] - flow[1, y - 1, x] - 1)
+            if max(right, left, down, up) < 3 or count == len(places):
+                continue
+            for channel in range(3):
+                total = 8
+                for dy in range(-1, 2):
+                    for dx in range(-1, 2):
+                        total += (2 - abs(dy)) * (2 - abs(dx)) * frame[y + dy, x + dx, channel]
+                colours[count, channel] = total >> 4
+            places[count, 0], places[count, 1] = y, x
+            count += 1
+    for index in range(count):
+        for channel in range(3):
+            frame[places[index, 0], places[index, 1], channel] = colours[index, channel]

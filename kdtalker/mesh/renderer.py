@@ -10,18 +10,17 @@ import numpy as np
 from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
-from kdtalker.mesh.lids import draw_lids, move_lids
-from kdtalker.mesh.raster import backward_flow, composite
+from kdtalker.mesh.raster import backward_flow, composite, soften_edges
 from kdtalker.mesh.source import MeshSource, encode, shut_mouth
 from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP
 from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.portrait import face_square
 from kdtalker.renderer import Image
-from kdtalker.tracker import EYE_CONTOURS, FaceTracker
+from kdtalker.tracker import FaceTracker
 
+BORDER_SHOWS_DEG = 5.0
+MOVED_PX = 1.5  # from here on nothing of the unmoved photograph shines through
 STILL_PX = 0.02  # a pixel that moves less is the photograph's own
-# Landmarks around each eye that a blink does not move; the eyeball's picture follows them.
-_EYE_SOCKETS = ((33, 133, 226, 244, 229, 231, 223, 27, 23), (263, 362, 446, 464, 449, 451, 443, 257, 253))
 
 
 class MeshRenderer:
@@ -56,9 +55,10 @@ class MeshRenderer:
             one = motion[frame : frame + 1]
             vertices = to_pixels(self.model.pose_vertices(source.identity, one)[0], side)
             jaw_closed = shut_mouth(self.model, source.identity, one, side)
-            vertices, lids = move_lids(_part_lips(vertices), source.landmarks)
-            picture = _warp(source, vertices, lids, _posed_rings(source, one, vertices))
-            draw_lids(picture, source.picture, vertices, source.landmarks)
+            vertices, places = source.lids.move(_part_lips(vertices))
+            places[:, :2] += _turned(source, one) * (source.within - source.landmarks)[:, :2]
+            picture = _warp(source, vertices, places, _posed_rings(source, one, vertices))
+            source.lids.draw(picture, vertices)
             source.mouth.draw(picture, vertices, jaw_closed)
             yield picture
 
@@ -108,13 +108,18 @@ def _rigid(source: MeshSource, motion: Motion, points: list[int]) -> Array:
     return to_pixels(motion.scale[0] * (in_head @ rotation_matrix(motion.pose)[0]) + motion.shift[0], side)
 
 
+def _turned(source: MeshSource, motion: Motion) -> float:
+    """0 in the photograph's pose to 1 where the head has turned so far that its border would show."""
+    yaw, pitch, _ = motion.pose[0] - source.rest.pose[0]
+    return float(np.clip(np.hypot(yaw, pitch) / BORDER_SHOWS_DEG, 0, 1))
+
+
 def _warp(source: MeshSource, vertices: Array, origin: Array, rings: Array) -> Image:
     """The picture with its mesh moved from origin (468, 3) to vertices and rings."""
     side = len(source.picture)
     across = np.tile(np.arange(side, dtype=np.float32), (side, 1))
     flow = np.stack([across, across.T])
-    for contour, socket in zip(EYE_CONTOURS, _EYE_SOCKETS, strict=True):
-        _carry_eyeball(source, vertices, list(contour), list(socket), flow)
+    source.lids.carry_eyeballs(vertices, flow, STILL_PX)
     target = np.concatenate([vertices, rings]).astype(np.float32)
     places = np.concatenate([origin, source.rings])[:, :2].astype(np.float32)
     backward_flow(target, places, source.triangles, flow, np.empty_like(across))
@@ -122,21 +127,9 @@ def _warp(source: MeshSource, vertices: Array, origin: Array, rings: Array) -> I
     warped = np.asarray(cv2.remap(source.picture, map_x, map_y, cv2.INTER_CUBIC, borderMode=edge), np.uint8)
     person = np.asarray(cv2.remap(source.person, map_x, map_y, cv2.INTER_LINEAR, borderMode=edge), np.float32)
     frame = np.empty_like(source.picture)
-    composite(warped, person, source.picture, source.behind, flow, frame, STILL_PX)
+    composite(warped, person, source.picture, source.behind, flow, frame, STILL_PX, MOVED_PX)
+    soften_edges(frame, flow, np.empty((side * side // 8, 2), np.int32), np.empty((side * side // 8, 3), np.uint8))
     return frame
-
-
-def _carry_eyeball(source: MeshSource, vertices: Array, contour: list[int], socket: list[int], flow: Array) -> None:
-    """Inside the lids the eyeball's picture follows its socket; the lids are drawn over it."""
-    low = np.maximum(np.floor(vertices[contour, :2].min(0)).astype(int) - 1, 0)
-    high = np.minimum(np.ceil(vertices[contour, :2].max(0)).astype(int) + 2, len(source.picture))
-    target = np.c_[vertices[socket, :2], np.ones(len(socket))]
-    matrix = np.linalg.lstsq(target, source.landmarks[socket, :2], rcond=None)[0]
-    if (high <= low).any() or np.abs(vertices[socket, :2] - source.landmarks[socket, :2]).max() < STILL_PX:
-        return
-    y, x = np.mgrid[low[1] : high[1], low[0] : high[0]]
-    place = np.stack([x, y, np.ones_like(x)], -1) @ matrix
-    flow[:, low[1] : high[1], low[0] : high[0]] = place.transpose(2, 0, 1)
 
 
 def _part_lips(vertices: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
+from kdtalker.mesh.lids import Lids
 from kdtalker.mesh.mouth import Mouth
 from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP, SKIN
 from kdtalker.motion import Array, Motion, pose_of_rotation
@@ -25,15 +27,19 @@ FOLLOW_BESIDE = (1.0, 0.9, 0.6, 0.25, 0.0)
 FOLLOW_BELOW = (0.9, 0.65, 0.35, 0.12, 0.0)
 FOLLOW_JAW = (0.55, 0.2, 0.05, 0.0, 0.0)  # share of the oval's own, unrigid motion that a ring takes on
 RING_DEPTH = (0.1, 0.25, 0.35, 0.4, 0.4)  # behind the oval, in canonical units
+SURE_FACE = 0.92  # the face's landmarks, drawn in by this towards its middle, are the person whatever the network says
+MIRROR_REACH = 0.12  # of the square: from here on a blur stands behind the person
+GUIDE_NOISE = 2e-3  # variance of light below which the picture shows no edge
+FARTHEST_IN = 0.12  # of the way to the face's middle, by which a landmark beside the person may be moved in
 _SEGMENTER_SIDE_PX = 256
 
 
 @dataclass(frozen=True)
 class MeshSource:
     """picture (S, S, 3); behind (S, S, 3) the same without the person; person (S, S) 0..1; identity (468, 3)
-    canonical vertices with the mouth shut; landmarks (468, 3) px; rings (R, 3) px with their rigid places in the
-    head (R, 3) and weights follow, jaw (R,); triangles (M, 3) of both;
-    rest the photograph's motion; shut (21, 3) closes its lids; mouth draws its inside."""
+    canonical vertices with the mouth shut; landmarks (468, 3) px, within (468, 3) px the same but on the person; rings
+    (R, 3) px with their rigid places in the head (R, 3) and weights follow, jaw (R,); triangles (M, 3) of both;
+    rest the photograph's motion; shut (21, 3) closes its lids; mouth and lids draw what it does not show."""
 
     picture: Image
     behind: Image
@@ -43,12 +49,14 @@ class MeshSource:
     rest: Motion
     shut: Array
     landmarks: Array
+    within: Array
     rings: Array
     rings_in_head: Array
     follow: Array
     jaw: Array
     triangles: NDArray[np.int32]
     mouth: Mouth
+    lids: Lids
 
 
 def encode(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: FaceModel) -> MeshSource:
@@ -76,11 +84,13 @@ def encode(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: Fac
         rest=rest,
         shut=_lid_gain(identity, model) * (model.blink @ rotation),
         landmarks=found.landmarks,
+        within=_inside(found.landmarks, person),
         rings=to_pixels(rings, side),
         rings_in_head=rings_in_head.astype(np.float32),
         follow=follow,
         jaw=jaw,
         triangles=_triangles(),
+        lids=Lids.of(face, found.landmarks),
         mouth=Mouth.of(face, found.landmarks, shut_mouth(model, identity, rest, side)),
     )
 
@@ -141,25 +151,74 @@ def _triangles() -> NDArray[np.int32]:
 
 
 def _person_mask(face: Image, segmenter: LiteRTModel, landmarks: Array) -> Array:
-    """(S, S) 0..1: the person, the face certainly included."""
+    """(S, S) 0..1: the person, the face certainly included, its border moved onto the picture's own edges."""
     side = len(face)
     small = cv2.resize(face, (_SEGMENTER_SIDE_PX, _SEGMENTER_SIDE_PX), interpolation=cv2.INTER_AREA)
     (mask,) = segmenter(small.astype(np.float32) / 255)
     sure = np.clip((mask.reshape(_SEGMENTER_SIDE_PX, _SEGMENTER_SIDE_PX) - 0.15) / 0.6, 0, 1)
     sure = cv2.resize(sure.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
-    hull = np.zeros((side, side), np.float32)
-    cv2.fillConvexPoly(hull, cv2.convexHull(np.round(landmarks[:, :2]).astype(np.int32)), 1.0)
-    return np.asarray(np.maximum(sure, cv2.GaussianBlur(hull, (0, 0), side / 100)), np.float32)
+    edged = np.clip((_guided(sure, face) - 0.1) / 0.8, 0, 1)
+    middle = landmarks[:, :2].mean(0)
+    inner = cv2.convexHull(np.round(middle + SURE_FACE * (landmarks[:, :2] - middle)).astype(np.int32))
+    hull = cv2.fillConvexPoly(np.zeros((side, side), np.float32), inner, 1.0)
+    return np.asarray(np.maximum(edged, cv2.GaussianBlur(hull, (0, 0), side / 128)), np.float32)
+
+
+def _guided(mask: Array, picture: Image) -> Array:
+    """The mask (S, S) as a locally linear function of the picture's light (He et al. 2010, eq. 5-8)."""
+    reach = 2 * (len(picture) // 80) + 1
+
+    def mean(value: NDArray[Any]) -> Array:
+        return np.asarray(cv2.blur(value, (reach, reach)), np.float32)
+
+    light = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.float32) / 255
+    mean_light, mean_mask = mean(light), mean(mask)
+    slope = (mean(light * mask) - mean_light * mean_mask) / (mean(light * light) - mean_light**2 + GUIDE_NOISE)
+    return np.asarray(mean(slope) * light + mean(mean_mask - slope * mean_light), np.float32)
 
 
 def _fill(face: Image, person: Array) -> Image:
-    """The picture with the person painted over from its surroundings; only a narrow rim of this is ever seen."""
+    """The picture with the person painted over from its surroundings, which are mirrored at the person's border and
+    become a blur further in; only a narrow rim of this is ever seen."""
     side = len(face)
-    small = 128
-    picture = cv2.resize(face, (small, small), interpolation=cv2.INTER_AREA)
-    hidden = cv2.dilate(cv2.resize(person, (small, small), interpolation=cv2.INTER_AREA), np.ones((3, 3))) > 0.05
-    painted = cv2.inpaint(picture, hidden.astype(np.uint8), 3, cv2.INPAINT_TELEA)
-    painted = cv2.resize(painted, (side, side), interpolation=cv2.INTER_CUBIC)
-    weight = np.clip(4 * cv2.GaussianBlur(person, (0, 0), side / 250), 0, 1)[..., None]
-    filled: Image = (weight * painted + (1 - weight) * face + 0.5).astype(np.uint8)
+    wide = np.asarray(cv2.dilate((person > 0.03) * 1.0, np.ones((3, 3)), iterations=max(1, side // 100)), np.float32)
+    hidden = (wide > 0.02).astype(np.uint8)
+    small = [cv2.resize(part, (128, 128), interpolation=cv2.INTER_AREA) for part in (face, hidden.astype(np.float32))]
+    blurred = cv2.inpaint(small[0], (small[1] > 0).astype(np.uint8), 3, cv2.INPAINT_TELEA)
+    painted = cv2.resize(blurred, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    mirrored, share = _mirrored(face, hidden)
+    painted += share * (mirrored - painted)
+    weight = cv2.GaussianBlur(wide, (0, 0), side / 250)[..., None]
+    filled: Image = np.clip(weight * painted + (1 - weight) * face + 0.5, 0, 255).astype(np.uint8)
     return filled
+
+
+def _mirrored(picture: Image, hidden: NDArray[np.uint8]) -> tuple[Array, Array]:
+    """(S, S, 3) the hidden area (S, S) filled with what stands as far on the other side of its border, and (S, S, 1)
+    how far to trust that: 1 at the border, less further in and where more of the hidden area stands there."""
+    side = len(picture)
+    distance, labels = cv2.distanceTransformWithLabels(hidden, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    rows, columns = np.nonzero(hidden == 0)
+    if len(rows) == 0:
+        return picture.astype(np.float32), np.zeros((side, side, 1), np.float32)
+    place_of = np.zeros((labels.max() + 1, 2), np.float32)
+    place_of[labels[rows, columns]] = np.stack([columns, rows], -1)
+    border = place_of[labels]
+    here = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1)
+    there = cv2.GaussianBlur(2 * border - here, (0, 0), side / 50).astype(np.float32)
+    mirrored = cv2.remap(picture, there[..., 0], there[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    open_there = 1 - hidden.astype(np.float32)
+    seen = cv2.remap(open_there, there[..., 0], there[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    share = cv2.GaussianBlur(seen, (0, 0), side / 128) * np.exp(-((distance / (MIRROR_REACH * side)) ** 2))
+    return mirrored.astype(np.float32), share[..., None].astype(np.float32)
+
+
+def _inside(landmarks: Array, person: Array) -> Array:
+    """The landmarks (468, 3) px, those beside the person moved towards the face's middle until they are within."""
+    middle, side = landmarks[:, :2].mean(0), len(person)
+    within = landmarks.copy()
+    for share in np.linspace(0, FARTHEST_IN, 13):
+        columns, rows = np.clip(np.round(within[:, :2]).astype(int), 0, side - 1).T
+        beside = person[rows, columns] < 0.95
+        within[beside, :2] = landmarks[beside, :2] + share * (middle - landmarks[beside, :2])
+    return within
