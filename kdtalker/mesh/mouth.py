@@ -89,7 +89,7 @@ class Mouth:
         tint = lips - lips.mean()
         dark = 0.1 * lips.mean() + 3 + 0.22 * tint
         tongue = 0.3 * lips.mean() + 0.22 * light + 0.9 * tint
-        teeth = min(0.9 * light + 22, 212) * (0.62 + 0.38 * skin / light)
+        teeth = min(0.9 * light + 22, 212) * (0.5 + 0.5 * skin / light)
         dark, teeth, tongue = (np.clip(colour, 0, 232).astype(np.float32) for colour in (dark, teeth, tongue))
         is_open = _gap(landmarks) > OWN_MOUTH * Axes.of(landmarks).width
         split = _split(picture, landmarks, light) if is_open else None
@@ -135,7 +135,7 @@ class Mouth:
         if self.split is None:
             offset, drop = _tooth(1.45 * u)
             height = LOWER_TEETH * (0.5 + 0.5 * arch) * _rise(opening, 0.12, 0.34) - 0.5 * drop
-            shade = (0.5 + 0.18 * _rise(above_lip, 0.0, 0.05)) * (0.3 + 0.7 * arch) * (1 - 0.16 * offset**4)
+            shade = (0.36 + 0.22 * _rise(above_lip, 0.0, 0.05)) * (0.3 + 0.7 * arch) * (1 - 0.16 * offset**4)
             standing = _rise(height - above_lip, -soft, soft) * _rise(arch, 0.35, 0.75) * _rise(opening, 0.1, 0.25)
             colour = _mix(colour, self.teeth * shade[..., None], 0.85 * standing)
         if not self.split:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -117,12 +118,11 @@ def _turned(source: MeshSource, motion: Motion) -> float:
 def _warp(source: MeshSource, vertices: Array, origin: Array, rings: Array) -> Image:
     """The picture with its mesh moved from origin (468, 3) to vertices and rings."""
     side = len(source.picture)
-    across = np.tile(np.arange(side, dtype=np.float32), (side, 1))
-    flow = np.stack([across, across.T])
+    flow = _unmoved(side).copy()
     source.lids.carry_eyeballs(vertices, flow, STILL_PX)
     target = np.concatenate([vertices, rings]).astype(np.float32)
     places = np.concatenate([origin, source.rings])[:, :2].astype(np.float32)
-    backward_flow(target, places, source.triangles, flow, np.empty_like(across))
+    backward_flow(target, places, source.triangles, flow, np.empty_like(flow[0]))
     map_x, map_y, edge = flow[0], flow[1], cv2.BORDER_REPLICATE
     warped = np.asarray(cv2.remap(source.picture, map_x, map_y, cv2.INTER_CUBIC, borderMode=edge), np.uint8)
     person = np.asarray(cv2.remap(source.person, map_x, map_y, cv2.INTER_LINEAR, borderMode=edge), np.float32)
@@ -130,6 +130,13 @@ def _warp(source: MeshSource, vertices: Array, origin: Array, rings: Array) -> I
     composite(warped, person, source.picture, source.behind, flow, frame, STILL_PX, MOVED_PX)
     soften_edges(frame, flow, np.empty((side * side // 8, 2), np.int32), np.empty((side * side // 8, 3), np.uint8))
     return frame
+
+
+@lru_cache(maxsize=2)
+def _unmoved(side: int) -> Array:
+    """(2, S, S): each pixel's own place."""
+    across = np.tile(np.arange(side, dtype=np.float32), (side, 1))
+    return np.stack([across, across.T])
 
 
 def _part_lips(vertices: Array) -> Array:

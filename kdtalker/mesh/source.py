@@ -27,6 +27,7 @@ FOLLOW_BESIDE = (1.0, 0.9, 0.6, 0.25, 0.0)
 FOLLOW_BELOW = (0.9, 0.65, 0.35, 0.12, 0.0)
 FOLLOW_JAW = (0.55, 0.2, 0.05, 0.0, 0.0)  # share of the oval's own, unrigid motion that a ring takes on
 RING_DEPTH = (0.1, 0.25, 0.35, 0.4, 0.4)  # behind the oval, in canonical units
+STEEP_FROM, STEEPNESS = 0.7, 0.4  # depth behind the tip of the nose, in eye distances, and what is left of it beyond
 SURE_FACE = 0.92  # the face's landmarks, drawn in by this towards its middle, are the person whatever the network says
 MIRROR_REACH = 0.12  # of the square: from here on a blur stands behind the person
 GUIDE_NOISE = 2e-3  # variance of light below which the picture shows no edge
@@ -37,9 +38,10 @@ _SEGMENTER_SIDE_PX = 256
 @dataclass(frozen=True)
 class MeshSource:
     """picture (S, S, 3); behind (S, S, 3) the same without the person; person (S, S) 0..1; identity (468, 3)
-    canonical vertices with the mouth shut; landmarks (468, 3) px, within (468, 3) px the same but on the person; rings
-    (R, 3) px with their rigid places in the head (R, 3) and weights follow, jaw (R,); triangles (M, 3) of both;
-    rest the photograph's motion; shut (21, 3) closes its lids; mouth and lids draw what it does not show."""
+    canonical vertices with the mouth shut and the sides made flatter, as they are drawn; canonical (21, 3) keypoints of
+    the face as it is; landmarks (468, 3) px, within (468, 3) px the same but on the person; rings (R, 3) px with their
+    rigid places in the head (R, 3) and weights follow, jaw (R,); triangles (M, 3) of both; rest the photograph's
+    motion; shut (21, 3) closes its lids; mouth and lids draw what it does not show."""
 
     picture: Image
     behind: Image
@@ -71,19 +73,21 @@ def encode(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: Fac
     scale, rotation, shift, canonical = model.fit(vertices)
     offset = model.resting_offset(canonical)
     identity = canonical - model.spreads @ offset
+    flat = _flatter(vertices)
+    drawn = np.asarray((flat - shift) / scale @ rotation.T - model.spreads @ offset, np.float32)
     rest = Motion(scale[None], pose_of_rotation(rotation[None]), shift[None], (offset @ rotation)[None], SPACE)
-    rings, follow, jaw = _rings(vertices)
+    rings, follow, jaw = _rings(flat)
     rings_in_head = (rings - shift) / scale @ rotation.T
     person = _person_mask(face, segmenter, found.landmarks)
     return MeshSource(
         picture=face,
         behind=_fill(face, person),
         person=person,
-        identity=identity,
+        identity=drawn,
         canonical=model.picks @ identity,
         rest=rest,
         shut=_lid_gain(identity, model) * (model.blink @ rotation),
-        landmarks=found.landmarks,
+        landmarks=to_pixels(flat, side),
         within=_inside(found.landmarks, person),
         rings=to_pixels(rings, side),
         rings_in_head=rings_in_head.astype(np.float32),
@@ -91,8 +95,19 @@ def encode(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: Fac
         jaw=jaw,
         triangles=_triangles(),
         lids=Lids.of(face, found.landmarks),
-        mouth=Mouth.of(face, found.landmarks, shut_mouth(model, identity, rest, side)),
+        mouth=Mouth.of(face, found.landmarks, shut_mouth(model, drawn, rest, side)),
     )
+
+
+def _flatter(vertices: Array) -> Array:
+    """The face (468, 3) with the steep sides of its depth made less so: the mesh overstates them, and a picture of
+    them has little to show when they turn into view."""
+    nearest = vertices[:, 2].min()
+    flatter = vertices.copy()
+    unit = np.linalg.norm(vertices[33, :2] - vertices[263, :2])
+    beyond = np.maximum(vertices[:, 2] - nearest - STEEP_FROM * unit, 0)
+    flatter[:, 2] -= (1 - STEEPNESS) * beyond
+    return flatter
 
 
 def shut_mouth(model: FaceModel, identity: Array, motion: Motion, side: int) -> Array:
