@@ -123,7 +123,7 @@ def _faces_of_face_alignment(picture: Image, tracker: FaceTracker) -> list[Face]
         from face_alignment.detection.sfd import FaceDetector  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         return []
-    from kdtalker.tracker import region_of_box
+    from kdtalker.region import region_of_box
 
     try:
         boxes = FaceDetector("cpu").detect_from_image(picture)
