@@ -9,6 +9,7 @@ import pytest
 
 from kdtalker.errors import InputError
 from kdtalker.mesh.engine import load
+from kdtalker.mesh.raster import backward_flow, stand_still
 from kdtalker.motion import Motion, from_head_frame, to_head_frame
 from kdtalker.tracker import FaceTracker, eye_opening, mouth_opening
 from kdtalker.video import read_image
@@ -114,6 +115,37 @@ def test_lids_close(pipeline, portrait, tracker):
     before = eye_opening(landmarks(tracker, portrait.canvas.picture))
     after = eye_opening(landmarks(tracker, draw(pipeline, portrait, shut)))
     assert after < min(0.2, 0.5 * before)
+
+
+def test_a_mesh_is_drawn_without_cracks():
+    """Neighbouring triangles leave no pixel out, and each shows the place that its corners say."""
+    side, count = 64, 9
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, side, count)] * 2), -1).reshape(-1, 2)
+    corners = np.arange(count * count).reshape(count, count)
+    a, b, c, d = (part.ravel() for part in (corners[:-1, :-1], corners[:-1, 1:], corners[1:, :-1], corners[1:, 1:]))
+    triangles = np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)]).astype(np.int32)
+    shaken = grid + np.random.default_rng(1).uniform(-2, 2, grid.shape)
+    target = np.c_[shaken, np.zeros(len(grid))].astype(np.float32)
+    border = (grid.min(1) < 0) | (grid.max(1) > side - 1)
+    target[border, :2] = grid[border]
+    places = (target[:, :2] @ [[0.8, 0.1], [-0.2, 1.1]] + [300, -200]).astype(np.float32)
+    flow, depth = np.empty((2, side, side), np.float32), np.empty((side, side), np.float32)
+    stand_still(flow, depth)
+    backward_flow(target, places, triangles, flow, depth)
+    x, y = np.meshgrid(np.arange(side), np.arange(side))
+    wanted = np.stack([0.8 * x - 0.2 * y + 300, 0.1 * x + 1.1 * y - 200])
+    np.testing.assert_allclose(flow, wanted, atol=0.05)
+
+
+def test_the_nearer_triangle_is_seen():
+    target = np.array([[0, 0, 5], [31, 0, 5], [0, 31, 5], [0, 0, 1], [31, 0, 1], [0, 31, 1]], np.float32)
+    places = np.repeat(np.array([[100, 100], [200, 200]], np.float32), 3, axis=0)
+    for order in ([[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]):
+        flow, depth = np.empty((2, 32, 32), np.float32), np.empty((32, 32), np.float32)
+        stand_still(flow, depth)
+        backward_flow(target, places, np.array(order, np.int32), flow, depth)
+        np.testing.assert_allclose(flow[:, 5, 5], 200, atol=1e-3)
+        np.testing.assert_array_equal(flow[:, 30, 30], 30)  # outside of both
 
 
 def test_a_grey_portrait_stays_grey(pipeline):

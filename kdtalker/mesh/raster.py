@@ -9,14 +9,25 @@ from numpy.typing import NDArray
 from kdtalker.motion import Array
 from kdtalker.renderer import Image
 
+_FAR = np.float32(1e30)  # not inf, which fastmath takes for something that never comes
+_EDGE = 1e-4  # a pixel that far outside a triangle, in barycentric units, still belongs to it, so that none cracks
+
+
+@njit(cache=True, fastmath=True)
+def stand_still(flow: Array, depth: Array) -> None:
+    """The flow (2, S, S) of a picture in which nothing has moved, and nothing near in its depth (S, S)."""
+    side = flow.shape[1]
+    for y in range(side):
+        for x in range(side):
+            flow[0, y, x], flow[1, y, x], depth[y, x] = x, y, _FAR
+
 
 @njit(cache=True, fastmath=True)
 def backward_flow(target: Array, source: Array, triangles: NDArray[np.int32], flow: Array, depth: Array) -> None:
     """Rasterise triangles (M, 3) of target vertices (N, 3; x, y, z in px): each covered pixel of flow (2, S, S)
     gets the place in the source picture, source (N, 2), that is drawn there; the nearer triangle (smaller z) wins.
-    depth (S, S) is overwritten."""
+    depth (S, S) holds what is drawn already."""
     side = flow.shape[1]
-    depth[:] = np.inf
     for index in range(len(triangles)):
         a, b, c = triangles[index]
         ax, ay, az = target[a]
@@ -29,18 +40,43 @@ def backward_flow(target: Array, source: Array, triangles: NDArray[np.int32], fl
         bottom = min(int(np.floor(max(ay, by, cy) + 1e-3)), side - 1)
         left = max(int(np.ceil(min(ax, bx, cx) - 1e-3)), 0)
         right = min(int(np.floor(max(ax, bx, cx) + 1e-3)), side - 1)
+        v_step, w_step = (cy - ay) / area, (ay - by) / area  # per pixel to the right
         for y in range(top, bottom + 1):
-            for x in range(left, right + 1):
-                v = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) / area
-                w = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / area
+            v_start = ((left - ax) * (cy - ay) - (y - ay) * (cx - ax)) / area
+            w_start = ((bx - ax) * (y - ay) - (by - ay) * (left - ax)) / area
+            first, last = _span(v_start, v_step, 0, right - left)
+            first, last = _span(w_start, w_step, first, last)
+            first, last = _span(1 - v_start - w_start, -v_step - w_step, first, last)
+            for along in range(first, last + 1):
+                v, w, x = v_start + along * v_step, w_start + along * w_step, left + along
                 u = 1 - v - w
-                if u < -1e-4 or v < -1e-4 or w < -1e-4:
-                    continue
                 z = u * az + v * bz + w * cz
                 if z < depth[y, x]:
                     depth[y, x] = z
                     flow[0, y, x] = u * source[a, 0] + v * source[b, 0] + w * source[c, 0]
                     flow[1, y, x] = u * source[a, 1] + v * source[b, 1] + w * source[c, 1]
+
+
+@njit(cache=True, fastmath=True)
+def _span(start: float, step: float, first: int, last: int) -> tuple[int, int]:
+    """The steps of first..last at which start + step * n is inside a triangle's edge."""
+    if abs(step) < 1e-9:
+        return (first, last) if start >= -_EDGE else (1, 0)
+    border = min(max((-_EDGE - start) / step, -1e6), 1e6)
+    if step > 0:
+        return max(first, int(np.ceil(border))), last
+    return first, min(last, int(np.floor(border)))
+
+
+@njit(cache=True, fastmath=True)
+def tiles_that_move(flow: Array, alpha: Array, still_px: float, tile: int, moves: NDArray[np.bool_]) -> None:
+    """moves (S / tile, S / tile), rounded up: where warped person, alpha (S, S) above 0, is to be seen at all."""
+    side = flow.shape[1]
+    moves[:] = False
+    for y in range(side):
+        for x in range(side):
+            if alpha[y, x] > 0 and max(abs(flow[0, y, x] - x), abs(flow[1, y, x] - y)) >= still_px:
+                moves[y // tile, x // tile] = True
 
 
 @njit(cache=True, fastmath=True)
@@ -56,8 +92,8 @@ def composite(  # noqa: PLR0917 (compiled code takes no keywords)
 ) -> None:
     """frame (S, S, 3): the warped person over what is behind, and the picture itself where nothing has moved.
 
-    alpha (S, S) 0..1 is the warped person mask; a pixel that moves by less than still_px is taken as it is, and up to
-    moved_px in part."""
+    alpha (S, S) 0..1 is the warped person mask, where it is 0 warped does not count; a pixel that moves by less than
+    still_px is taken as it is, and up to moved_px in part."""
     side = flow.shape[1]
     for y in range(side):
         for x in range(side):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
-from kdtalker.mesh.raster import backward_flow, composite, soften_edges
+from kdtalker.mesh.raster import backward_flow, composite, soften_edges, stand_still, tiles_that_move
 from kdtalker.mesh.source import MeshSource, encode, shut_mouth
 from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP
 from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
@@ -22,6 +21,7 @@ from kdtalker.tracker import FaceTracker
 BORDER_SHOWS_DEG = 5.0
 MOVED_PX = 1.5  # from here on nothing of the unmoved photograph shines through
 STILL_PX = 0.02  # a pixel that moves less is the photograph's own
+TILES = 16  # a side: those in which nothing of the person moves are not warped
 
 
 class MeshRenderer:
@@ -118,25 +118,32 @@ def _turned(source: MeshSource, motion: Motion) -> float:
 def _warp(source: MeshSource, vertices: Array, origin: Array, rings: Array) -> Image:
     """The picture with its mesh moved from origin (468, 3) to vertices and rings."""
     side = len(source.picture)
-    flow = _unmoved(side).copy()
+    flow, depth = np.empty((2, side, side), np.float32), np.empty((side, side), np.float32)
+    stand_still(flow, depth)
     source.lids.carry_eyeballs(vertices, flow, STILL_PX)
     target = np.concatenate([vertices, rings]).astype(np.float32)
     places = np.concatenate([origin, source.rings])[:, :2].astype(np.float32)
-    backward_flow(target, places, source.triangles, flow, np.empty_like(flow[0]))
-    map_x, map_y, edge = flow[0], flow[1], cv2.BORDER_REPLICATE
-    warped = np.asarray(cv2.remap(source.picture, map_x, map_y, cv2.INTER_CUBIC, borderMode=edge), np.uint8)
-    person = np.asarray(cv2.remap(source.person, map_x, map_y, cv2.INTER_LINEAR, borderMode=edge), np.float32)
-    frame = np.empty_like(source.picture)
-    composite(warped, person, source.picture, source.behind, flow, frame, STILL_PX, MOVED_PX)
+    backward_flow(target, places, source.triangles, flow, depth)
+    person = cv2.remap(source.person, flow[0], flow[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    alpha = np.asarray(person, np.float32)
+    frame, warped = np.empty_like(source.picture), _warp_tiles(source, flow, alpha)
+    composite(warped, alpha, source.picture, source.behind, flow, frame, STILL_PX, MOVED_PX)
     soften_edges(frame, flow, np.empty((side * side // 8, 2), np.int32), np.empty((side * side // 8, 3), np.uint8))
     return frame
 
 
-@lru_cache(maxsize=2)
-def _unmoved(side: int) -> Array:
-    """(2, S, S): each pixel's own place."""
-    across = np.tile(np.arange(side, dtype=np.float32), (side, 1))
-    return np.stack([across, across.T])
+def _warp_tiles(source: MeshSource, flow: Array, alpha: Array) -> Image:
+    """The picture under the flow (2, S, S), in the tiles where the person, alpha (S, S), moves; the rest is left
+    unset, for most of a film's pixels are background and shoulders, and a bicubic pixel is what costs most."""
+    tile = -(-len(alpha) // TILES)
+    moves = np.empty((TILES, TILES), np.bool_)
+    tiles_that_move(flow, alpha, STILL_PX, tile, moves)
+    warped = np.empty_like(source.picture)
+    for row, column in np.argwhere(moves) * tile:
+        area = np.s_[row : row + tile, column : column + tile]
+        maps = flow[0][area], flow[1][area]
+        warped[area] = cv2.remap(source.picture, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return warped
 
 
 def _part_lips(vertices: Array) -> Array:
