@@ -30,12 +30,12 @@ from kdtalker.tracker import EYE_CONTOURS, LANDMARKS, FaceTracker, mouth_opening
 from kdtalker.video import read_film
 from train.films import Film, find_films
 from train.shards import Shard, shard_paths
-from train.sync import Sync, estimate_lags
+from train.sync import LARGEST_LAG_FRAMES, Sync, estimate_lags
 
 LEAST_STRETCH_S, LEAST_EYE_DISTANCE_PX = 1.0, 30.0
 LARGEST_STEP, LARGEST_GROWTH = 0.5, 0.15  # in eye distances a frame, and of the eye distance a frame
 SETTLING_FRAMES = 2  # before and after a jump the tracker may be between two faces
-LEAST_CORRELATION = 0.4  # stretches whose sound explains less of the mouth count as not in sync
+LEAST_CORRELATION = 0.5  # stretches whose sound explains less of the mouth count as not in sync
 LARGEST_DRIFT_FRAMES = 1  # and so do those whose halves are not equally late
 ENOUGH_TO_SYNC_S = 300.0  # with less the regression knows every take by heart
 
@@ -216,7 +216,8 @@ def _mark(shard: Shard, sync: Sync | None, out: Path) -> str:
         reason, lag_frames = "no sound", 0
     else:
         is_explained = sync.correlation >= LEAST_CORRELATION and sync.drift_frames <= LARGEST_DRIFT_FRAMES
-        reason, lag_frames = "" if is_explained else "out of sync", sync.lag_frames
+        is_within = abs(sync.lag_frames) < LARGEST_LAG_FRAMES  # at the end of the search better lags may lie beyond
+        reason, lag_frames = "" if is_explained and is_within else "out of sync", sync.lag_frames
     if (shard.synced, shard.lag_frames) != (not reason, lag_frames):
         replace(shard, synced=not reason, lag_frames=lag_frames).save(out)
     return reason
