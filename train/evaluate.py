@@ -56,12 +56,12 @@ class ZeroedEncoder:
         return 0 * self.encoder.flush(state)
 
 
-def held_out(data: Path) -> list[Film]:
-    """The real films of people held out whose mouth and sound go together."""
+def real_films(data: Path, splits: tuple[str, ...]) -> list[Film]:
+    """The real films of people in these splits whose mouth and sound go together."""
     films = []
     with (data / "clips.csv").open() as table:
         for row in csv.DictReader(table):
-            if (row["kind"], row["split"]) == ("real", "val") and abs(float(row["sync_r"])) >= LEAST_SYNC:
+            if row["kind"] == "real" and row["split"] in splits and abs(float(row["sync_r"])) >= LEAST_SYNC:
                 path = data / row["file"]
                 beside = path.with_suffix(".wav")
                 films.append(Film(path, beside if beside.exists() else path, int(row["sync_lag_frames"])))
@@ -189,7 +189,7 @@ def main() -> None:
     options = parser.parse_args()
     pipeline = TalkingPortraitPipeline.mesh()
     rows: list[list[float]] = []
-    for film in held_out(options.data):
+    for film in real_films(options.data, ("val",)):
         figures = (
             talk(film, pipeline, options.seeds, options.guidance) if options.what == "talk" else reenact(film, pipeline)
         )
