@@ -166,6 +166,7 @@ def reenact(film: Film, pipeline: TalkingPortraitPipeline) -> dict[str, float]:
     return {
         "landmarks %": 100 * float((distance / outer_eye_distance(real[:length])).mean()),
         "mouth r": correlation(mouth_opening(made), mouth_opening(real)),
+        "mouth amplitude": float(mouth_opening(made).std() / mouth_opening(real).std()),
         "eyes r": correlation(eye_opening(made), eye_opening(real)),
         "mouth PSNR dB": float(10 * np.log10(255**2 / np.mean(errors))),
     }

@@ -12,7 +12,13 @@ from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
 from kdtalker.mesh.raster import backward_flow, composite, soften_edges, stand_still, tiles_that_move
 from kdtalker.mesh.source import MeshSource, encode, shut_mouth
-from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP
+from kdtalker.mesh.topology import (
+    FACE_OVAL,
+    INNER_LOWER_LIP,
+    INNER_UPPER_LIP,
+    OUTER_LOWER_LIP,
+    OUTER_UPPER_LIP,
+)
 from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.portrait import face_square
 from kdtalker.renderer import Image
@@ -20,6 +26,7 @@ from kdtalker.tracker import FaceTracker
 
 BORDER_SHOWS_DEG = 5.0
 MOVED_PX = 1.5  # from here on nothing of the unmoved photograph shines through
+LIPS_PART, OUTER_LIPS_FOLLOW = 0.8, 0.6
 STILL_PX = 0.02  # a pixel that moves less is the photograph's own
 TILES = 16  # a side: those in which nothing of the person moves are not warped
 
@@ -56,7 +63,9 @@ class MeshRenderer:
             one = motion[frame : frame + 1]
             vertices = to_pixels(self.model.pose_vertices(source.identity, one)[0], side)
             jaw_closed = shut_mouth(self.model, source.identity, one, side)
-            vertices, places = source.lids.move(_part_lips(vertices))
+            vertices, places = source.lids.move(
+                _part_lips(source, vertices, float(one.scale[0, 0] / source.rest.scale[0, 0]))
+            )
             places[:, :2] += _turned(source, one) * (source.within - source.landmarks)[:, :2]
             picture = _warp(source, vertices, places, _posed_rings(source, one, vertices))
             source.lids.draw(picture, vertices)
@@ -146,10 +155,20 @@ def _warp_tiles(source: MeshSource, flow: Array, alpha: Array) -> Image:
     return warped
 
 
-def _part_lips(vertices: Array) -> Array:
-    """Inner lips that would pass through one another meet half-way."""
+def _part_lips(source: MeshSource, vertices: Array, scale: float) -> Array:
+    """Lips as they are drawn. What is drawn between them is darker than real mouths, and a tracker sees it wider:
+    beyond the photograph's own gap, which grows with the head by `scale`, they part by LIPS_PART of what is asked.
+    Inner lips that would pass through one another meet half-way."""
     parted = vertices.copy()
     upper, lower = list(INNER_UPPER_LIP[1:-1]), list(INNER_LOWER_LIP[1:-1])
+    gap = vertices[lower, :2] - vertices[upper, :2]
+    wide, own = (
+        np.linalg.norm(points[lower, :2] - points[upper, :2], axis=1) for points in (vertices, source.landmarks)
+    )
+    pull = ((1 - LIPS_PART) / 2 * np.maximum(wide - scale * own, 0) / np.maximum(wide, 1e-6))[:, None] * gap
+    for inner, outer, way in ((upper, OUTER_UPPER_LIP, pull), (lower, OUTER_LOWER_LIP, -pull)):
+        parted[inner, :2] += way
+        parted[list(outer), :2] += OUTER_LIPS_FOLLOW * way
     crossed = np.maximum(parted[upper, 1] - parted[lower, 1], 0) / 2
     parted[upper, 1] -= crossed
     parted[lower, 1] += crossed
