@@ -22,7 +22,8 @@ LEADING_TOKENS = 2  # the canonical keypoints and the reference frame stand befo
 _CHOICES = {
     "prediction": ("epsilon", "sample"),
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
-    "timestep_spacing": ("leading", "trailing", "linspace"),
+    "scheduler": ("ddim", "dpmsolver++"),
+    "timestep_spacing": ("leading", "trailing", "linspace", "quadratic"),
 }
 _NEAR, _BUCKETS, _FARTHEST = (
     8,
@@ -40,10 +41,10 @@ class DenoiserConfig:
     width, layers, heads, head_width, rotary_width: the transformer. time_width + audio_width: the condition
     of a token. audio_input: width of the audio encoder's features; adapter_blocks: 0 lets them in as they
     are, n > 0 puts an AudioAdapter before the network. dropout: probability, during training only.
-    prediction: what the network says, the noise ("epsilon") or the clean motion ("sample"). window, context,
-    overlap: frames of a window, the most clean frames it continues from (0: the reference token is the last
-    frame before the window), and the frames blended with the window before. relative: pose and shift are
-    taken minus the portrait's own.
+    prediction: what the network says, the noise ("epsilon") or the clean motion ("sample"). scheduler,
+    timestep_spacing: how it is sampled, see `make_scheduler`. window, context, overlap: frames of a window,
+    the most clean frames it continues from (0: the reference token is the last frame before the window), and
+    the frames blended with the window before. relative: pose and shift are taken minus the portrait's own.
 
     Raises InputError for a value that cannot be.
     """
@@ -64,6 +65,7 @@ class DenoiserConfig:
     beta_schedule: str = "linear"
     beta_start: float = 1e-5
     beta_end: float = 8e-3
+    scheduler: str = "ddim"
     timestep_spacing: str = "leading"
     window: int = 64
     context: int = 0
@@ -88,6 +90,8 @@ class DenoiserConfig:
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"The model's {name} is {getattr(self, name)}, wanted at least 1.")
+        if self.timestep_spacing == "quadratic" and self.scheduler != "dpmsolver++":
+            raise InputError(f"The scheduler '{self.scheduler}' takes even steps; 'quadratic' needs 'dpmsolver++'.")
         if self.motion_width != MOTION_WIDTH:
             raise InputError(
                 f"The model's motion_width is {self.motion_width}, this program's motion has {MOTION_WIDTH}."

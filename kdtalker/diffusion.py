@@ -113,8 +113,8 @@ class MotionModel:
         return from_head_frame(motion) if self.config.relative else motion
 
     def start(self, canonical: Array, reference: Motion, seed: int, silence: Array) -> WindowState:
-        """Begin a stream for a portrait: canonical (21, 3), its own motion (T=1), silence (C,) features of
-        silence.
+        """Begin a stream for a portrait: canonical (21, 3), its own motion (T=1), silence (C,) features of silence.
+        A model that continues from known frames continues from the portrait, silent until then.
 
         Raises InputError for another keypoint space, shapes that do not fit, or a negative seed.
         """
@@ -132,15 +132,18 @@ class MotionModel:
             raise InputError(f"A portrait's keypoints, motion and silence have the shapes {found}, wanted {wanted}.")
         offset = self.offset(reference)
         reference = to_head_frame(reference) if self.config.relative else reference
+        portrait = self.encode(reference.vector()[0], offset)
+        silence = np.asarray(silence, np.float32)
+        before = 1 if self.config.context else 0
         return WindowState(
             canonical=self.normalisation.normalise_canonical(canonical.reshape(-1)),
-            reference=self.encode(reference.vector()[0], offset),
+            reference=portrait,
             rest=offset,
-            silence=np.asarray(silence, np.float32),
+            silence=silence,
             seed=seed,
-            known=np.zeros((0, MOTION_WIDTH), np.float32),
+            known=portrait[None][:before],
             tail=np.zeros((0, MOTION_WIDTH), np.float32),
-            features=np.zeros((0, self.config.audio_input), np.float32),
+            features=silence[None][:before],
         )
 
     def advance(
@@ -150,7 +153,6 @@ class MotionModel:
         *,
         steps: int,
         guidance: float = 1.0,
-        scheduler: str = "ddim",
         last: bool = False,
     ) -> tuple[Motion, WindowState]:
         """Push features (n, C), n from 0; returns the frames that became final. `last` ends the stream.
@@ -158,8 +160,7 @@ class MotionModel:
         Frames become final a window at a time, but for its `overlap` last ones; `last` fills the final window
         with silence and gives what is owed: in total as many frames as features.
         """
-        options = {"steps": steps, "guidance": guidance, "scheduler": scheduler, "last": last}
-        (result,) = self.advance_many([state], [features], **options)  # type: ignore[arg-type]
+        (result,) = self.advance_many([state], [features], steps=steps, guidance=guidance, last=last)
         return result
 
     def advance_many(
@@ -169,7 +170,6 @@ class MotionModel:
         *,
         steps: int,
         guidance: float = 1.0,
-        scheduler: str = "ddim",
         last: bool = False,
     ) -> list[tuple[Motion, WindowState]]:
         """`advance` for several streams (clips or seeds, any lengths), whose windows are sampled together."""
@@ -178,7 +178,7 @@ class MotionModel:
         while ready := [i for i, state in enumerate(current) if _is_ready(self.config, state, last)]:
             length = len(_context(self.config, current[ready[0]]))
             group = [i for i in ready if len(_context(self.config, current[i])) == length]
-            predicted = self._sample([current[i] for i in group], steps, guidance, scheduler)
+            predicted = self._sample([current[i] for i in group], steps, guidance)
             for i, frames in zip(group, predicted, strict=True):
                 emitted, current[i] = _absorb(self.config, current[i], frames)
                 final[i].append(emitted)
@@ -189,7 +189,7 @@ class MotionModel:
         parts = [np.concatenate(frames) for frames in final]
         return [(self.decode(part, state.rest), state) for part, state in zip(parts, current, strict=True)]
 
-    def _sample(self, states: list[WindowState], steps: int, guidance: float, scheduler: str) -> Array:
+    def _sample(self, states: list[WindowState], steps: int, guidance: float) -> Array:
         """The next window of each state: (B, window - context, 70), the portrait's scale held."""
         config = self.config
         device = self.denoiser.output.weight.device
@@ -208,7 +208,6 @@ class MotionModel:
             noise=batch(noise),
             steps=steps,
             guidance=guidance,
-            scheduler=scheduler,
         )
         predicted: Array = frames.float().cpu().numpy()
         predicted[..., :1] = np.stack([state.reference[:1] for state in states])[:, None]

@@ -12,7 +12,7 @@ from kdtalker.diffusion import MotionModel
 from kdtalker.errors import InputError
 from kdtalker.motion import Motion, from_head_frame, to_head_frame
 from kdtalker.normalisation import Normalisation
-from kdtalker.sampler import SCHEDULERS, sample_window
+from kdtalker.sampler import make_scheduler, sample_window
 
 FEATURES = 12
 TINY = DenoiserConfig(
@@ -106,11 +106,11 @@ def test_as_many_frames_as_features(name):
 
 def test_a_full_window_is_given_at_once_but_for_its_overlap():
     model, state, features = make_model(), begin(make_model()), make_features(64)
-    motion, state = model.advance(state, features[:15], steps=1)
+    motion, state = model.advance(state, features[:14], steps=1)
     assert len(motion) == 0
-    motion, state = model.advance(state, features[15:16], steps=1)
-    assert len(motion) == TINY.window - TINY.overlap
-    motion, state = model.advance(state, features[16:25], steps=1)
+    motion, state = model.advance(state, features[14:15], steps=1)
+    assert len(motion) == TINY.window - 1 - TINY.overlap  # the portrait is known
+    motion, state = model.advance(state, features[15:24], steps=1)
     assert len(motion) == TINY.window - TINY.context - TINY.overlap
 
 
@@ -147,8 +147,9 @@ def test_memory_does_not_grow_with_the_sound(name):
 
 def test_the_end_is_filled_with_silence():
     model, features = make_model(), make_features(10)
-    silence = np.tile(SILENCE, (TINY.window - 10, 1))
-    other = np.concatenate([features, make_features(TINY.window - 10, seed=9)])
+    missing = TINY.window - 1 - 10  # the portrait is known
+    silence = np.tile(SILENCE, (missing, 1))
+    other = np.concatenate([features, make_features(missing, seed=9)])
     found = stream(model, features)
     np.testing.assert_array_equal(found, stream(model, np.concatenate([features, silence]))[:10])
     assert np.abs(found - stream(model, other)[:10]).max() > 1e-4
@@ -166,11 +167,25 @@ def test_the_overlap_goes_linearly_from_the_old_window_to_the_new(monkeypatch):
     model = dataclasses.replace(
         model, normalisation=Normalisation(np.zeros(70), np.ones(70), np.zeros(63), np.ones(63))
     )
-    motion = to_head_frame(Motion.from_vector(stream(model, make_features(25)), model.space))
+    motion = to_head_frame(Motion.from_vector(stream(model, make_features(24)), model.space))
     number = motion.vector()[:, 10]
-    np.testing.assert_allclose(number, [1.0] * 13 + [1.25, 1.5, 1.75] + [2.0] * 9, rtol=1e-5)
+    np.testing.assert_allclose(number, [1.0] * 12 + [1.25, 1.5, 1.75] + [2.0] * 9, rtol=1e-5)
     np.testing.assert_allclose(calls[1][0, :, 10], 1)
-    assert [call.shape[1] for call in calls] == [0, TINY.context]
+    assert [call.shape[1] for call in calls] == [1, TINY.context]
+
+
+def test_the_first_window_continues_from_the_portrait(monkeypatch):
+    inputs = []
+
+    def record(denoiser, canonical, reference, features, *, known, **options):
+        inputs.append((reference, features, known))
+        return sample_window(denoiser, canonical, reference, features, known=known, **options)
+
+    monkeypatch.setattr(kdtalker.diffusion, "sample_window", record)
+    stream(make_model(), make_features(5))
+    ((reference, features, known),) = inputs
+    np.testing.assert_array_equal(known[:, 0], reference)
+    np.testing.assert_allclose(features[0, 0], SILENCE, rtol=1e-6)
 
 
 def test_as_published_the_reference_is_the_last_frame_of_the_window_before(monkeypatch):
@@ -271,30 +286,71 @@ def test_in_one_step_the_unknown_frames_get_their_own_prediction():
     torch.testing.assert_close(found, predictions[0][:, 2 + 4 :], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-@pytest.mark.parametrize("steps", [1, 5, 20])
-def test_a_sure_network_gets_its_way(scheduler, steps):
+def other(denoiser, **config):
+    """The same network, sampled in another way."""
+    denoiser.config = dataclasses.replace(denoiser.config, **config)
+    return denoiser
+
+
+SAMPLERS = [("ddim", "trailing"), ("dpmsolver++", "trailing"), ("dpmsolver++", "quadratic")]
+
+
+@pytest.mark.parametrize(("scheduler", "timestep_spacing"), SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 5, 20, 100])
+def test_a_sure_network_gets_its_way(scheduler, timestep_spacing, steps):
     """Where the predicted clean motion is always the same, that is what comes out, from any noise."""
-    denoiser = make_model().denoiser
+    denoiser = other(make_model().denoiser, scheduler=scheduler, timestep_spacing=timestep_spacing)
     torch.nn.init.zeros_(denoiser.output.weight)
-    found = sample_window(denoiser, **window_inputs(TINY), steps=steps, scheduler=scheduler)
+    found = sample_window(denoiser, **window_inputs(TINY), steps=steps)
     torch.testing.assert_close(found, denoiser.output.bias.detach().expand_as(found), atol=1e-4, rtol=1e-4)
 
 
-def test_both_schedulers_walk_the_same_path():
+@pytest.mark.parametrize("timestep_spacing", ["trailing", "quadratic"])
+def test_both_schedulers_walk_the_same_path(timestep_spacing):
     denoiser, inputs = make_model(AS_PUBLISHED).denoiser, window_inputs(AS_PUBLISHED)
-    slow = sample_window(denoiser, **inputs, steps=200, scheduler="ddim")
-    fast = sample_window(denoiser, **inputs, steps=40, scheduler="dpmsolver++")
+    slow = sample_window(other(denoiser, timestep_spacing="leading"), **inputs, steps=200)
+    solver = {"scheduler": "dpmsolver++", "timestep_spacing": timestep_spacing}
+    fast = sample_window(other(denoiser, **solver), **inputs, steps=40)
     assert (slow - fast).std() < 0.05 * slow.std()
 
 
+class ConstantMotion:
+    """The best guess at motions that are normal with variance 1 and the same in all frames of a window."""
+
+    config = dataclasses.replace(TINY, scheduler="dpmsolver++", timestep_spacing="quadratic")
+    alphas = make_scheduler(config, 10).alphas_cumprod
+
+    def adapt(self, features):
+        return features
+
+    def __call__(self, tokens, timesteps, audio):
+        alpha = self.alphas[timesteps[:, -1].long()][:, None, None]
+        precision = len(tokens[0, 2:]) * alpha / (1 - alpha)
+        guess = precision / (1 + precision) * tokens[:, 2:].mean(1, keepdim=True) / alpha.sqrt()
+        return guess.expand(-1, tokens.shape[1], -1)
+
+
+def test_slow_motion_keeps_its_spread_in_ten_steps():
+    inputs = {
+        "canonical": torch.zeros(8, 63),
+        "reference": torch.zeros(8, 70),
+        "features": torch.zeros(8, 64, FEATURES),
+        "known": torch.zeros(8, 0, 70),
+        "noise": torch.randn(8, 64, 70, generator=torch.Generator().manual_seed(0)),
+    }
+    found = sample_window(ConstantMotion(), **inputs, steps=10)
+    assert found.std(dim=1).max() < 0.05
+    assert 0.9 < found[:, 0].std() < 1.1
+
+
 def test_unknown_schedulers_and_steps_are_refused():
-    model = make_model()
     with pytest.raises(InputError, match="'euler'.*ddim"):
-        stream(model, make_features(1), scheduler="euler")
+        dataclasses.replace(TINY, scheduler="euler")
+    with pytest.raises(InputError, match="'quadratic' needs 'dpmsolver"):
+        dataclasses.replace(TINY, timestep_spacing="quadratic")
     for steps in (0, 1001):
         with pytest.raises(InputError, match="steps"):
-            stream(model, make_features(1), steps=steps)
+            stream(make_model(), make_features(1), steps=steps)
 
 
 def test_one_timestep_for_all_tokens_equals_the_same_for_each():

@@ -96,6 +96,15 @@ def test_the_mouth_opens_as_far_as_asked(pipeline, portrait, tracker):
     assert 0.06 < after - before < 0.18
 
 
+def test_an_open_mouth_shuts(pipeline, tracker):
+    portrait = pipeline.portrait(read_image(EXAMPLES / "astronaut.png"), crop=True)
+    head = to_head_frame(portrait.source.rest)
+    shut = from_head_frame(dataclasses.replace(head, expression=np.zeros_like(head.expression)))
+    before = mouth_opening(landmarks(tracker, portrait.canvas.picture))
+    assert before > 0.1
+    assert mouth_opening(landmarks(tracker, draw(pipeline, portrait, shut))) < 0.05
+
+
 def test_photographed_teeth_hang_from_the_head(pipeline):
     portrait = pipeline.portrait(read_image(EXAMPLES / "astronaut.png"), crop=True)
     before, points = portrait.canvas.picture.astype(int), portrait.source.landmarks

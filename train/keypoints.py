@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from kdtalker.mesh.geometry import RIGID, FaceModel
 from kdtalker.motion import KEYPOINTS, Array
-from kdtalker.tracker import EYE_CONTOURS, EYE_LOWER, EYE_UPPER, LANDMARKS
+from kdtalker.tracker import EYE_CONTOURS, EYE_LOWER, EYE_UPPER, LANDMARKS, LIP_PAIRS
 from train.shards import Shard, load_shards
 
 MIDLINE_KEYPOINTS = 5  # the other 16 are 8 mirrored pairs
@@ -28,8 +28,9 @@ LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17,
 LIP_WEIGHT, LID_WEIGHT = 2.0, 4.0
 STEPS, LEARNING_RATE = 1500, 0.1
 SPREAD_PENALTY = 0.01  # on a keypoint's variance over the face, so that it stays a place on it
+CLOSED_PERCENTILE = 10  # of a speaker's lip gaps: the mouth is shut about as often as that
 UPPER_LID_SHARE = 0.85  # of a blink; the lower lid does the rest
-BLINK_WEIGHT = 50.0
+BLINK_WEIGHT, BLINK_LIP_WEIGHT = 50.0, 500.0  # of lids, and of lips, which stay; all other vertices count as 1
 GENERALISED_PROCRUSTES_ROUNDS = 6
 
 Matrix = NDArray[np.float64]
@@ -83,7 +84,8 @@ def _upright(face: Array) -> Array:
 def _bare_model(mean: Array) -> FaceModel:
     """A face model that can fit poses and knows no keypoints yet."""
     none = np.zeros((KEYPOINTS, LANDMARKS), np.float32)
-    return FaceModel(mean, none, none.T, np.eye(3 * KEYPOINTS, dtype=np.float32), np.arange(KEYPOINTS), none[:, :3])
+    unit = np.eye(3 * KEYPOINTS, dtype=np.float32)
+    return FaceModel(mean, none, none.T, unit, np.arange(KEYPOINTS), none[:, :3], none[0, : len(LIP_PAIRS)])
 
 
 def film_offsets(shards: list[Shard], model: FaceModel) -> list[Offsets]:
@@ -164,6 +166,17 @@ def learn_keypoints(moment: Matrix, mean: Array, mirror: NDArray[np.intp]) -> tu
     return picks.detach().numpy().astype(np.float32), spreads.detach().numpy().astype(np.float32), pairing
 
 
+def closed_gaps(shards: list[Shard], model: FaceModel) -> Array:
+    """Gap of each inner lip pair of a shut mouth (pairs,) in canonical units: the median over speakers."""
+    upper, lower = np.array(LIP_PAIRS).T
+    by_speaker: dict[str, list[Array]] = {}
+    for shard in shards:
+        canonical = model.unpose(shard.landmarks.astype(np.float32))[3]
+        by_speaker.setdefault(shard.speaker, []).append(canonical[:, lower, 1] - canonical[:, upper, 1])
+    lowest = [np.percentile(np.concatenate(gaps), CLOSED_PERCENTILE, axis=0) for gaps in by_speaker.values()]
+    return np.median(lowest, axis=0).astype(np.float32)
+
+
 def explained(films: list[Offsets], model: FaceModel, vertices: list[int]) -> float:
     """Share of the offsets' variance over `vertices` that the keypoints hold."""
     left, total = 0.0, 0.0
@@ -175,9 +188,11 @@ def explained(films: list[Offsets], model: FaceModel, vertices: list[int]) -> fl
 
 
 def blink_offset(picks: Array, spreads: Array, mean: Array) -> Array:
-    """The keypoint offset (21, 3) that lets the lids fall by one unit of eye opening (gap over width) and moves the
-    rest of the face as little as 21 keypoints can: weighted least squares, then scaled to close the gap exactly."""
+    """The keypoint offset (21, 3) that lets the lids fall by one unit of eye opening (gap over width), leaves the lips
+    and moves the rest of the face as little as 21 keypoints can: weighted least squares, then scaled to close the gap
+    exactly."""
     wanted, weights = np.zeros((LANDMARKS, 3), np.float32), np.ones(LANDMARKS, np.float32)
+    weights[list(LIPS)] = BLINK_LIP_WEIGHT
     for contour in EYE_CONTOURS:
         upper, lower = list(contour[9:]), list(contour[1:8])
         wanted[upper] = UPPER_LID_SHARE * (mean[lower] - mean[upper])
@@ -205,7 +220,7 @@ def train_keypoints(shards: list[Shard]) -> tuple[FaceModel, dict[str, float]]:
     keypoint_offsets = np.concatenate([picks @ film.offsets for film in films]).reshape(-1, 3 * KEYPOINTS)
     covariance = (keypoint_offsets.T @ keypoint_offsets / len(keypoint_offsets)).astype(np.float32)
     blink = blink_offset(picks, spreads, mean)
-    model = FaceModel(mean, picks, spreads, covariance, pairing, blink)
+    model = FaceModel(mean, picks, spreads, covariance, pairing, blink, closed_gaps(train, bare))
     unseen = film_offsets(held_out, bare)
     everything = list(range(LANDMARKS))
     return model, {"all": explained(unseen, model, everything), "lips": explained(unseen, model, list(LIPS))}

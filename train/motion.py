@@ -33,13 +33,14 @@ from train.shards import load_shards
 
 CONFIG = DenoiserConfig(
     width=192, layers=4, heads=4, head_width=48, rotary_width=12, time_width=64, audio_width=128, audio_input=2304,
-    adapter_blocks=3, dropout=0.15, prediction="sample", beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing",
-    window=64, context=10, overlap=14, relative=True, audio_encoder="whisper-tiny.en",
+    adapter_blocks=3, dropout=0.2, prediction="sample", beta_schedule="squaredcos_cap_v2", scheduler="dpmsolver++",
+    timestep_spacing="quadratic", window=64, context=10, overlap=14, relative=True, audio_encoder="whisper-tiny.en",
     audio_features="layers 2, 3, 4 of the encoder, two 50 Hz steps a frame",
 )  # fmt: skip
 BATCH, SHORTEST_WINDOW = 24, 16
 LEARNING_RATE, WARM_UP, EMA_DECAY, CLIP = 6e-4, 200, 0.998, 1.0
 AUDIO_DROP, CONTEXT_DROP, CONTEXT_NOISE, CANONICAL_NOISE = 0.12, 0.5, 0.03, 0.3
+AUDIO_NOISE, AUDIO_NOISE_SHARE = 0.5, 0.7  # in deviations of the features, and of the windows that get it (KDTalker)
 LIP_LOSS, DIFFERENCE_LOSS, HEAD_LOSS = 2.0, 2.0, 1.0
 CORPUS_SHARE = 0.35  # of windows that come from speakers with more than CORPUS_TAKES short takes
 CORPUS_TAKES = 50
@@ -124,7 +125,8 @@ def lip_gaps(model: FaceModel, normalisation: Normalisation, takes: list[Take]) 
 def loss_of(denoiser: Denoiser, batch: Batch, alphas: Tensor, gaps: Tensor, generator: torch.Generator) -> Tensor:
     """The training loss of one batch."""
     size = len(batch.x)
-    timesteps = torch.randint(0, len(alphas), (size,), generator=generator)
+    places = 1 - torch.rand(size, generator=generator) ** 2  # as dense as the sampler's steps, see make_scheduler
+    timesteps = (places * (len(alphas) - 1)).round().long()
     noise = torch.randn(batch.x.shape, generator=generator)
     alpha = alphas[timesteps][:, None, None]
     noisy = alpha.sqrt() * batch.x + (1 - alpha).sqrt() * noise
@@ -132,7 +134,10 @@ def loss_of(denoiser: Denoiser, batch: Batch, alphas: Tensor, gaps: Tensor, gene
     noisy = torch.where(known, batch.x + CONTEXT_NOISE * noise, noisy)
     keep = (torch.rand(size, generator=generator) >= AUDIO_DROP).float()[:, None, None]
     tokens = torch.cat([leading_tokens(batch.canonical, batch.reference), noisy], dim=1)
-    audio = denoiser.adapt(batch.features) * keep
+    loud = AUDIO_NOISE * (torch.rand(size, 1, 1, generator=generator) < AUDIO_NOISE_SHARE)
+    spread = batch.features.std((0, 1))
+    features = batch.features + loud * spread * torch.randn(batch.features.shape, generator=generator)
+    audio = denoiser.adapt(features) * keep
     predicted = denoiser(tokens, token_timesteps(timesteps, batch.known), audio)[:, 2:]
     error = torch.where(known, 0.0, predicted - batch.x)
     weights = torch.ones(MOTION_WIDTH)
@@ -153,7 +158,7 @@ def validate(model: MotionModel, takes: list[Take], face: FaceModel, silence: Ar
         rest = Motion.from_vector(first, SPACE)
         states = [model.start(take.canonical, rest, seed, silence) for seed in range(4)]
         features = [take.features.astype(np.float32)] * 4
-        motions = [motion for motion, _ in model.advance_many(states, features, steps=10, guidance=2.0, last=True)]
+        motions = [motion for motion, _ in model.advance_many(states, features, steps=10, guidance=1.0, last=True)]
         sampled = np.stack([motion.expression[..., 1] @ gap for motion in motions])
         real = take.motion[:, 7:].reshape(-1, KEYPOINTS, 3)[..., 1] @ gap
         figures["r"] += [float(np.corrcoef(row, real)[0, 1]) for row in sampled]
@@ -194,7 +199,7 @@ def train(shards: Path, out: Path, steps: int, validate_every: int) -> None:
         averaged.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
         done = state["step"]
-    alphas = make_scheduler(CONFIG, "ddim", 10).alphas_cumprod
+    alphas = make_scheduler(CONFIG, 10).alphas_cumprod
     gaps = lip_gaps(face, normalisation, seen)
     generator = torch.Generator().manual_seed(done)
     source = batches(seen, normalisation, face, np.random.default_rng(done))

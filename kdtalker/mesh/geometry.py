@@ -29,7 +29,8 @@ RIGID = (10, 151, 9, 8, 168, 6, 197, 195, 5, 108, 337, 69, 299, 104, 333, 68, 29
 class FaceModel:
     """mean (468, 3) canonical vertices; picks A (21, 468), rows >= 0 that sum to 1; spreads B (468, 21);
     covariance (63, 63) of the canonical keypoint offsets over speech; mirror (21,) the keypoint on the other side;
-    blink (21, 3) the offset that closes the lids, per unit of eye opening (gap over width)."""
+    blink (21, 3) the offset that closes the lids, per unit of eye opening (gap over width); closed (pairs,) the gap
+    of each inner lip pair where a mouth is shut, as the tracker reports it."""
 
     mean: Array
     picks: Array
@@ -37,6 +38,7 @@ class FaceModel:
     covariance: Array
     mirror: Array
     blink: Array
+    closed: Array
 
     @staticmethod
     def load(path: Path | None = None) -> FaceModel:
@@ -96,18 +98,12 @@ class FaceModel:
         upper, lower = np.array(LIP_PAIRS).T
         gap = self.spreads[lower] - self.spreads[upper]  # (pairs, 21)
         observe = np.einsum("pk,cd->pckd", gap, np.eye(3, dtype=np.float32))[:, 1].reshape(len(gap), -1)  # y alone
-        opening = (canonical[lower, 1] - canonical[upper, 1]) - self.closed_gap()
+        opening = (canonical[lower, 1] - canonical[upper, 1]) - self.closed
         opening = np.maximum(opening, 0)
         gram = observe @ self.covariance @ observe.T
         noise = 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram))
         offset = self.covariance @ observe.T @ np.linalg.solve(gram + noise, opening)
         return np.asarray(offset.reshape(KEYPOINTS, 3), np.float32)
-
-    def closed_gap(self) -> Array:
-        """Gap of each inner lip pair where the mouth is shut, as the tracker reports it: the mean face's."""
-        upper, lower = np.array(LIP_PAIRS).T
-        gap: Array = self.mean[lower, 1] - self.mean[upper, 1]
-        return gap
 
 
 def to_square(landmarks: Array, left: float, top: float, side: float) -> Array:
