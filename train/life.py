@@ -8,6 +8,7 @@ than in silence, real ones and sampled ones. --voices: the mouth against the lou
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -68,22 +69,33 @@ def near_borders(config: DenoiserConfig, frames: int) -> NDArray[np.bool_]:
     return near
 
 
-def over_time(takes: list[Motion], config: DenoiserConfig) -> str:
-    """How far the quarters' mean poses are from the whole's, in its deviations, and accelerations at window borders and
-    inside, means over takes."""
-    drifts, borders, insides = [], [], []
-    for take in takes:
-        quarters = np.stack([part.mean(0) for part in np.array_split(take.pose, 4)])
-        drifts.append((np.abs(quarters - take.pose.mean(0)) / take.pose.std(0)).mean(1))
-        acceleration = np.abs(np.diff(take.pose, 2, axis=0)).sum(1)
-        near = near_borders(config, len(take))
-        borders.append(acceleration[near].mean())
-        insides.append(acceleration[~near].mean())
-    quarters_told = " ".join(f"{value:.2f}" for value in np.mean(drifts, axis=0))
-    return (
-        f"accelerations {np.mean(borders):.3f} deg at window borders, {np.mean(insides):.3f} inside; "
-        f"mean pose of each quarter {quarters_told} deviations from the whole's"
-    )
+@dataclass(frozen=True)
+class OverTime:
+    """Mean accelerations in degrees at window borders and inside; how far each quarter's mean pose is from the whole's,
+    in its deviations."""
+
+    borders_deg: float
+    inside_deg: float
+    drifts: list[float]
+
+    @staticmethod
+    def of(takes: list[Motion], config: DenoiserConfig) -> OverTime:
+        drifts, borders, insides = [], [], []
+        for take in takes:
+            quarters = np.stack([part.mean(0) for part in np.array_split(take.pose, 4)])
+            drifts.append((np.abs(quarters - take.pose.mean(0)) / take.pose.std(0)).mean(1))
+            acceleration = np.abs(np.diff(take.pose, 2, axis=0)).sum(1)
+            near = near_borders(config, len(take))
+            borders.append(acceleration[near].mean())
+            insides.append(acceleration[~near].mean())
+        return OverTime(float(np.mean(borders)), float(np.mean(insides)), np.mean(drifts, axis=0).tolist())
+
+    def __str__(self) -> str:
+        quarters = " ".join(f"{drift:.2f}" for drift in self.drifts)
+        return (
+            f"accelerations {self.borders_deg:.3f} deg at window borders, {self.inside_deg:.3f} inside; "
+            f"mean pose of each quarter {quarters} deviations from the whole's"
+        )
 
 
 def loudness(samples: Array) -> Array:
@@ -143,7 +155,7 @@ def main() -> None:
     for seed, name in enumerate(PORTRAITS):
         portrait = pipeline.portrait(read_image(EXAMPLES / name), crop=True)
         print(f"{name}: {blinks(pipeline, portrait, minute, seed)}")
-        print(f"{name}: {over_time(sample(speech, portrait, minute, SEEDS), model.config)}", flush=True)
+        print(f"{name}: {OverTime.of(sample(speech, portrait, minute, SEEDS), model.config)}", flush=True)
     if options.films:
         rows = speech_and_silence(pipeline, options.films)
         for name, real, ours in rows:
