@@ -5,12 +5,12 @@ outputs, large ones as 1024 values at flat indices with the whole array's standa
 """
 
 import json
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_weights import assert_golden, regenerate, standard_normal
 
 from kdtalker.denoiser import Denoiser, DenoiserConfig
 from kdtalker.errors import InputError
@@ -18,32 +18,6 @@ from kdtalker.published import rename_published
 from kdtalker.sampler import make_scheduler, sample_window
 
 GOLDEN = Path(__file__).parent / "golden"
-TOLERANCE = 1e-4  # of the array's standard deviation
-
-
-def generator(tag):
-    return np.random.default_rng(zlib.crc32(tag.encode()))
-
-
-def standard_normal(tag, *shape):
-    return torch.from_numpy(generator(tag).standard_normal(shape).astype(np.float32))
-
-
-def regenerate(name, shape):
-    """The tensor that a checkpoint's `name` is filled with: drawn from its name, scaled by its kind."""
-    kind = name.rsplit(".", 1)[1]
-    if kind == "freqs":
-        return 10000.0 ** -(torch.arange(0, 2 * shape[0], 2, dtype=torch.float32) / (2 * shape[0]))
-    if kind == "freq_bands":
-        return torch.zeros(shape)
-    values = generator(name).standard_normal(shape)
-    if kind in ("bias", "beta"):
-        values = 0.1 * values
-    elif kind == "gamma" or len(shape) == 1:
-        values = 1 + 0.1 * values
-    else:
-        values = values * np.sqrt(2 / np.prod(shape[1:]))
-    return torch.from_numpy(values.astype(np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +40,6 @@ def outputs():
         return dict(file)
 
 
-def assert_golden(outputs, name, found):
-    assert list(found.shape) == outputs[f"{name}/shape"].tolist()
-    error = np.abs(found.numpy().ravel()[outputs[f"{name}/index"]] - outputs[f"{name}/value"]).max()
-    assert error <= TOLERANCE * outputs[f"{name}/std"]
-
-
 def test_golden_published_size(published_state):
     assert sum(value.numel() for value in published_state.values()) == pytest.approx(42.93e6, abs=5e3)
 
@@ -84,7 +52,7 @@ def test_golden_denoiser(denoiser, outputs):
 
 
 def test_golden_scheduler(outputs):
-    scheduler = make_scheduler(DenoiserConfig(), "ddim", steps=10)
+    scheduler = make_scheduler(DenoiserConfig(), steps=10)
     assert scheduler.timesteps.tolist() == outputs["sample/timesteps"].tolist()
     np.testing.assert_allclose(scheduler.alphas_cumprod, outputs["scheduler/alphas_cumprod"], rtol=1e-6)
 
