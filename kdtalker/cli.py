@@ -52,21 +52,28 @@ def load_mesh() -> TalkingPortraitPipeline:
 
 
 def main(arguments: Sequence[str] | None = None, load: Load = load_mesh) -> int:
-    """Make the film that the arguments (default: the process's own) ask for; returns the exit code."""
+    """Do what the arguments (default: the process's own) ask for; returns the exit code."""
     began = time.perf_counter()
+    words = sys.argv[1:] if arguments is None else arguments
     with _only_our_words_on_stderr():
         try:
-            line = _make(_parse(arguments), load, began)
+            line = _weights(words[1:]) if words[:1] == ["weights"] else _make(_parse(words), load, began)
         except KDTalkerError as error:
             return _fail(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            return _fail("interrupted, nothing was written.", 128 + signal.SIGINT)
+        except KeyboardInterrupt as stop:
+            return _fail(str(stop) or "interrupted, nothing was written.", 128 + signal.SIGINT)
     try:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         print(line, flush=True)  # noqa: T201
     except BrokenPipeError:  # nobody reads; the film is there all the same
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _weights(words: Sequence[str]) -> str:
+    from kdtalker.weights_command import run
+
+    return run(words)
 
 
 def _fail(message: str, code: int) -> int:
@@ -92,13 +99,20 @@ def _only_our_words_on_stderr() -> Iterator[None]:
             os.close(silent)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Wrong words end like everything else that goes wrong: in an InputError."""
+
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see --help.")
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog="kdtalker", description="One portrait and a voice become a talking film.", allow_abbrev=False)
+def _parser() -> Parser:
+    parser = Parser(
+        prog="kdtalker",
+        description="One portrait and a voice become a talking film.",
+        epilog="`kdtalker weights --help` tells of the weight files.",
+        allow_abbrev=False,
+    )
     add = parser.add_argument
     add("--image", type=Path, required=True, metavar="PICTURE", help="the portrait")
     add("--output", type=Path, required=True, metavar="FILM", help="the film to write (.mp4)")
@@ -132,7 +146,7 @@ def _box(text: str) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
-def _parse(arguments: Sequence[str] | None) -> Job:
+def _parse(arguments: Sequence[str]) -> Job:
     """Raises InputError or OutputError for everything that can be told without reading a file."""
     values = vars(_parser().parse_args(arguments))
     options = Options(**{name: values.pop(name) for name, _, _ in controls()})

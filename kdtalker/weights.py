@@ -1,36 +1,80 @@
-"""The one table of the weight files that the package carries, and the way to find them."""
+"""The one table of the weight files, those that the package carries and those that others publish; and
+the way to one of them, verified."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdtalker.errors import InputError
+from kdtalker.weight_files import fault, first_of, folders, told
 
 PACKAGE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
+class Source:
+    """A file on the network: a repository of the Hugging Face hub (or of GitHub) and the path in it."""
+
+    repository: str
+    path: str
+    github: bool = False
+
+    def __str__(self) -> str:
+        return f"{'github.com' if self.github else 'huggingface.co'}/{self.repository}/{self.path}"
+
+
+@dataclass(frozen=True)
 class Weight:
-    """One file: its place in the package, its size and sha256, and what a reader needs to know of it."""
+    """One file and what a reader needs to know of it.
+
+    file is its path in the package or, where `published` says where others publish it, its name in a weights folder.
+    bytes and sha256 are None where nobody has said them. contents are names that the file holds at its top level.
+    """
 
     file: str
-    bytes: int
-    sha256: str
+    bytes: int | None
+    sha256: str | None
     licence: str
     source: str
     purpose: str
+    published: tuple[Source, ...] = ()
+    contents: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """The name it is asked for by: the last part of its path."""
         return Path(self.file).name
 
+    @property
+    def command(self) -> str:
+        """What a person runs to get a published file."""
+        return f"kdtalker weights get {self.name}"
+
+    @property
+    def remedy(self) -> str:
+        """What helps where the file is not as it should be."""
+        return f"`{self.command}` fetches them again" if self.published else "install kdtalker again"
+
 
 _MEDIAPIPE = ("Apache-2.0", "wheel mediapipe 0.10.21, unchanged")
 
 _OURS = ("research and evaluation, see weights/README.md", "trained by this project on public talking-head films")
+
+_LIVEPORTRAIT = ("MIT", "LivePortrait, arXiv 2407.03168")
+
+_KDTALKER = "ChaolongYang/KDTalker"
+
+_NORMALISED = ("scale", "yaw", "pitch", "roll", "t", "exp", "kp")
+
+
+def _liveportrait(path: str) -> tuple[Source, ...]:
+    """LivePortrait's own repository, then the one of KDTalker, which mirrors it."""
+    return (
+        Source("KlingTeam/LivePortrait", f"liveportrait/{path}"),
+        Source(_KDTALKER, f"pretrained_weights/liveportrait/{path}"),
+    )
+
 
 TABLE = (
     Weight(
@@ -83,26 +127,111 @@ TABLE = (
         *_OURS,
         "turns speech features into motion: the denoiser (train/motion.py)",
     ),
+    Weight(
+        "KDTalker.pth",
+        None,
+        None,
+        "code CC-BY-NC-4.0 by its README, weights MIT by their model card",
+        "KDTalker, arXiv 2503.12963",
+        "turns Wav2Lip features into motion: the published denoiser",
+        (Source(_KDTALKER, "ckpts/KDTalker.pth"),),
+        ("model",),
+    ),
+    Weight(
+        "norm.npz",
+        None,
+        None,
+        "CC-BY-NC-4.0 by its repository's README",
+        "KDTalker, arXiv 2503.12963",
+        "mean and spread of the motion that the published denoiser learned from",
+        (Source("chaolongy/KDTalker", "dataset_process/norm.npz", github=True),),
+        tuple(f"{part}_{kind}" for part in _NORMALISED for kind in ("mean", "std")),
+    ),
+    Weight(
+        "wav2lip.pth",
+        435_807_851,
+        "b78b681b68ad9fe6c6fb1debc6ff43ad05834a8af8a62ffc4167b7b34ef63c37",
+        "research only, not commercial",
+        "Wav2Lip",
+        "hears speech for the published denoiser: sound to features",
+        (Source(_KDTALKER, "ckpts/wav2lip.pth"),),
+        ("state_dict",),
+    ),
+    Weight(
+        "appearance_feature_extractor.pth",
+        None,
+        None,
+        *_LIVEPORTRAIT,
+        "sees what the portrait looks like",
+        _liveportrait("base_models/appearance_feature_extractor.pth"),
+        ("first.conv.weight",),
+    ),
+    Weight(
+        "motion_extractor.pth",
+        None,
+        None,
+        *_LIVEPORTRAIT,
+        "finds the keypoints, pose and expression of a face",
+        _liveportrait("base_models/motion_extractor.pth"),
+        ("detector.fc_kp.weight",),
+    ),
+    Weight(
+        "warping_module.pth",
+        None,
+        None,
+        *_LIVEPORTRAIT,
+        "moves the portrait's features to other keypoints",
+        _liveportrait("base_models/warping_module.pth"),
+        ("fourth.weight",),
+    ),
+    Weight(
+        "spade_generator.pth",
+        None,
+        "4780afc7909a9f84e24c01d73b31a555ef651521a1fe3b2429bd04534d992aee",
+        *_LIVEPORTRAIT,
+        "paints the moved features as a picture",
+        _liveportrait("base_models/spade_generator.pth"),
+        ("fc.weight",),
+    ),
+    Weight(
+        "stitching_retargeting_module.pth",
+        None,
+        None,
+        *_LIVEPORTRAIT,
+        "fits the moved face to its picture, and opens eyes and lips as asked",
+        _liveportrait("retargeting_models/stitching_retargeting_module.pth"),
+        ("retarget_shoulder", "retarget_mouth", "retarget_eye"),
+    ),
 )
 
 
-def find(name: str) -> Path:
-    """The path of the weight file with that name, its size and sha256 verified.
+def row(name: str) -> Weight:
+    """The table's row of that name. Raises InputError where there is none."""
+    for weight in TABLE:
+        if weight.name == name:
+            return weight
+    raise InputError(f"No weight file is called '{name}', known are {', '.join(weight.name for weight in TABLE)}.")
 
-    Raises InputError where the file is missing, cut short or not the one of the table.
+
+def find(name: str, folder: Path | None = None) -> Path:
+    """The path of the weight file with that name, its size and sha256 verified where they are known.
+
+    folder: looked in first for a published file. Such a file may also lie under its repository's path, or be a
+    `.safetensors`. Raises InputError where the file is missing, cut short or not the one of the table.
     """
-    weight = next((row for row in TABLE if row.name == name), None)
-    if weight is None:
-        raise InputError(f"No weight file is called '{name}', known are {', '.join(row.name for row in TABLE)}.")
-    path = PACKAGE / weight.file
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"The weights '{path}' cannot be read ({error.strerror}): install kdtalker again.") from None
-    if len(content) != weight.bytes:
+    weight = row(name)
+    path = locate(weight, folder)
+    if path is None:
         raise InputError(
-            f"The weights '{path}' have {len(content):,} bytes, wanted {weight.bytes:,}: install kdtalker again."
+            f"There is no '{name}' ({weight.purpose}; licence: {weight.licence}) in {told(folder)}; "
+            f"`{weight.command}` fetches it."
         )
-    if hashlib.sha256(content).hexdigest() != weight.sha256:
-        raise InputError(f"The weights '{path}' are not those of this version (sha256): install kdtalker again.")
+    wrong = fault(weight, path)
+    if wrong:
+        raise InputError(f"The weights '{path}' {wrong}: {weight.remedy}.")
     return path
+
+
+def locate(weight: Weight, folder: Path | None = None) -> Path | None:
+    """Where the file is, unverified; None where a published file is in none of the folders."""
+    return first_of(weight, folders(folder)) if weight.published else PACKAGE / weight.file

@@ -1,0 +1,400 @@
+"""Published weight files: looked for, fetched from a hub on this machine, verified; and everything that goes wrong."""
+
+import hashlib
+import io
+import os
+import pickle
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_hub import serve
+
+from kdtalker import hub as fetching
+from kdtalker import weight_files, weights
+from kdtalker.errors import InputError, OutputError
+from kdtalker.pth import read_pth
+
+ROOT = Path(__file__).parent.parent
+NAME = "KDTalker.pth"  # the table knows neither its size nor its sha256
+PLACE = "ChaolongYang/KDTalker/ckpts/KDTalker.pth"
+FIRST, SECOND = ("KlingTeam/LivePortrait/liveportrait", "ChaolongYang/KDTalker/pretrained_weights/liveportrait")
+
+
+def saved(value, **how):
+    buffer = io.BytesIO()
+    torch.save(value, buffer, **how)
+    return buffer.getvalue()
+
+
+GOOD = saved({"model": {"weight": torch.arange(100_000.0)}, "epoch": 3})
+LONG = saved({"model": {"weight": torch.arange(4_000_000.0)}})  # 16 MB; the hub's library writes 10 MiB at a time
+PIECE = 10 * 2**20
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def hub():
+    with serve({PLACE: GOOD}) as (server, address):
+        server.address = address
+        yield server
+
+
+@pytest.fixture
+def place(tmp_path):
+    """The folder that $KDTALKER_WEIGHTS names."""
+    (tmp_path / "weights").mkdir()
+    return tmp_path / "weights"
+
+
+def environment(place, hub, **more):
+    home = place.parent / "home"
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HF_HOME")
+    inherited = {name: value for name, value in os.environ.items() if name not in names and "proxy" not in name.lower()}
+    own = {"HOME": home, "XDG_CACHE_HOME": home / "cache", "KDTALKER_WEIGHTS": place, "HF_ENDPOINT": hub.address}
+    return {**inherited, "PYTHONPATH": str(ROOT), **{name: str(value) for name, value in own.items()}, **more}
+
+
+def command(*words):
+    return [sys.executable, str(ROOT / "inference.py"), "weights", *words]
+
+
+def call(place, hub, *words, env=(), **how):
+    how = {"env": environment(place, hub, **dict(env)), "cwd": place.parent, "timeout": 100, **how}
+    return subprocess.run(command(*words), check=False, capture_output=True, text=True, **how)
+
+
+def assert_fails(done, code, *told):
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr, done.stderr
+    assert all(text in done.stderr for text in told), done.stderr
+
+
+def files_in(place):
+    return {path.name: path.read_bytes() for path in place.iterdir()}
+
+
+def assert_fetched(place, content=GOOD):
+    """The file and the note of its sha256 are there, nothing else."""
+    assert files_in(place).keys() == {NAME, f"{NAME}.sha256"}
+    assert (place / NAME).read_bytes() == content
+    assert (place / f"{NAME}.sha256").read_text() == f"{sha256(content)}  {NAME}\n"
+
+
+# --- fetching -------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_fetched_once_from_a_mirror_and_verified_offline(place, hub):
+    done = call(place, hub, "get", NAME, env={"HF_ENDPOINT": f"{hub.address}/mirror"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{NAME}: sha256 as the hub says; licence: code CC-BY-NC-4.0 by its README, ")
+    assert done.stdout.endswith(f": {place / NAME}\n")
+    assert_fetched(place)
+    assert hub.requests[0] == ("HEAD", f"/mirror/{PLACE.replace('ckpts', 'resolve/main/ckpts')}", None)
+    assert hub.loads() == [None]
+
+    asked = len(hub.requests)
+    again = call(place, hub, "get", NAME, env={"HF_HUB_OFFLINE": "1"})
+    assert (again.returncode, again.stdout) == (0, f"{NAME}: already there: {place / NAME}\n")
+    verified = call(place, hub, "verify", NAME)
+    assert (verified.returncode, verified.stdout) == (
+        0,
+        f"{NAME}: good, sha256 as when it was fetched: {place / NAME}\n",
+    )
+    assert len(hub.requests) == asked
+
+
+def test_a_cut_connection_is_taken_up_again(place, hub):
+    hub.files[PLACE], hub.cuts = LONG, [PIECE + 100_000]
+    done = call(place, hub, "get", NAME, env={"HF_TOKEN": "hf_secret"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert hub.loads() == [None, f"bytes={PIECE}-"]
+    assert_fetched(place, LONG)
+    address = f"/{PLACE.replace('ckpts', 'resolve/main/ckpts')}"  # the other host gets no token
+    assert hub.tokens == [(address, "Bearer hf_secret")] * 3
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_a_download_given_up_goes_on_with_the_next_call(place, hub, knows_ranges):
+    hub.files[PLACE], hub.cuts, hub.knows_ranges = LONG, [PIECE + 100_000, None, None], knows_ranges
+    kept = f"answers 503; the first {PIECE:,} bytes are kept, the same command goes on from there."
+    assert_fails(call(place, hub, "get", NAME), 1, kept)
+    assert [len(content) for content in files_in(place).values()] == [PIECE]
+    done = call(place, hub, "get", NAME)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert hub.loads() == [None, *[f"bytes={PIECE}-"] * 3]
+    assert_fetched(place, LONG)
+
+
+def test_ctrl_c_ends_in_130_and_keeps_the_beginning_only(place, hub):
+    hub.files[PLACE], hub.pause_s = LONG, 0.01
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    hears = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = subprocess.Popen(command("get", NAME), env=environment(place, hub), **hears, **pipes)
+    deadline = time.monotonic() + 60
+    while sum(map(len, files_in(place).values())) < PIECE and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, ""), stderr
+    assert stderr == "kdtalker: interrupted; the same command goes on from where it stopped.\n"
+    ((name, content),) = files_in(place).items()
+    assert re.fullmatch(rf"\.{NAME}\.[0-9a-f]{{16}}\.part", name) and content == LONG[:PIECE]
+
+
+def test_two_processes_at_once_load_once(place, hub):
+    hub.pause_s = 0.1
+    both = [subprocess.Popen(command("get", NAME), env=environment(place, hub)) for _ in range(2)]
+    assert [process.wait(timeout=100) for process in both] == [0, 0]
+    assert hub.loads() == [None]
+    assert_fetched(place)
+
+
+def test_the_second_source_helps_where_the_first_has_not_the_file_of_the_table(place, hub):
+    name = "motion_extractor.pth"
+    good = saved({"detector.fc_kp.weight": torch.ones(3)})
+    hub.files = {f"{FIRST}/base_models/{name}": saved({"other": 1}), f"{SECOND}/base_models/{name}": good}
+    done = call(place, hub, "get", name, "--folder", str(place / "new" / "folder"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (place / "new" / "folder" / name).read_bytes() == good
+
+
+# --- what goes wrong while fetching: exit 1, and nothing is left behind --------------------------------------------
+
+
+def test_wrong_bytes_are_refused(place, hub):
+    hub.etag[PLACE] = "0" * 64
+    (place / NAME).write_bytes(b"what was there")
+    (place / f"{NAME}.sha256").write_text("1" * 64)
+    before = files_in(place)
+    assert_fails(call(place, hub, "get", NAME), 1, f"'{NAME}' could not be fetched", "wrong bytes arrived (sha256)")
+    assert files_in(place) == before
+
+
+@pytest.mark.parametrize(("name", "what"), [("wav2lip.pth", "size"), ("spade_generator.pth", "sha256")])
+def test_a_file_that_is_not_the_tables_is_not_even_loaded(place, hub, name, what):
+    hub.files = {f"{folder}/{name}": GOOD for folder in (FIRST + "/base_models", "ChaolongYang/KDTalker/ckpts")}
+    hub.etag["ChaolongYang/KDTalker/ckpts/wav2lip.pth"] = weights.row("wav2lip.pth").sha256
+    assert_fails(call(place, hub, "get", name), 1, f"the file offered there has the {what} ", ", wanted ")
+    assert hub.loads() == [] and files_in(place) == {}
+
+
+def small_disk():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+def test_no_space(place, hub):
+    told = f"'{NAME}' could not be written into '{place}': there is no space left for it."
+    assert_fails(call(place, hub, "get", NAME, preexec_fn=small_disk), 1, told)
+    assert files_in(place) == {}
+    hub.size[PLACE] = 1 << 60
+    asked = len(hub.loads())
+    assert_fails(call(place, hub, "get", NAME), 1, told)
+    assert files_in(place) == {} and len(hub.loads()) == asked
+
+
+def test_no_folder_can_be_made(place, hub):
+    (place / "file").touch()
+    done = call(place, hub, "get", NAME, "--folder", str(place / "file"))
+    assert_fails(done, 1, f"'{NAME}' could not be written into '{place / 'file'}'")
+
+
+@pytest.mark.parametrize(
+    ("env", "code", "told"),
+    [
+        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, 1, "127.0.0.1:9 cannot be reached"),
+        ({"HF_HUB_OFFLINE": "1"}, 2, "HF_HUB_OFFLINE says to stay off the network; unset it."),
+    ],
+    ids=["unreachable", "offline"],
+)
+def test_no_network(place, hub, env, code, told):
+    assert_fails(call(place, hub, "get", NAME, env=env), code, f"'{NAME}'", told)
+    assert hub.requests == [] and files_in(place) == {}
+
+
+def test_a_hub_without_the_file(place, hub):
+    hub.files.clear()
+    assert_fails(call(place, hub, "get", NAME), 1, f"huggingface.co/{PLACE}: 127.0.0.1:", " answers 404.")
+    assert files_in(place) == {}
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_what_is_not_on_the_hub_is_checked_by_its_contents(tmp_path, hub, monkeypatch, good):
+    parts = ("scale", "yaw", "pitch", "roll", "t", "exp", "kp")
+    values = {f"{part}_{kind}": np.ones(3) for part in parts for kind in ("mean", "std")}
+    if not good:
+        values["kp_std"] = np.array([1, np.nan])
+    buffer = io.BytesIO()
+    np.savez(buffer, **values)
+    hub.files = {"chaolongy/KDTalker/dataset_process/norm.npz": buffer.getvalue()}
+    monkeypatch.setattr(fetching, "GITHUB", hub.address)
+    monkeypatch.setenv("NO_PROXY", "*")
+    # This server sends on from where GitHub answers itself; both are followed.
+    if good:
+        assert "no sha256 is published" in fetching.fetch(weights.row("norm.npz"), tmp_path)
+        assert weights.find("norm.npz", tmp_path).read_bytes() == buffer.getvalue()
+    else:
+        with pytest.raises(OutputError, match=r"'norm.npz' holds .*, wanted kp_std; it is another file"):
+            fetching.fetch(weights.row("norm.npz"), tmp_path)
+        assert files_in(tmp_path) == {}
+
+
+# --- looking and verifying ------------------------------------------------------------------------------------------
+
+
+def test_the_first_place_that_has_the_file_counts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    monkeypatch.setenv("KDTALKER_WEIGHTS", "named")
+    for place in ("cache/kdtalker", "weights/ckpts", "named", "explicit"):
+        name = "KDTalker.safetensors" if place == "named" else NAME
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / name).touch()
+        assert weights.find(NAME, Path("explicit")) == Path(place, name)
+
+
+def test_a_missing_file_tells_every_place_the_licence_and_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("KDTALKER_WEIGHTS", "named")
+    with pytest.raises(InputError) as caught:
+        weights.find("wav2lip.pth", Path("explicit"))
+    places = [tmp_path / place for place in ("explicit", "named", "weights", "cache/kdtalker")]
+    told = ["research only", "`kdtalker weights get wav2lip.pth`", *map(str, places)]
+    assert [text for text in told if text not in str(caught.value)] == []
+
+
+def test_files_go_where_they_are_looked_for_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KDTALKER_WEIGHTS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    assert weight_files.destination() == Path("cache/kdtalker")
+    (tmp_path / "weights").mkdir()
+    assert weight_files.destination() == Path("weights")
+    monkeypatch.setenv("KDTALKER_WEIGHTS", "named")
+    assert weight_files.destination() == Path("named")
+    assert weight_files.destination(Path("explicit")) == Path("explicit")
+
+
+def test_a_published_file_is_verified_before_use(tmp_path, monkeypatch):
+    known = replace(weights.row("wav2lip.pth"), bytes=len(GOOD), sha256=sha256(GOOD))
+    monkeypatch.setattr(weights, "TABLE", (*weights.TABLE[:-1], weights.row(NAME), known)[-2:])
+    path = tmp_path / known.name
+    path.write_bytes(GOOD)
+    assert weights.find(known.name, tmp_path) == path
+    path.write_bytes(GOOD[:1000])
+    with pytest.raises(InputError, match="have 1,000 bytes, wanted .*`kdtalker weights get wav2lip.pth` fetches"):
+        weights.find(known.name, tmp_path)
+    path.write_bytes(GOOD[:-1] + b"x")
+    with pytest.raises(InputError, match="sha256"):
+        weights.find(known.name, tmp_path)
+    (tmp_path / NAME).write_bytes(GOOD)
+    (tmp_path / f"{NAME}.sha256").write_text("1" * 64)
+    with pytest.raises(InputError, match="not those once fetched"):
+        weights.find(NAME, tmp_path)
+
+
+def test_list_tells_of_every_file_without_the_network(place, hub):
+    done = call(place, hub, "list")
+    assert (done.returncode, done.stderr, hub.requests) == (0, "", [])
+    for row in weights.TABLE:
+        assert (
+            f"{row.name}: " in done.stdout and row.purpose in done.stdout and f"licence: {row.licence}" in done.stdout
+        )
+        assert row.sha256 is None or row.sha256 in done.stdout
+        assert all(f"from {source}" in done.stdout for source in row.published)
+
+
+def test_verify_tells_of_what_is_there_and_fails_for_what_is_damaged(place, hub):
+    done = call(place, hub, "verify")
+    assert done.returncode == 0
+    assert done.stdout.count(": good, sha256 as in the table: ") == sum(not row.published for row in weights.TABLE)
+    assert done.stdout.count(": not here\n") == sum(bool(row.published) for row in weights.TABLE)
+    (place / "wav2lip.pth").write_bytes(b"half")
+    (place / "norm.npz").write_bytes(b"<!doctype html>")
+    told = (f"2 of {len(weights.TABLE)} weight files failed", "have 4 bytes", "norm.npz' cannot be read as a .npz file")
+    assert_fails(call(place, hub, "verify"), 2, *told)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "action"),
+        (("fetch",), "'fetch'"),
+        (("get", "other.pth"), "'other.pth', known are face_detection"),
+        (("verify", "norm.npz"), "`kdtalker weights get norm.npz` fetches it"),
+        (("list", "--folder", "none"), "no folder 'none'"),
+    ],
+)
+def test_wrong_words_end_in_2(place, hub, words, told):
+    assert_fails(call(place, hub, *words), 2, told)
+
+
+# --- .pth files are pickles -----------------------------------------------------------------------------------------
+
+
+class Code:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path, zipped):
+    path = tmp_path / "evil.pth"
+    path.write_bytes(saved({"model": Code(tmp_path / "run")}, _use_new_zipfile_serialization=zipped))
+    with pytest.raises(InputError, match="mkdir" if zipped else "more than tensors"):
+        read_pth(path)
+    assert not (tmp_path / "run").exists()
+    path.write_bytes(pickle.dumps({"model": Code(tmp_path / "run")}))
+    with pytest.raises(InputError, match="more than tensors"):
+        read_pth(path)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kept", [0, 10, 500, -100])
+def test_both_formats_are_read_whole_or_not_at_all(tmp_path, zipped, kept):
+    path = tmp_path / "a.pth"
+    content = saved({"state_dict": {"w": torch.arange(1000.0)}}, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(content)
+    assert torch.equal(read_pth(path)["state_dict"]["w"], torch.arange(1000.0))
+    path.write_bytes(content[:kept])
+    with pytest.raises(InputError, match=r"a\.pth"):
+        read_pth(path)
+
+
+def test_the_settings_of_a_trainer_are_read_as_blanks(tmp_path, monkeypatch):
+    """KDTalker's trainer saves its omegaconf settings beside the weights."""
+    module = type(sys)("omegaconf.dictconfig")
+    module.DictConfig = type("DictConfig", (), {"__module__": module.__name__})
+    monkeypatch.setitem(sys.modules, "omegaconf", type(sys)("omegaconf"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    settings = module.DictConfig()
+    settings.values = {"seed": 1}
+    path = tmp_path / "a.pth"
+    path.write_bytes(saved({"model": {"w": torch.ones(2)}, "cfg": settings}))
+    content = read_pth(path)
+    assert torch.equal(content["model"]["w"], torch.ones(2))
+    assert type(content["cfg"]).__module__ == "kdtalker.pth" and vars(content["cfg"]) == {}
+
+
+def test_one_tensor_is_no_model(tmp_path):
+    (tmp_path / "a.pth").write_bytes(saved(torch.ones(2)))
+    with pytest.raises(InputError, match="holds one Tensor, wanted tensors under names"):
+        read_pth(tmp_path / "a.pth")
