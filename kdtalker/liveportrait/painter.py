@@ -1,0 +1,121 @@
+"""Keypoints to frames: warping module and generator, in batches, in half precision where that is faster."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdtalker.errors import InputError, OutputError
+from kdtalker.liveportrait.canvas import SIDE_PX
+from kdtalker.liveportrait.warping import WarpingModule
+from kdtalker.renderer import Image
+
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+FRAME_BYTES = 2**30  # of a device's memory that a frame takes while it is painted, in float32, generously
+MOST_FRAMES = 8
+BLACK = 0.02  # of full light: a picture without a lighter pixel has gone wrong
+
+Generator = Callable[[Tensor], Tensor]  # (B, 256, 64, 64) features to RGB 0..1 (B, 3, 512, 512)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """What a source looks like, once for all of its frames: volume (1, 32, 16, 64, 64), compressed (1, 4, 16, 64, 64),
+    keypoints (1, 21, 3)."""
+
+    volume: Tensor
+    compressed: Tensor
+    keypoints: Tensor
+
+
+class Painter:
+    """The two networks that every frame takes, on one device.
+
+    precision is "float32", "float16" or "bfloat16"; should the half ones fail on a device, it paints on in float32 and
+    says so in the log. Raises InputError for a device that is not there or another precision.
+    """
+
+    def __init__(self, warping: WarpingModule, generator: Generator, device: torch.device, precision: str) -> None:
+        if precision not in PRECISIONS:
+            raise InputError(f"The precision '{precision}' was asked for, known are {', '.join(PRECISIONS)}.")
+        self._warping, self._generator = warping, generator
+        self.device, self._precision = device, PRECISIONS[precision]
+
+    def prepare(self, volume: Tensor, keypoints: Tensor) -> Appearance:
+        """All that depends on the source alone."""
+        return Appearance(volume, self._warping.dense_motion_network.prepare(volume), keypoints)
+
+    def paint(self, appearance: Appearance, driving: Tensor) -> Iterator[Image]:
+        """One (512, 512, 3) RGB frame for each of the driving keypoints (T, 21, 3).
+
+        Raises OutputError where even float32 gives numbers that are no picture.
+        """
+        for batch in torch.split(driving, batch_frames(self.device)):
+            yield from self._checked(appearance, batch)
+
+    def _checked(self, appearance: Appearance, driving: Tensor) -> Image:
+        """(B, 512, 512, 3), painted again in float32 where half precision fails."""
+        frames, is_good = _unpacked(self.paint_batch(appearance, driving, self._precision))
+        if is_good:
+            return frames
+        if self._precision is not torch.float32:
+            _log.warning(
+                "Frames in %s were black or not finite; painting in float32 from here on, which takes longer.",
+                str(self._precision).removeprefix("torch."),
+            )
+            self._precision = torch.float32
+            frames, is_good = _unpacked(self.paint_batch(appearance, driving, self._precision))
+        if not is_good:
+            raise OutputError("The networks painted black or numbers that are not finite; their weights are damaged.")
+        return frames
+
+    @torch.inference_mode()
+    def paint_batch(self, appearance: Appearance, driving: Tensor, precision: torch.dtype) -> Tensor:
+        """Frames (B, 512, 512, 3) and a last number that is 1 where all of them are good, as one row of uint8: what
+        comes back from the device comes in one piece."""
+        is_half = precision is not torch.float32
+        with torch.autocast(self.device.type, dtype=precision) if is_half else nullcontext():
+            warped = self._warping(appearance.volume, driving, appearance.keypoints, appearance.compressed)
+            image = self._generator(warped.features).float()
+        is_good = (image.flatten(1).amax(dim=1) > BLACK).all() & image.isfinite().all()
+        frames = image.nan_to_num().mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        return torch.cat([frames.flatten(), is_good.to(torch.uint8)[None]])
+
+
+def _unpacked(row: Tensor) -> tuple[Image, bool]:
+    numbers: Image = row.cpu().numpy()
+    return numbers[:-1].reshape(-1, SIDE_PX, SIDE_PX, 3), bool(numbers[-1])
+
+
+def batch_frames(device: torch.device) -> int:
+    """How many frames are painted at once: what the device's free memory has room for; one on a CPU, whose cores a
+    single frame keeps busy."""
+    if device.type != "cuda":
+        return 1
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(np.clip(free // FRAME_BYTES, 1, MOST_FRAMES))
+
+
+def find_device(name: str) -> torch.device:
+    """A device by name: "cpu", "cuda", "cuda:1", "mps" (experimental), or "auto" for the fastest that is there.
+
+    Raises InputError for one that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"The device '{name}' is not there; choose auto, cpu, cuda or mps (experimental).") from None
+    if device.type == "mps":
+        _log.warning("The device 'mps' is experimental: nobody has compared its frames with those of other devices.")
+    return device

@@ -1,0 +1,328 @@
+"""The published renderer's promises, with toy networks in the place of the large ones."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import kdtalker.liveportrait.painter
+from kdtalker.errors import InputError, OutputError
+from kdtalker.liveportrait.canvas import EDGE, SIDE_PX, Canvas
+from kdtalker.liveportrait.fast import faster_generator, faster_warping
+from kdtalker.liveportrait.generator import SpadeGenerator
+from kdtalker.liveportrait.motion_extractor import RawMotion
+from kdtalker.liveportrait.networks import Networks, load_strictly, read_tensors
+from kdtalker.liveportrait.painter import Painter, find_device
+from kdtalker.liveportrait.renderer import FARTHEST_SHIFT, LivePortraitRenderer, damped
+from kdtalker.liveportrait.retargeting import EYES, LIPS, STITCHING, RetargetingNetwork
+from kdtalker.liveportrait.warping import Warped, WarpingModule
+from kdtalker.motion import Motion
+from kdtalker.tracker import FaceTracker
+from kdtalker.video import read_image
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+CPU = torch.device("cpu")
+
+
+class ToyWarping(nn.Module):
+    """Features: the mean way of the keypoints along x and y, everywhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense_motion_network = self
+
+    def prepare(self, volume):
+        return volume[:, :4]
+
+    def forward(self, volume, driving, source, compressed):
+        way = (driving - source)[..., :2].mean(1)
+        features = way[:, :, None, None].expand(-1, -1, 64, 64)
+        return Warped(features, features[:, :1], driving)
+
+
+def toy_generator(features):
+    """A grey picture with a ramp, lighter with the way along x."""
+    ramp = torch.linspace(0.2, 0.6, SIDE_PX).expand(len(features), 3, SIDE_PX, -1)
+    return (ramp + features[:, :1, :1, :1]).clamp(0, 1)
+
+
+def toy_motion(image):
+    """The picture's mean brightness is its yaw."""
+    numbers = torch.linspace(-0.3, 0.3, 63)[None]
+    bins = torch.zeros(1, 66)
+    yaw = bins + 100 * torch.nn.functional.one_hot((image.mean() * 65).long(), 66)
+    return RawMotion(kp=numbers, scale=torch.full((1, 1), 1.5), pitch=bins, yaw=yaw, roll=bins,
+                     t=torch.tensor([[0.1, 0.2, 5.0]]), exp=numbers / 10)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tracker():
+    return FaceTracker()
+
+
+def networks():
+    torch.manual_seed(0)
+    stitching, lips, eyes = (RetargetingNetwork(widths).requires_grad_(False) for widths in (STITCHING, LIPS, EYES))
+    return Networks(
+        appearance=lambda image: image.new_ones(1, 32, 2, 4, 4),
+        motion=toy_motion,
+        warping=ToyWarping(),
+        generator=toy_generator,
+        stitching=stitching,
+        lips=lips,
+        eyes=eyes,
+    )
+
+
+def renderer(tracker, generator=toy_generator, precision="float32"):
+    return LivePortraitRenderer(networks(), Painter(ToyWarping(), generator, CPU, precision), tracker)
+
+
+@pytest.fixture(scope="module", params=["grace_hopper.jpg", "astronaut.png"])
+def canvas(request, tracker):
+    return Canvas.find(read_image(EXAMPLES / request.param), tracker)
+
+
+@pytest.fixture(scope="module")
+def source(tracker):
+    canvas = Canvas.find(read_image(EXAMPLES / "grace_hopper.jpg"), tracker)
+    return renderer(tracker).encode_source(canvas.face)
+
+
+def moving(source, frames, seed=0):
+    vector = np.repeat(source.rest.vector(), frames, axis=0)
+    vector[:, 1:] += 0.05 * np.random.default_rng(seed).standard_normal((frames, 69)).astype(np.float32)
+    return Motion.from_vector(vector, "liveportrait")
+
+
+def drawn(renderer_, source, motion):
+    return np.stack(list(renderer_.render(source, motion)))
+
+
+def test_one_frame_for_each_of_the_motions_however_they_are_grouped(tracker, source, monkeypatch):
+    one_by_one = drawn(renderer(tracker), source, moving(source, 5))
+    assert one_by_one.shape == (5, SIDE_PX, SIDE_PX, 3) and one_by_one.dtype == np.uint8
+    assert len({frame.tobytes() for frame in one_by_one}) > 1
+    monkeypatch.setattr(kdtalker.liveportrait.painter, "batch_frames", lambda device: 3)
+    np.testing.assert_array_equal(drawn(renderer(tracker), source, moving(source, 5)), one_by_one)
+
+
+def test_a_mesh_motion_is_refused_by_name(tracker, source):
+    motion = dataclasses.replace(source.rest, space="mesh")
+    with pytest.raises(InputError, match=r"'mesh'.*'liveportrait'"):
+        renderer(tracker).render(source, motion)
+
+
+def test_only_the_upright_square_is_encoded(tracker):
+    with pytest.raises(InputError, match=r"\(64, 64, 3\).*512"):
+        renderer(tracker).encode_source(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(InputError, match="No face"):
+        renderer(tracker).encode_source(np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8))
+
+
+def test_an_open_mouth_is_shut_at_rest_and_nothing_else_changes(tracker):
+    ajar, closed = (
+        renderer(tracker).encode_source(Canvas.find(read_image(EXAMPLES / name), tracker).face)
+        for name in ("astronaut.png", "grace_hopper.jpg")
+    )
+    assert ajar.lips > 0.03 > closed.lips
+    photographed = np.linspace(-0.03, 0.03, 63, dtype=np.float32).reshape(1, 21, 3)
+    np.testing.assert_allclose(closed.rest.expression, photographed, atol=1e-7)
+    shut = renderer(tracker).retarget_lips(ajar, np.zeros(1, np.float32))
+    np.testing.assert_allclose(ajar.rest.expression, photographed + shut, atol=1e-7)
+    assert np.abs(shut).max() > 1e-3
+
+
+def test_what_the_lip_and_eye_networks_say_reaches_the_keypoints(tracker, source):
+    """Their output is added to keypoints in the picture, an expression to those before scaling."""
+    known = np.concatenate([source.keypoints.ravel(), source.eyes, [0.1]]).astype(np.float32)
+    wanted = networks().eyes(torch.from_numpy(known)[None]).numpy().reshape(21, 3)
+    added = renderer(tracker).retarget_eyes(source, np.float32([0.1, 0.3]))
+    np.testing.assert_allclose(1.5 * added[0], wanted, atol=1e-6)
+    assert np.abs(added[0] - added[1]).max() > 1e-4
+    np.testing.assert_allclose(source.shut, renderer(tracker).retarget_eyes(source, np.zeros(1, np.float32))[0])
+
+
+def test_stitching_is_added_to_the_driving_keypoints(tracker, source):
+    rest = torch.from_numpy(source.keypoints)[None]
+    found = renderer(tracker).driving_keypoints(source, source.rest)
+    moved = networks().stitching(torch.cat([rest.flatten(1), rest.flatten(1)], dim=1))
+    wanted = rest + moved[:, :63].view(1, 21, 3)
+    wanted[..., :2] += moved[:, None, 63:]
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_the_head_stays_near_its_place(source):
+    near, far = (dataclasses.replace(source.rest, shift=source.rest.shift + way) for way in (0.01, 5))
+    np.testing.assert_array_equal(damped(source.rest, source.rest).vector(), source.rest.vector())
+    np.testing.assert_allclose(damped(near, source.rest).shift, near.shift, atol=1e-5)
+    assert np.abs(damped(far, source.rest).shift - source.rest.shift).max() <= 1.001 * FARTHEST_SHIFT
+
+
+@pytest.mark.parametrize("fault", [torch.nan, torch.inf, 0.0], ids=["nan", "infinite", "black"])
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_that_fails_is_painted_again_in_full(tracker, source, caplog, fault, precision):
+    def fails_in_half(features):
+        image = toy_generator(features)
+        return torch.full_like(image, fault) if torch.is_autocast_enabled("cpu") else image
+
+    wanted = drawn(renderer(tracker), source, moving(source, 3))
+    with caplog.at_level(logging.WARNING):
+        found = drawn(renderer(tracker, fails_in_half, precision), source, moving(source, 3))
+    np.testing.assert_array_equal(found, wanted)
+    assert [precision in record.message and "float32" in record.message for record in caplog.records] == [True]
+
+
+def test_half_precision_that_works_is_kept(tracker, source, caplog):
+    used = []
+
+    def watched(features):
+        used.append(torch.is_autocast_enabled("cpu"))
+        return toy_generator(features)
+
+    drawn(renderer(tracker, watched, "bfloat16"), source, moving(source, 3))
+    assert used == [True] * 3 and not caplog.records
+
+
+def test_numbers_that_are_no_picture_are_never_a_film(tracker, source):
+    with pytest.raises(OutputError, match="not finite"):
+        drawn(renderer(tracker, lambda features: torch.full((1, 3, 512, 512), torch.nan)), source, source.rest)
+
+
+def test_unknown_precisions_and_absent_devices_are_refused():
+    with pytest.raises(InputError, match="'float8'.*bfloat16"):
+        Painter(ToyWarping(), toy_generator, CPU, "float8")
+    for name in ("cuda:99", "toaster"):
+        with pytest.raises(InputError, match=name):
+            find_device(name)
+    assert find_device("cpu") == CPU
+
+
+def test_nothing_of_a_batch_waits_for_the_device():
+    """On the meta device a number that is asked for, or a tensor left on the CPU, is an error: there are none."""
+    with torch.device("meta"):
+        warping, generator = faster_warping(WarpingModule().eval()), faster_generator(SpadeGenerator().eval())
+        volume, source, driving = torch.empty(1, 32, 16, 64, 64), torch.empty(1, 21, 3), torch.empty(4, 21, 3)
+    painter = Painter(warping, generator, torch.device("meta"), "float32")
+    row = painter.paint_batch(painter.prepare(volume, source), driving, torch.float32)
+    assert row.shape == (4 * SIDE_PX * SIDE_PX * 3 + 1,) and row.device.type == "meta"
+
+
+class Trips(TorchDispatchMode):
+    """Counts numbers asked of tensors, and copies to another device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        found = function(*arguments, **(named or {}))
+        is_copy = function.__name__.startswith("_to_copy") and arguments[0].device != found.device
+        self.count += is_copy or function.__name__.startswith("_local_scalar_dense")
+        return found
+
+
+def test_render_asks_for_no_number_of_a_tensor(tracker, source):
+    with Trips() as trips:
+        drawn(renderer(tracker), source, moving(source, 3))
+    assert trips.count == 0
+
+
+def test_a_film_is_seen_through_one_square_and_waits_for_a_face(tracker, canvas):
+    frame, nothing = canvas.picture, np.zeros_like(canvas.picture)
+    lighter = np.clip(frame.astype(int) + 60, 0, 255).astype(np.uint8)
+    motions = list(renderer(tracker).track([nothing, frame, lighter]))
+    assert [len(motion) for motion in motions] == [1, 1, 1]
+    np.testing.assert_array_equal(motions[0].vector(), motions[1].vector())
+    assert motions[2].pose[0, 0] > motions[1].pose[0, 0] and motions[0].space == "liveportrait"
+    with pytest.raises(InputError, match="No face"):
+        list(renderer(tracker).track([nothing]))
+
+
+def test_the_face_stands_upright_and_large_in_its_square(tracker, canvas):
+    (face, *_) = tracker.find(canvas.face)
+    left, top, width, height = face.box
+    assert max(width, height) == pytest.approx(SIDE_PX / 2.3, rel=0.08)
+    assert left + width / 2 == pytest.approx(SIDE_PX / 2, abs=0.05 * SIDE_PX)
+    assert top + height / 2 == pytest.approx(SIDE_PX * 0.625, abs=0.05 * SIDE_PX)
+
+
+@pytest.mark.parametrize("turn_deg", [-25, 0, 30])
+def test_a_turned_head_is_turned_upright(tracker, turn_deg):
+    picture = read_image(EXAMPLES / "grace_hopper.jpg")
+    height, width = picture.shape[:2]
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), turn_deg, 1)
+    turned = cv2.warpAffine(picture, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    (face, *_) = tracker.find(Canvas.find(turned, tracker).face)
+    right, left = face.landmarks[33], face.landmarks[263]
+    assert abs(np.rad2deg(np.arctan2(left[1] - right[1], left[0] - right[0]))) < 4
+
+
+def test_outside_the_mask_the_picture_is_the_photographs(canvas):
+    pasted = canvas.paste(np.full((SIDE_PX, SIDE_PX, 3), 255, np.uint8))
+    mask = np.zeros(canvas.picture.shape[:2], bool)
+    rows, columns = canvas.mask.shape[:2]
+    mask[canvas.top : canvas.top + rows, canvas.left : canvas.left + columns] = canvas.mask[..., 0] > 0
+    np.testing.assert_array_equal(pasted[~mask], canvas.picture[~mask])
+    assert (pasted[mask] != canvas.picture[mask]).any()
+    assert not np.shares_memory(pasted, canvas.picture)
+
+
+def test_the_photographs_own_face_pasted_back_is_the_photograph(canvas):
+    difference = np.abs(canvas.paste(canvas.face).astype(int) - canvas.picture)
+    assert difference.mean() < 1.5
+
+
+def test_the_edge_of_the_square_is_soft(tracker):
+    grey = np.full((1000, 900, 3), 100, np.uint8)
+    found = Canvas.find(read_image(EXAMPLES / "grace_hopper.jpg"), tracker)
+    pasted = dataclasses.replace(found, picture=grey[: found.picture.shape[0], : found.picture.shape[1]]).paste(
+        np.full((SIDE_PX, SIDE_PX, 3), 200, np.uint8)
+    )
+    steps = np.abs(np.diff(pasted[..., 0].astype(int), axis=1))
+    side = np.sqrt(np.linalg.det(found.to_picture[:, :2])) * SIDE_PX
+    assert pasted.max() == 200 and steps.max() < 4 * 100 / (EDGE * side)
+
+
+def test_a_crop_shows_nothing_but_the_picture(tracker):
+    canvas = Canvas.find(read_image(EXAMPLES / "grace_hopper.jpg"), tracker, crop=True)
+    assert canvas.picture.shape == (SIDE_PX, SIDE_PX, 3)
+
+
+def test_files_are_read_whichever_way_they_were_saved(tmp_path):
+    state = RetargetingNetwork(LIPS).state_dict()
+    torch.save({"part": state}, tmp_path / "a.pth")
+    save_file(state, tmp_path / "b.safetensors")
+    nested, flat = read_tensors(tmp_path / "a.pth"), read_tensors(tmp_path / "b.safetensors")
+    assert {f"part.{name}" for name in flat} == set(nested)
+    network = load_strictly(lambda: RetargetingNetwork(LIPS), flat, tmp_path / "b.safetensors")
+    torch.testing.assert_close(network.mlp[0].weight, state["mlp.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda state: state.pop("mlp.0.weight"), "lacks mlp.0.weight"),
+        (lambda state: state.update(extra=torch.zeros(1)), "holds extra"),
+        (lambda state: state.update({"mlp.0.bias": torch.zeros(3)}), r"mlp.0.bias of the shape \(3,\), not \(128,\)"),
+        (lambda state: state.clear(), "and 5 differences more"),
+    ],
+    ids=["missing", "too many", "shape", "all missing"],
+)
+def test_another_network_is_refused_by_what_differs(tmp_path, change, told):
+    state = dict(RetargetingNetwork(LIPS).state_dict())
+    change(state)
+    with pytest.raises(InputError, match=told) as caught:
+        load_strictly(lambda: RetargetingNetwork(LIPS), state, tmp_path / "a.pth")
+    assert "a.pth" in str(caught.value)
+
+
+def test_damaged_safetensors_are_named(tmp_path):
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10")
+    with pytest.raises(InputError, match="cut.safetensors"):
+        read_tensors(tmp_path / "cut.safetensors")
