@@ -20,6 +20,7 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m train.bench
+	$(BIN)/python -m train.bench_painting
 
 $(VENV)/.run: $(INSTALLED_FROM) | $(BIN)/python
 	$(INSTALL) -e .
