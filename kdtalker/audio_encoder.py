@@ -48,13 +48,13 @@ class AudioEncoder(Protocol):
     def feature_size(self) -> int:
         """C, the numbers a frame."""
 
-    def start(self) -> EncoderState:
+    def start(self) -> Any:
         """The state before the first sample."""
 
-    def encode(self, state: EncoderState, samples: Array) -> tuple[Array, EncoderState]:
+    def encode(self, state: Any, samples: Array) -> tuple[Array, Any]:
         """Take samples (N,), 16 kHz; give the features (T, C) of the frames that are final, T may be 0."""
 
-    def flush(self, state: EncoderState) -> Array:
+    def flush(self, state: Any) -> Array:
         """The features (T, C) still missing when the sound ends: frame_count(samples) in all."""
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from kdtalker.pipeline import EncodedPortrait, Record, TalkingPortraitPipeline
     from kdtalker.renderer import Image
 
-Load = Callable[[], "TalkingPortraitPipeline"]
+ENGINES = ("mesh", "liveportrait")
+PRECISIONS = ("auto", "float32", "float16", "bfloat16")
+Load = Callable[["Job"], "TalkingPortraitPipeline"]
 
 
 @dataclass(frozen=True)
@@ -41,17 +43,22 @@ class Job:
     box: tuple[float, float, float, float] | None
     crop: bool
     crf: int
+    engine: str
+    device: str
+    precision: str
     options: Options
 
 
-def load_mesh() -> TalkingPortraitPipeline:
-    """The engine that ships with the package."""
+def load_engine(job: Job) -> TalkingPortraitPipeline:
+    """The engine that the job names."""
     from kdtalker.pipeline import TalkingPortraitPipeline
 
-    return TalkingPortraitPipeline.mesh()
+    if job.engine == "mesh":
+        return TalkingPortraitPipeline.mesh()
+    return TalkingPortraitPipeline.liveportrait(job.device, job.precision)
 
 
-def main(arguments: Sequence[str] | None = None, load: Load = load_mesh) -> int:
+def main(arguments: Sequence[str] | None = None, load: Load = load_engine) -> int:
     """Do what the arguments (default: the process's own) ask for; returns the exit code."""
     began = time.perf_counter()
     words = sys.argv[1:] if arguments is None else arguments
@@ -125,6 +132,10 @@ def _parser() -> Parser:
     which.add_argument("--box", type=_box, metavar="X,Y,W,H", help="the face in this box, in px")
     add("--crop", action="store_true", help="the film shows the square around the face alone, 512 px wide")
     add("--crf", type=int, default=18, metavar="0..51", help="quality of the film, smaller is better (default: 18)")
+    add("--engine", choices=ENGINES, default=ENGINES[0],
+        help="mesh ships with the package; liveportrait is the published networks (default: mesh)")  # fmt: skip
+    add("--device", default="auto", help="of --engine liveportrait: auto, cpu, cuda, or mps (experimental)")
+    add("--precision", choices=PRECISIONS, default="auto", help="of --engine liveportrait (default: half on cuda)")
     for name, kind, control in controls():
         flag, default = "--" + name.replace("_", "-"), getattr(Options, name)
         if kind is bool:
@@ -206,7 +217,7 @@ def _make(job: Job, load: Load, began: float) -> str:
 
     image = read_image(job.image)
     drive = _open(job)
-    pipeline = load()
+    pipeline = load(job)
     portrait = pipeline.portrait(image, face=job.face, box=job.box, crop=job.crop)
     recorded: list[Motion] = []
     record = recorded.append if job.save_motion else None

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdtalker.audio import FRAME_RATE_HZ
-from kdtalker.motion import Array, Motion
+from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
 
 FADE_S = 0.4
 BLINK_GAP_S, BLINK_GAP_SPREAD, BLINK_LEAST_GAP_S = 3.3, 0.45, 1.0  # median and log-deviation of the gaps
@@ -81,6 +81,20 @@ def relative_to(motion: Motion, first: Motion, rest: Motion) -> Motion:
     vector[:, :1] = motion.scale * ratio
     vector[:, 4:7] = motion.shift * ratio + (rest.shift - first.shift * ratio)
     return Motion.from_vector(vector.astype(np.float32), motion.space)
+
+
+def turned_relative_to(motion: Motion, first: Motion, rest: Motion) -> Motion:
+    """`relative_to` as LivePortrait does it (arXiv 2407.03168, section 3.3): rotations follow one another,
+    R = R_d R_d0^T R_s, and the shift keeps its own length."""
+    away = rotation_matrix(motion.pose) @ rotation_matrix(first.pose).transpose(0, 2, 1)
+    turned = np.asarray(away @ rotation_matrix(rest.pose), np.float32)
+    return replace(
+        motion,
+        scale=rest.scale * (motion.scale / first.scale),
+        pose=pose_of_rotation(turned),
+        shift=rest.shift + (motion.shift - first.shift),
+        expression=rest.expression + (motion.expression - first.expression),
+    )
 
 
 def _exact(motion: Motion) -> NDArray[np.float64]:

@@ -33,6 +33,7 @@ class Options:
     guidance: float = _option(1.0, "Audio guidance", "how closely the face follows the sound; 1 is unguided", 0, 6, 0.1)
     expression: float = _option(1.0, "Expression", "strength of mouth and face; 1 is as sampled", 0, 2, 0.05)
     head: float = _option(1.0, "Head", "strength of the head's motion; 1 is as sampled", 0, 2, 0.05)
+    absolute: bool = _option(False, "Absolute", "motion as it was made, not led from how the picture looks")
     still: bool = _option(False, "Still head", "only the face moves, the head stays as in the picture")
 
     def __post_init__(self) -> None:

@@ -77,12 +77,16 @@ Record = Callable[[Motion], None]
 @dataclass(frozen=True)
 class TalkingPortraitPipeline:
     """find_canvas(image, face, box, crop) finds the face, track(frames) follows one through a film at 25 fps,
-    load_speech() is called when the first sound comes."""
+    load_speech() is called when the first sound comes. begin(motion, rest, first, frame) and relative(motion, first,
+    rest) lead motion of the model's or of a film from how the photograph looks.
+    """
 
     renderer: Renderer
     find_canvas: Callable[..., Canvas]
     track: Callable[[Iterable[Image]], Iterator[Motion]]
     load_speech: Callable[[], Speech]
+    begin: Callable[[Motion, Motion, Motion, int], Motion] = start_from
+    relative: Callable[[Motion, Motion, Motion], Motion] = relative_to
 
     @staticmethod
     def mesh() -> TalkingPortraitPipeline:
@@ -90,6 +94,17 @@ class TalkingPortraitPipeline:
         from kdtalker.mesh.engine import load
 
         return load()
+
+    @staticmethod
+    def liveportrait(device: str = "auto", precision: str = "auto") -> TalkingPortraitPipeline:
+        """The published networks of KDTalker and LivePortrait, from weights that were fetched before.
+
+        Raises InputError where one is missing or damaged, or the device is not there.
+        """
+        from kdtalker.liveportrait.engine import load
+        from kdtalker.weights import find
+
+        return load(find, device, precision)
 
     @cached_property
     def speech(self) -> Speech:
@@ -133,11 +148,11 @@ class TalkingPortraitPipeline:
         record: Record | None = None,
     ) -> Iterator[Image]:
         """The frames of a portrait that moves as another face does, relative to that one's first frame."""
-        first = None
+        first, options = None, options or Options()
         for motion in driving:
             first = motion[:1] if first is None else first
-            moved = relative_to(motion, first, portrait.source.rest)
-            yield from self.draw(portrait, edited(moved, portrait.source.rest, options or Options()), record)
+            moved = motion if options.absolute else self.relative(motion, first, portrait.source.rest)
+            yield from self.draw(portrait, edited(moved, portrait.source.rest, options), record)
 
     def draw(self, portrait: EncodedPortrait, motion: Motion, record: Record | None) -> Iterator[Image]:
         """The frames of a motion as it is."""
@@ -201,8 +216,9 @@ class Session:
                 yield None
                 continue
             first = motion[:1] if first is None else first
-            moved = edited(start_from(motion, rest, first, frame), rest, options)
-            yield from pipeline.draw(portrait, blink(moved, portrait.source.shut, options.seed, frame), record)
+            begun = motion if options.absolute else pipeline.begin(motion, rest, first, frame)
+            moved = blink(edited(begun, rest, options), portrait.source.shut, options.seed, frame)
+            yield from pipeline.draw(portrait, moved, record)
             frame += len(motion)
 
     def _sample(self, speech: Speech, source: Source, options: Options) -> Iterator[Motion | None]:

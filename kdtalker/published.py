@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kdtalker.errors import InputError
+from kdtalker.motion import Array
+from kdtalker.normalisation import Normalisation
 
+_PARTS = ("scale", "yaw", "pitch", "roll", "t", "exp")  # in the order of a motion vector
 _PREFIX = "point_model.model."
 _ROTARY = re.compile(r"layers\.\d+\.2\.fn\.fn\.rotary_emb\.freqs")
 _UNUSED = re.compile(r"positional_encoding\.freq_bands|layers\.\d+\.[01]\.block2\.norm\.(gamma|beta)")
@@ -57,3 +63,24 @@ def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = re.sub(pattern, replacement, name)
         renamed[name] = value.flatten() if is_gain else value
     return renamed
+
+
+def read_normalisation(path: Path) -> Normalisation:
+    """The published `norm.npz`: mean and std of each part of a motion vector, and of the canonical keypoints.
+
+    A std of 0, of numbers that never change, counts as 1. Raises InputError where the file is not what it should be.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            values = {name: np.asarray(file[name], np.float32).ravel() for name in file.files}
+        mean, std = (np.concatenate([values[f"{part}_{kind}"] for part in _PARTS]) for kind in ("mean", "std"))
+        canonical_mean, canonical_std = values["kp_mean"], values["kp_std"]
+    except KeyError as error:
+        raise InputError(f"'{path}' lacks {error}, wanted the published norm.npz; download it again.") from None
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
+        raise InputError(f"'{path}' cannot be read as .npz, it is damaged or cut short; download it again.") from None
+
+    def usable(spread: Array) -> Array:
+        return np.where(spread == 0, np.float32(1), spread)
+
+    return Normalisation(mean, usable(std), canonical_mean, usable(canonical_std))

@@ -150,4 +150,4 @@ def sound(seconds=1.0, seed=0):
 
 
 if __name__ == "__main__":
-    sys.exit(main(load=pipeline))
+    sys.exit(main(load=lambda job: pipeline()))

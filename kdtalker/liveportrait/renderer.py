@@ -30,8 +30,8 @@ class LivePortraitSource:
     """A face, encoded: a `Source`, what the painter needs of it, and how far eyes and lips are open, as ratios: left
     and right lid gap over eye width (2,), inner lip gap over mouth width.
 
-    `rest` is the photograph's motion, but for a mouth that the photograph holds open: at rest it is shut.
-    keypoints (21, 3) are the photograph's own.
+    `rest` is the photograph's motion, but for a mouth that the photograph holds open: at rest it is shut. `shut` is
+    nothing, for the published motion model blinks by itself. keypoints (21, 3) are the photograph's own.
     """
 
     canonical: Array
@@ -76,7 +76,7 @@ class LivePortraitRenderer:
         rest = photographed
         if lips >= AJAR:
             rest = replace(rest, expression=rest.expression + self.retarget_lips(source, np.zeros(1, np.float32)))
-        return replace(source, rest=rest, shut=self.retarget_eyes(source, np.zeros(1, np.float32))[0])
+        return replace(source, rest=rest)
 
     def retarget_eyes(self, source: LivePortraitSource, wanted: Array) -> Array:
         """What to add to an expression for each wanted ratio (T,) of the lids: (T, 21, 3)."""

@@ -5,8 +5,15 @@ Each number is a random walk seen through noise, on its own; float64.
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from kdtalker.motion import Array, Motion
+from kdtalker.pipeline import MotionModel
 
 Series = NDArray[np.float64]
 
@@ -41,3 +48,24 @@ def smooth(sequence: Series) -> Series:
         share = variances[frame] / (variances[frame] + TRANSITION_VARIANCE)
         means[frame] += share * (means[frame + 1] - means[frame])
     return means
+
+
+@dataclass(frozen=True)
+class SmoothedModel:
+    """A motion model whose frames pass through the causal filter, all numbers but the scale, so that a film of live
+    sound and one of a file are the same."""
+
+    model: MotionModel
+
+    def start(self, canonical: Array, reference: Motion, seed: int, silence: Array) -> tuple[Any, CausalFilter]:
+        return self.model.start(canonical, reference, seed, silence), CausalFilter()
+
+    def advance(
+        self, state: tuple[Any, CausalFilter], features: Array, *, steps: int, guidance: float, last: bool
+    ) -> tuple[Motion, tuple[Any, CausalFilter]]:
+        window, causal = state[0], copy.copy(state[1])
+        motion, window = self.model.advance(window, features, steps=steps, guidance=guidance, last=last)
+        vector = motion.vector()
+        for frame in vector:
+            frame[1:] = causal(frame[1:])
+        return Motion.from_vector(vector, motion.space), (window, causal)

@@ -1,0 +1,69 @@
+"""The published engine, put together from its files."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from kdtalker.denoiser import Denoiser, DenoiserConfig
+from kdtalker.diffusion import MotionModel
+from kdtalker.edits import turned_relative_to
+from kdtalker.liveportrait.canvas import Canvas
+from kdtalker.liveportrait.networks import Find, Networks, load_strictly, read_tensors
+from kdtalker.liveportrait.painter import Painter, find_device
+from kdtalker.liveportrait.renderer import SPACE, LivePortraitRenderer
+from kdtalker.liveportrait.smoothing import SmoothedModel
+from kdtalker.motion import Motion
+from kdtalker.pipeline import Speech, TalkingPortraitPipeline
+from kdtalker.published import read_normalisation, rename_published
+from kdtalker.tracker import FaceTracker
+from kdtalker.wav2lip import Wav2LipEncoder, Wav2LipNetwork
+from kdtalker.wav2lip import rename_published as rename_wav2lip
+
+
+def load(find: Find, device: str = "auto", precision: str = "auto") -> TalkingPortraitPipeline:
+    """`find` is asked for each published file by its name; device and precision as `Painter` knows them, "auto" being
+    the fastest that is there and half precision on CUDA.
+
+    Raises InputError for files that are missing or hold something else, or a device that is not there.
+    """
+    where = find_device(device)
+    networks = Networks.load(find).faster().to(where)
+    if precision == "auto":
+        precision = "float16" if where.type == "cuda" else "float32"
+    painter = Painter(networks.warping, networks.generator, where, precision)
+    tracker = FaceTracker()
+    renderer = LivePortraitRenderer(networks, painter, tracker)
+    return TalkingPortraitPipeline(
+        renderer=renderer,
+        find_canvas=partial(Canvas.find, tracker=tracker),
+        track=renderer.track,
+        load_speech=lambda: load_speech(find, where),
+        begin=_begin,
+        relative=turned_relative_to,
+    )
+
+
+def load_speech(find: Find, device: torch.device) -> Speech:
+    """Wav2Lip's encoder, on the CPU, and KDTalker's denoiser."""
+    path = find("wav2lip.pth")
+    heard = rename_wav2lip(_entry(read_tensors(path), "state_dict"))
+    encoder = Wav2LipEncoder(load_strictly(Wav2LipNetwork, heard, path))
+    path = find("KDTalker.pth")
+    state = rename_published(_entry(read_tensors(path), "model"))
+    denoiser = load_strictly(lambda: Denoiser(DenoiserConfig()), state, path).to(device)
+    model = MotionModel(denoiser, read_normalisation(find("norm.npz")), SPACE)
+    return Speech(encoder, SmoothedModel(model))
+
+
+def _entry(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors of one entry of a checkpoint; all of them where the file holds that entry alone."""
+    inside = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+    return inside or tensors
+
+
+def _begin(motion: Motion, rest: Motion, first: Motion, frame: int) -> Motion:
+    """The first frame is the photograph, the others differ from it as they do from the first."""
+    return turned_relative_to(motion, first, rest)
