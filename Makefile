@@ -5,11 +5,14 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INSTALLED_FROM := pyproject.toml constraints.txt
 
-.PHONY: demo test lint bench
+.PHONY: demo app test lint bench
 
 demo: $(VENV)/.run
 	mkdir -p results
 	$(BIN)/python inference.py --image examples/grace_hopper.jpg --audio examples/austen_0870.wav --output results/demo.mp4
+
+app: $(VENV)/.app
+	$(BIN)/python app.py
 
 test: lint
 	$(BIN)/python -m pytest
@@ -26,9 +29,13 @@ $(VENV)/.run: $(INSTALLED_FROM) | $(BIN)/python
 	$(INSTALL) -e .
 	touch $@
 
-$(VENV)/.dev: $(INSTALLED_FROM) | $(BIN)/python
-	$(INSTALL) -e '.[dev,train]'
+$(VENV)/.app: $(INSTALLED_FROM) | $(BIN)/python
+	$(INSTALL) -e '.[app]'
 	touch $@ $(VENV)/.run
+
+$(VENV)/.dev: $(INSTALLED_FROM) | $(BIN)/python
+	$(INSTALL) -e '.[app,dev,train]'
+	touch $@ $(VENV)/.run $(VENV)/.app
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,111 @@
+"""What a page does for its visitors, without the page: one engine for all, one Session and one folder for each film."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock, Thread
+
+from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count, read_sound
+from kdtalker.errors import InputError
+from kdtalker.mark import Mark
+from kdtalker.motion import Motion
+from kdtalker.options import Options
+from kdtalker.pipeline import EncodedPortrait, TalkingPortraitPipeline
+from kdtalker.renderer import Image
+from kdtalker.uploads import Limits, copy_sound, read_picture
+from kdtalker.video import VideoWriter
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a visitor asks for. `face` counts by size from 0; `crop`: the film shows the face's square alone."""
+
+    picture: Path | None
+    voice: Path | None
+    options: Options
+    face: int | None = None
+    crop: bool = False
+    mark: bool = True
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A frame (H, W, 3) on its way into the film: the `done`th of `total`, `left_s` before the last one."""
+
+    frame: Image
+    done: int
+    total: int
+    left_s: float
+
+
+@dataclass(frozen=True)
+class Take:
+    """A finished film and its motion, `film_s` long, made in `took_s`."""
+
+    film: Path
+    motion: Path
+    film_s: float
+    took_s: float
+
+
+class Studio:
+    """Loads the engine behind the caller's back; whoever wants a film before it is there waits for it."""
+
+    def __init__(self, load: Callable[[], TalkingPortraitPipeline], limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._engine: Future[TalkingPortraitPipeline] = Future()
+        self._looking = Lock()  # the tracker looks at one picture at a time
+        Thread(target=self._open, args=(load,), daemon=True).start()
+
+    def _open(self, load: Callable[[], TalkingPortraitPipeline]) -> None:
+        try:
+            pipeline = load()
+            pipeline.speech.silence  # noqa: B018 - reads the models of speech and runs them once
+            self._engine.set_result(pipeline)
+        except BaseException as error:
+            self._engine.set_exception(error)
+
+    @property
+    def is_ready(self) -> bool:
+        return self._engine.done()
+
+    def film(self, wish: Wish, folder: Path) -> Iterator[Progress | Take]:
+        """Make a film in `folder`, a frame a step, and at last the Take. Whoever stops asking leaves nothing running
+        and no film; the folder is the caller's to remove. Raises KDTalkerError."""
+        began = time.perf_counter()
+        picture, voice, film_s = self._receive(wish, folder)
+        pipeline = self._engine.result()
+        with self._looking:
+            portrait = pipeline.portrait(picture, face=wish.face, crop=wish.crop)
+        recorded: list[Motion] = []
+        frames = pipeline.animate(portrait, read_sound(voice), wish.options, recorded.append)
+        yield from self._write(wish, frames, portrait, folder, film_s)
+        Motion.concatenate(recorded).save(folder / "motion.npz")
+        yield Take(folder / "film.mp4", folder / "motion.npz", film_s, time.perf_counter() - began)
+
+    def _receive(self, wish: Wish, folder: Path) -> tuple[Image, Path, float]:
+        """The picture, our own copy of the voice, and how many seconds that lasts."""
+        if wish.picture is None:
+            raise InputError("There is no portrait yet: choose a picture of a face first.")
+        if wish.voice is None:
+            raise InputError("There is no voice yet: choose a sound or record one first.")
+        picture, voice = read_picture(wish.picture, self.limits), folder / "voice.wav"
+        return picture, voice, copy_sound(wish.voice, voice, self.limits)
+
+    def _write(
+        self, wish: Wish, frames: Iterator[Image], portrait: EncodedPortrait, folder: Path, film_s: float
+    ) -> Iterator[Progress]:
+        height, width = portrait.canvas.paste(portrait.canvas.face).shape[:2]
+        mark = Mark(height, width) if wish.mark else None
+        total = frame_count(round(film_s * SAMPLE_RATE_HZ))
+        began = time.perf_counter()
+        voice = folder / "voice.wav"
+        with VideoWriter(folder / "film.mp4", width, height, FRAME_RATE_HZ, sound=voice, duration_s=film_s) as film:
+            for done, frame in enumerate(frames, 1):
+                shown = mark.on(frame) if mark else frame
+                film.write(shown)
+                yield Progress(shown, done, total, (time.perf_counter() - began) / done * (total - done))

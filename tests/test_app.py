@@ -1,0 +1,158 @@
+"""The page's named endpoint, its doors and its locks, asked through gradio_client over the toy engine."""
+
+import json
+import tempfile
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import page
+import pytest
+import toy
+from gradio_client import Client, exceptions, handle_file
+from test_cli import read_back, write_wav
+
+import app
+from kdtalker import Motion
+from kdtalker.options import controls
+from kdtalker.video import read_film
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with page.opened(tmp_path_factory.mktemp("visitors")) as address:
+        yield address
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    cv2.imwrite(str(tmp_path / "face.png"), toy.picture()[..., ::-1])
+    write_wav(tmp_path / "voice.wav", toy.sound(1.0))
+    return tmp_path
+
+
+def client(address, **how):
+    return Client(address, verbose=False, analytics_enabled=False, **how)
+
+
+def animate(address, inputs, picture="face.png", voice="voice.wav", **options):
+    files = [handle_file(str(inputs / name)) for name in (picture, voice)]
+    film, motion = client(address, download_files=str(inputs)).predict(*files, api_name="/animate", **options)
+    return Path(film), Path(motion)
+
+
+def status(address, path):
+    try:
+        with urllib.request.urlopen(address + path, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_animate_gives_film_and_motion(address, inputs):
+    film, motion = animate(address, inputs, seed=3, head=1.5)
+    frames, size, sound_s = read_back(film)
+    assert (frames, size) == (25, (96, 80)) and abs(sound_s - 1) <= 0.04
+    assert len(Motion.load(motion)) == 25
+
+
+def test_options_reach_the_film_and_the_seed_repeats_it(address, inputs):
+    one, again, other = (animate(address, inputs, seed=seed)[1] for seed in (1, 1, 2))
+    assert Motion.load(one).vector().tolist() == Motion.load(again).vector().tolist()
+    assert Motion.load(one).vector().tolist() != Motion.load(other).vector().tolist()
+
+
+def test_the_endpoint_names_every_option_with_its_default(address):
+    endpoints = client(address).view_api(return_format="dict")["named_endpoints"]
+    assert list(endpoints) == ["/animate"]
+    told = {row["parameter_name"]: row for row in endpoints["/animate"]["parameters"]}
+    options = {name: getattr(app.Options, name) for name, _, _ in controls()}
+    assert list(told) == ["picture", "voice", *options, "crop", "mark"]
+    assert {name: told[name]["parameter_default"] for name in options} == options
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"seed": -1}, "minimum value 0"), ({"steps": 2.5}, "steps"), ({"head": 9}, "maximum value 2")],
+)
+def test_wrong_values_are_refused_with_a_sentence(address, inputs, options, told):
+    with pytest.raises(exceptions.AppError, match=told):
+        animate(address, inputs, **options)
+
+
+def test_wrong_files_are_refused_without_the_servers_paths(address, inputs):
+    (inputs / "text.png").write_text("only words")
+    with pytest.raises(exceptions.AppError, match="not a picture") as caught:
+        animate(address, inputs, picture="text.png")
+    assert tempfile.gettempdir() not in str(caught.value)
+
+
+def test_no_file_of_the_server_can_be_had(address, inputs):
+    (inputs / "secret.txt").write_text("secret")
+    wanted = [inputs / "secret.txt", ROOT / "app.py", ROOT / "pyproject.toml", Path("/etc/passwd")]
+    for path in wanted:
+        for way in ("/gradio_api/file=", "/file=", "/gradio_api/file=../../../../../../..", "/static/../../../.."):
+            assert status(address, f"{way}{path}") in (403, 404), (way, path)
+
+
+@pytest.mark.parametrize("name", ["picture", "voice"])
+def test_a_path_that_was_never_uploaded_is_no_input(address, inputs, name):
+    """What a visitor says is an upload must be one; asked without the client, which would upload it."""
+    claimed = {"path": str(ROOT / "examples" / "grace_hopper.jpg"), "meta": {"_type": "gradio.FileData"}}
+    data = [claimed if name == "picture" else None, claimed if name == "voice" else None]
+    data += [getattr(app.Options, name) for name, _, _ in controls()] + [False, True]
+    body, kind = json.dumps({"data": data}).encode(), {"Content-Type": "application/json"}
+    call = f"{address}gradio_api/call/animate"
+    with urllib.request.urlopen(urllib.request.Request(call, body, kind), timeout=10) as answer:
+        event = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{call}/{event}", timeout=10) as answer:
+        told = answer.read().decode()
+    assert "event: error" in told and "is no" not in told and "There is no" not in told, told
+
+
+def test_four_visitors_at_once_each_get_their_own_film(address, inputs):
+    def visit(number):
+        folder = inputs / str(number)
+        folder.mkdir()
+        cv2.imwrite(str(folder / "face.png"), np.roll(toy.picture()[..., ::-1], 20 * number, axis=2) // (1 + number))
+        write_wav(folder / "voice.wav", toy.sound(0.4 + 0.2 * number))
+        film, _ = animate(address, folder, mark=False)
+        return [frame.mean() for frame in read_film(film)]
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(visit, range(4)))
+    assert [len(brightness) for brightness in together] == [10, 15, 20, 25]
+    brightness = [values[0] for values in together]
+    assert all(one > 1.2 * next_one for one, next_one in zip(brightness, brightness[1:], strict=False)), brightness
+
+
+def test_films_leave_nothing_in_the_temporary_folder(address, inputs):
+    def folders():
+        return {path.name for path in Path(tempfile.gettempdir()).glob("kdtalker-*")}
+
+    before = folders()
+    animate(address, inputs)
+    (inputs / "text.png").write_text("only words")
+    with pytest.raises(exceptions.AppError):
+        animate(address, inputs, picture="text.png")
+    assert folders() <= before
+
+
+def test_a_password_locks_the_page_and_its_endpoint(tmp_path, inputs):
+    with page.opened(tmp_path / "visitors", password="open sesame") as address:
+        assert status(address, "gradio_api/info") == 401
+        with pytest.raises(Exception, match="Could not login"):
+            client(address, auth=("anyone", "wrong"))
+        film, _ = client(address, auth=("anyone", "open sesame"), download_files=str(inputs)).predict(
+            handle_file(str(inputs / "face.png")), handle_file(str(inputs / "voice.wav")), api_name="/animate"
+        )
+        assert read_back(film)[0] == 25
+
+
+def test_the_page_is_for_this_computer_alone_unless_told_otherwise():
+    assert app._parse([]).host == "127.0.0.1"

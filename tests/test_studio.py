@@ -1,0 +1,121 @@
+"""The studio behind the page, over the toy engine: films, marks, visitors who leave, engines that do not open."""
+
+import av
+import cv2
+import numpy as np
+import pytest
+import toy
+from test_cli import read_back, write_wav
+
+from kdtalker import InputError, Motion, Options
+from kdtalker.audio import read_sound
+from kdtalker.mark import Mark
+from kdtalker.options import PRESETS
+from kdtalker.studio import Progress, Studio, Take, Wish
+from kdtalker.uploads import Limits
+from kdtalker.video import TAG, read_film
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    cv2.imwrite(str(tmp_path / "face.png"), toy.picture()[..., ::-1])
+    write_wav(tmp_path / "voice.wav", toy.sound(1.0))
+    (tmp_path / "folder").mkdir()
+    return tmp_path
+
+
+def wish(inputs, **how):
+    return Wish(inputs / "face.png", inputs / "voice.wav", **{"options": Options(), **how})
+
+
+def make(inputs, **how):
+    return list(Studio(toy.pipeline).film(wish(inputs, **how), inputs / "folder"))
+
+
+def test_every_frame_is_shown_and_the_film_comes_last(inputs):
+    *steps, take = make(inputs)
+    assert [step.done for step in steps] == list(range(1, 26)) and {step.total for step in steps} == {25}
+    assert all(isinstance(step, Progress) and step.left_s >= 0 for step in steps) and steps[-1].left_s == 0
+    assert isinstance(take, Take) and take.film_s == 1.0
+    frames, size, sound_s = read_back(take.film)
+    assert (frames, size) == (25, (96, 80)) and abs(sound_s - 1) <= 0.04
+    assert len(Motion.load(take.motion)) == 25
+
+
+def test_the_film_is_the_one_that_the_pipeline_makes(inputs):
+    *steps, _ = make(inputs, options=Options(seed=5, head=1.5), mark=False)
+    pipeline = toy.pipeline()
+    portrait = pipeline.portrait(toy.picture())
+    frames = pipeline.animate(portrait, read_sound(inputs / "voice.wav"), Options(seed=5, head=1.5))
+    assert all(np.array_equal(step.frame, frame) for step, frame in zip(steps, frames, strict=True))
+
+
+def test_the_mark_is_seen_and_can_be_switched_off(inputs):
+    marked, plain = make(inputs)[0].frame, make(inputs, mark=False)[0].frame
+    changed = (marked != plain).any(-1)
+    assert 20 < changed.sum() < changed.size / 4 and not changed[: len(changed) // 2].any()
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (512, 512), (600, 512), (1080, 1920), (1920, 500)])
+def test_the_mark_fits_and_is_read_on_black_and_on_white(height, width):
+    for ground in (0, 255):
+        frame = np.full((height, width, 3), ground, np.uint8)
+        difference = np.abs(Mark(height, width).on(frame).astype(int) - ground)
+        assert difference.max() > 120
+        columns = np.flatnonzero(difference.any((0, 2)))
+        assert columns[0] > 0 and columns[-1] < width - 1
+        assert not np.may_share_memory(frame, Mark(height, width).on(frame))
+
+
+def test_every_film_says_in_its_file_that_it_was_made(inputs):
+    for mark in (True, False):
+        with av.open(str(make(inputs, mark=mark)[-1].film)) as film:
+            assert film.metadata["comment"] == TAG
+
+
+def test_who_leaves_in_the_middle_leaves_no_film(inputs):
+    steps = Studio(toy.pipeline).film(wish(inputs), inputs / "folder")
+    next(steps)
+    steps.close()
+    assert [path.name for path in (inputs / "folder").iterdir()] == ["voice.wav"]
+
+
+def test_two_visitors_at_once_get_their_own_films(inputs):
+    studio, alone = Studio(toy.pipeline), {}
+    wishes = {name: wish(inputs, options=Options(seed=name)) for name in (1, 2)}
+    for name in wishes:
+        (inputs / str(name)).mkdir()
+        alone[name] = make(inputs, options=Options(seed=name))[-1].film.read_bytes()
+    lines = [studio.film(wishes[name], inputs / str(name)) for name in wishes]
+    takes = list(zip(*lines, strict=True))[-1]
+    assert [take.film.read_bytes() for take in takes] == [alone[1], alone[2]] and alone[1] != alone[2]
+    assert list(read_film(takes[0].film))
+
+
+@pytest.mark.parametrize("missing", ["picture", "voice"])
+def test_what_is_missing_is_asked_for(inputs, missing):
+    told = {"picture": "portrait", "voice": "voice"}[missing]
+    chosen = {"picture": inputs / "face.png", "voice": inputs / "voice.wav", missing: None}
+    with pytest.raises(InputError, match=f"There is no {told} yet"):
+        list(Studio(toy.pipeline).film(Wish(**chosen, options=Options()), inputs / "folder"))
+
+
+def test_a_voice_is_not_longer_than_allowed(inputs):
+    studio = Studio(toy.pipeline, Limits(voice_s=0))
+    with pytest.raises(InputError, match="longer than 0 s"):
+        list(studio.film(wish(inputs), inputs / "folder"))
+
+
+def test_an_engine_that_does_not_open_says_why_to_everybody(inputs):
+    def load():
+        raise InputError("The weights are missing; install the package again.")
+
+    studio = Studio(load)
+    for _ in range(2):
+        with pytest.raises(InputError, match="weights are missing"):
+            list(studio.film(wish(inputs), inputs / "folder"))
+
+
+def test_presets_differ_and_natural_is_the_default():
+    assert PRESETS["natural"] == Options() and len(set(PRESETS.values())) == len(PRESETS)
+    assert {preset.seed for preset in PRESETS.values()} == {Options.seed}
