@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INSTALLED_FROM := pyproject.toml constraints.txt
 
-.PHONY: demo app test lint bench
+.PHONY: demo app test browser lint bench
 
 demo: $(VENV)/.run
 	mkdir -p results
@@ -14,8 +14,11 @@ demo: $(VENV)/.run
 app: $(VENV)/.app
 	$(BIN)/python app.py
 
-test: lint
+test: lint browser
 	$(BIN)/python -m pytest
+
+browser: $(VENV)/.dev
+	tests/browser.sh $(BIN)/python
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

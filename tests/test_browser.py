@@ -1,0 +1,182 @@
+"""The page in a real browser, over the toy engine. `tests/browser.sh` installs the browser where there is none."""
+
+import shutil
+import time
+
+import cv2
+import page
+import pytest
+import toy
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect, sync_playwright
+from test_cli import write_wav
+
+from kdtalker.pipeline import TalkingPortraitPipeline
+
+FRAME_S = 0.02
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run", "--autoplay-policy=no-user-gesture-required"]  # fmt: skip
+
+
+class UnhurriedRenderer(toy.ToyRenderer):
+    """Takes its time, so that there is something to see and to stop."""
+
+    def render(self, source, motion):
+        for face in super().render(source, motion):
+            time.sleep(FRAME_S)
+            yield face
+
+
+def unhurried():
+    quick = toy.pipeline()
+    return TalkingPortraitPipeline(
+        **{name: getattr(quick, name) for name in ("find_canvas", "track", "load_speech")}, renderer=UnhurriedRenderer()
+    )
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with page.opened(tmp_path_factory.mktemp("visitors"), unhurried) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    cv2.imwrite(str(tmp_path / "face.png"), toy.picture(384, 320)[..., ::-1])
+    write_wav(tmp_path / "voice.wav", toy.sound(2.0))
+    write_wav(tmp_path / "long.wav", toy.sound(20.0))
+    (tmp_path / "words.png").write_text("only words")
+    return tmp_path
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Opens the page as another visitor, each time it is called."""
+    contexts = []
+
+    def visit(**how):
+        context = browser.new_context(**how)
+        context.set_default_timeout(20_000)
+        contexts.append(context)
+        visitor = context.new_page()
+        visitor.goto(address)
+        expect(visitor.locator("#make")).to_be_visible(timeout=20_000)
+        return visitor
+
+    yield visit
+    for context in contexts:
+        context.close()
+
+
+def choose(visitor, picture, voice):
+    for number, path in enumerate((picture, voice)):
+        with visitor.expect_response(lambda response: "/upload?" in response.url and response.ok):
+            visitor.locator("input[type=file]").nth(number and -1).set_input_files(path)
+    expect(visitor.locator("#picture img")).to_be_visible()
+
+
+def make(visitor, inputs, voice="voice.wav"):
+    choose(visitor, inputs / "face.png", inputs / voice)
+    visitor.click("#make")
+
+
+def test_a_film_is_made_before_ones_eyes_and_plays_with_sound(visit, inputs):
+    visitor = visit()
+    make(visitor, inputs)
+    expect(visitor.locator("#stage img")).to_be_visible()
+    expect(visitor.locator("#stage")).to_contain_text("of 50")
+    video = visitor.locator("#film video")
+    expect(video).to_be_visible()
+    visitor.wait_for_function("document.querySelector('#film video').currentTime > 0.5")
+    assert video.evaluate("video => video.duration") == pytest.approx(2, abs=0.1)
+    assert video.evaluate("video => video.webkitAudioDecodedByteCount") > 0
+    assert not video.evaluate("video => video.muted")
+    for what, ending in (("film", ".mp4"), ("motion", ".npz")):
+        with visitor.expect_download() as download:
+            visitor.get_by_role("button", name=f"Download the {what}").or_(
+                visitor.get_by_role("link", name=f"Download the {what}")
+            ).first.click()
+        assert download.value.suggested_filename.endswith(ending)
+
+
+def test_presets_and_the_seed_move_the_controls(visit):
+    visitor = visit()
+    visitor.locator("#controls button").first.click()
+    still, seed = visitor.get_by_label("Still head"), visitor.locator("#controls input[type=number]").first
+    expect(still).not_to_be_checked()
+    visitor.get_by_label("still", exact=True).check()
+    expect(still).to_be_checked()
+    assert seed.input_value() == "0"
+    visitor.click("#reroll")
+    expect(seed).not_to_have_value("0")
+
+
+def test_wrong_and_missing_files_are_told_on_the_page(visit, inputs):
+    visitor = visit()
+    visitor.click("#make")
+    expect(visitor.get_by_role("alert")).to_contain_text("There is no portrait yet")
+    choose(visitor, inputs / "words.png", inputs / "voice.wav")
+    visitor.click("#make")
+    expect(visitor.get_by_role("alert")).to_contain_text("not a picture")
+
+
+def test_stop_stops_and_the_page_can_be_used_again(visit, inputs):
+    visitor = visit()
+    make(visitor, inputs, "long.wav")
+    expect(visitor.locator("#stage img")).to_be_visible()
+    visitor.click("#stop")
+    expect(visitor.locator("#stage")).to_contain_text("Stopped")
+    visitor.wait_for_timeout(1000)
+    expect(visitor.locator("#stage")).to_contain_text("Stopped")
+    visitor.click("#make")
+    expect(visitor.locator("#stage img")).to_be_visible()
+    visitor.click("#stop")
+
+
+def test_two_visitors_at_once_see_their_own_alone(visit, inputs):
+    first, second = visit(), visit()
+    make(first, inputs, "long.wav")
+    expect(first.locator("#stage")).to_contain_text("of 500")
+    expect(second.locator("#stage")).to_contain_text("appears here")
+    expect(second.locator("#picture img")).to_have_count(0)
+    make(second, inputs)
+    expect(second.locator("#film video")).to_be_visible()
+    expect(first.locator("#stage")).to_contain_text("of 500")
+    expect(first.locator("#film video")).to_have_count(0)
+    first.click("#stop")
+
+
+def test_a_phone_shows_all_of_it(visit):
+    visitor = visit(viewport={"width": 375, "height": 720})
+    assert visitor.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+def test_the_page_can_be_used_by_everybody(visit):
+    """axe-core finds nothing serious, controls open or not."""
+    visitor = visit()
+    visitor.locator("#controls button").first.click()
+    found = Axe().run(visitor).response["violations"]
+    serious = {
+        row["id"]: [node["html"] for node in row["nodes"]] for row in found if row["impact"] in ("serious", "critical")
+    }
+    assert serious == {}
+
+
+def test_nothing_is_asked_of_other_servers(browser, address):
+    asked = []
+    context = browser.new_context()
+    visitor = context.new_page()
+    visitor.on("request", lambda request: asked.append(request.url))
+    visitor.goto(address)
+    expect(visitor.locator("#make")).to_be_visible(timeout=20_000)
+    visitor.wait_for_timeout(500)
+    context.close()
+    assert asked and [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
