@@ -19,9 +19,11 @@ from typing import Any
 
 import cv2
 import gradio as gr
+import numpy as np
 
 from kdtalker import KDTalkerError, Options
 from kdtalker.cli import Load, load_mesh
+from kdtalker.mark import framed, shown_scale
 from kdtalker.options import PRESETS, Control, controls
 from kdtalker.studio import Progress, Studio, Take, Wish
 from kdtalker.uploads import Limits
@@ -29,7 +31,7 @@ from kdtalker.uploads import Limits
 EXAMPLES = Path(__file__).parent / "examples"
 PORTRAITS = {"Grace Hopper": "grace_hopper.jpg", "Eileen Collins": "astronaut.png"}
 PREVIEW_PX, PREVIEW_EVERY_S = 480, 0.12
-FILMS_AT_ONCE, WAITING_LIMIT = 2, 16
+FILMS_AT_ONCE, LOOKS_AT_ONCE, WAITING_LIMIT = 2, 1, 16
 KEPT_S, SWEEP_S = 3600, 300  # how long a visitor's files are kept, how often that is looked after
 
 # Darker than Gradio's own: letters stand out 4.5 : 1 from what is behind them, as WCAG wants.
@@ -58,7 +60,7 @@ def page(studio: Studio) -> gr.Blocks:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
             with gr.Column():
-                picture, voice = _inputs()
+                picture, voice, face = _inputs(studio)
             with gr.Column():
                 with gr.Row():
                     make = gr.Button("Make it talk", variant="primary", elem_id="make")
@@ -70,14 +72,18 @@ def page(studio: Studio) -> gr.Blocks:
                 with gr.Row():
                     files = [gr.DownloadButton(f"Download the {what}", visible=False) for what in ("film", "motion")]
                 gr.Markdown(CONSENT)
+        with gr.Accordion("What happened", open=False, visible=False, elem_id="happened") as happened:
+            chart = gr.HTML(elem_id="chart")
         with gr.Accordion("Controls", open=False, elem_id="controls"):
             settings = _controls()
-        asked, shown = [picture, voice, *settings], [stage, film, *files]
+        asked, shown = [picture, voice, face, *settings], [stage, film, *files, happened, chart]
         running = make.click(
             partial(_play, studio), asked, shown, trigger_mode="once", show_progress_on=stage,
             concurrency_id="films", concurrency_limit=FILMS_AT_ONCE, api_visibility="private",
         )  # fmt: skip
-        stop.click(lambda: _stage("Stopped; nothing was kept."), None, stage, cancels=running, api_visibility="private")
+        stop.click(None, cancels=running, api_visibility="private").then(  # not before the last frame
+            lambda: _stage("Stopped; nothing was kept."), None, stage, api_visibility="private"
+        )
         gr.Button(visible=False).click(
             _endpoint(studio), asked, files, api_name="animate", concurrency_id="films",
             api_description="A portrait and a voice to a film (.mp4) and its motion (.npz).",
@@ -85,7 +91,8 @@ def page(studio: Studio) -> gr.Blocks:
     return blocks
 
 
-def _inputs() -> tuple[gr.Image, gr.Audio]:
+def _inputs(studio: Studio) -> tuple[gr.Image, gr.Audio, gr.Radio]:
+    """Portrait, voice, and which face of several."""
     picture = gr.Image(
         label="Portrait", type="filepath", sources=["upload", "webcam", "clipboard"], height=320, elem_id="picture"
     )
@@ -95,11 +102,38 @@ def _inputs() -> tuple[gr.Image, gr.Audio]:
             path = str(EXAMPLES / file)
             button = gr.Button(name, icon=path, size="sm", elem_classes="example")
             button.click(partial(str, path), None, picture, api_visibility="private", show_progress="hidden")
+    found = gr.Image(label="What becomes the film", interactive=False, visible=False, height=240, buttons=[])
+    face = gr.Radio([1], value=1, label="Face", info="by size; or click on it", visible=False, elem_id="face")
+    look = {"fn": partial(_look, studio), "inputs": picture, "outputs": [found, face], "api_visibility": "private"}
+    picture.change(**look, show_progress="minimal", concurrency_id="look", concurrency_limit=LOOKS_AT_ONCE)
+    found.select(partial(_clicked, studio), picture, face, api_visibility="private", show_progress="hidden")
     voice = gr.Audio(label="Voice", type="filepath", sources=["upload", "microphone"], buttons=["download"])
     voices = sorted(EXAMPLES.glob("*.wav"))
     names = [f"Jane Austen, {number}" for number in range(1, len(voices) + 1)]
     gr.Examples([[str(path)] for path in voices], voice, label="Voices to try", example_labels=names, api_name=False)
-    return picture, voice
+    return picture, voice, face
+
+
+def _look(studio: Studio, picture: str | None) -> tuple[Any, Any]:
+    """The picture with numbered squares, where they say anything, and the choice among several."""
+    hidden = gr.update(value=None, visible=False), gr.update(choices=[1], value=1, visible=False)
+    if picture is None:
+        return hidden
+    try:
+        image, squares = studio.faces(Path(picture))
+    except KDTalkerError as error:
+        gr.Warning(str(error))
+        return hidden
+    numbers = list(range(1, len(squares) + 1))
+    choice = gr.update(choices=numbers or [1], value=1, visible=len(squares) > 1)
+    return gr.update(value=framed(image, squares), visible=bool(squares)), choice
+
+
+def _clicked(studio: Studio, picture: str, where: gr.SelectData) -> int:
+    """The number of the face whose middle is nearest to the click."""
+    image, squares = studio.faces(Path(picture))
+    click = np.array(where.index) / shown_scale(image)
+    return 1 + int(np.argmin([np.hypot(*(click - (left + side / 2, top + side / 2))) for left, top, side in squares]))
 
 
 def _controls() -> list[gr.components.Component]:
@@ -139,17 +173,19 @@ def _widget(kind: type, control: Control, default: Any) -> gr.components.Compone
 
 def _wish(values: Sequence[Any]) -> Wish:
     """What the widgets say. Raises InputError for what Options refuses."""
-    picture, voice, *settings, crop, mark = values
+    picture, voice, face, *settings, crop, mark = values
     options = {
         name: int(value) if kind is int and isinstance(value, float) and value.is_integer() else value
         for (name, kind, _), value in zip(controls(), settings, strict=True)
     }
-    return Wish(picture and Path(picture), voice and Path(voice), Options(**options), crop=bool(crop), mark=bool(mark))
+    files = [file and Path(file) for file in (picture, voice)]
+    number = None if face in (None, 1) else int(face) - 1  # the largest need not be looked for everywhere
+    return Wish(*files, Options(**options), face=number, crop=bool(crop), mark=bool(mark))
 
 
 def _play(studio: Studio, *values: Any) -> Iterator[tuple[Any, ...]]:
     """Stage, film and downloads as the film comes into being; what went wrong is said on the stage."""
-    hidden = (gr.update(visible=False),) * 3
+    hidden = (*[gr.update(visible=False)] * 4, "")
     yield _stage("Looking at the picture …" if studio.is_ready else "Loading the models …"), *hidden
     shown_s = 0.0
     try:
@@ -169,6 +205,7 @@ def _finished(take: Take) -> tuple[Any, ...]:
     return (
         _stage(text), gr.update(value=str(take.film), visible=True),
         gr.update(value=str(take.film), visible=True), gr.update(value=str(take.motion), visible=True),
+        gr.update(visible=True), take.chart,
     )  # fmt: skip
 
 
@@ -183,7 +220,7 @@ def _endpoint(studio: Studio) -> Callable[..., Iterator[tuple[str, str]]]:
         except KDTalkerError as error:
             raise gr.Error(str(error)) from None
 
-    defaults = {**{name: getattr(Options, name) for name, _, _ in controls()}, "crop": False, "mark": True}
+    defaults = {"face": 1, **{name: getattr(Options, name) for name, _, _ in controls()}, "crop": False, "mark": True}
     named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("picture", "voice")]
     named += [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=value) for name, value in defaults.items()]
     animate.__signature__ = Signature(named)  # type: ignore[attr-defined]

@@ -25,6 +25,7 @@ from kdtalker.renderer import Image, Renderer, Source
 if TYPE_CHECKING:
     from kdtalker.audio_encoder import AudioEncoder
 
+Square = tuple[int, int, int]
 _PIECE = 25 * SAMPLES_PER_FRAME  # longer sound is worked on a second at a time, so that memory stays the same
 
 
@@ -78,8 +79,9 @@ Record = Callable[[Motion], None]
 class TalkingPortraitPipeline:
     """find_canvas(image, face, box, crop) finds the face, track(frames) follows one through a film at 25 fps,
     load_speech() is called when the first sound comes. begin(motion, rest, first, frame) and relative(motion, first,
-    rest) lead motion of the model's or of a film from how the photograph looks.
-    """
+    rest) lead motion of the model's or of a film from how the photograph looks. Where an engine can tell:
+    find_squares(image), left, top and side in px of the squares around all faces as they are numbered;
+    openings(source, motion), how far mouth and eyes are open, each (T,)."""
 
     renderer: Renderer
     find_canvas: Callable[..., Canvas]
@@ -87,6 +89,8 @@ class TalkingPortraitPipeline:
     load_speech: Callable[[], Speech]
     begin: Callable[[Motion, Motion, Motion, int], Motion] = start_from
     relative: Callable[[Motion, Motion, Motion], Motion] = relative_to
+    find_squares: Callable[[Image], list[Square]] | None = None
+    openings: Callable[..., tuple[Array, Array]] | None = None
 
     @staticmethod
     def mesh() -> TalkingPortraitPipeline:

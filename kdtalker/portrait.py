@@ -91,6 +91,11 @@ def face_square(face: Face, scale: float = 1.0) -> tuple[int, int, int]:
     return round(middle_x - side / 2), round(middle_y - side / 2), round(side)
 
 
+def find_squares(picture: Image, tracker: FaceTracker) -> list[tuple[int, int, int]]:
+    """The squares around all faces of a picture, in the order in which they are numbered."""
+    return [face_square(face) for face in _all_faces(picture, tracker, everywhere=True)]
+
+
 def _all_faces(picture: Image, tracker: FaceTracker, *, everywhere: bool) -> list[Face]:
     faces = tracker.find(picture, everywhere=everywhere) or _faces_of_face_alignment(picture, tracker)
     if not faces:

@@ -10,11 +10,12 @@ from pathlib import Path
 from threading import Lock, Thread
 
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count, read_sound
+from kdtalker.chart import chart, loudness
 from kdtalker.errors import InputError
 from kdtalker.mark import Mark
 from kdtalker.motion import Motion
 from kdtalker.options import Options
-from kdtalker.pipeline import EncodedPortrait, TalkingPortraitPipeline
+from kdtalker.pipeline import EncodedPortrait, Square, TalkingPortraitPipeline
 from kdtalker.renderer import Image
 from kdtalker.uploads import Limits, copy_sound, read_picture
 from kdtalker.video import VideoWriter
@@ -44,10 +45,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Take:
-    """A finished film and its motion, `film_s` long, made in `took_s`."""
+    """A finished film and its motion, `film_s` long, made in `took_s`; `chart` (SVG) shows what happened in it."""
 
     film: Path
     motion: Path
+    chart: str
     film_s: float
     took_s: float
 
@@ -84,8 +86,17 @@ class Studio:
         recorded: list[Motion] = []
         frames = pipeline.animate(portrait, read_sound(voice), wish.options, recorded.append)
         yield from self._write(wish, frames, portrait, folder, film_s)
-        Motion.concatenate(recorded).save(folder / "motion.npz")
-        yield Take(folder / "film.mp4", folder / "motion.npz", film_s, time.perf_counter() - began)
+        motion = Motion.concatenate(recorded)
+        motion.save(folder / "motion.npz")
+        openings = pipeline.openings and pipeline.openings(portrait.source, motion)
+        drawn = chart(loudness(read_sound(voice)), motion.pose, openings)
+        yield Take(folder / "film.mp4", folder / "motion.npz", drawn, film_s, time.perf_counter() - began)
+
+    def faces(self, picture: Path) -> tuple[Image, list[Square]]:
+        """The picture and the squares around its faces as they are numbered. Raises InputError."""
+        image, pipeline = read_picture(picture, self.limits), self._engine.result()
+        with self._looking:
+            return image, pipeline.find_squares(image) if pipeline.find_squares else []
 
     def _receive(self, wish: Wish, folder: Path) -> tuple[Image, Path, float]:
         """The picture, our own copy of the voice, and how many seconds that lasts."""

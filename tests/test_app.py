@@ -72,7 +72,7 @@ def test_the_endpoint_names_every_option_with_its_default(address):
     assert list(endpoints) == ["/animate"]
     told = {row["parameter_name"]: row for row in endpoints["/animate"]["parameters"]}
     options = {name: getattr(app.Options, name) for name, _, _ in controls()}
-    assert list(told) == ["picture", "voice", *options, "crop", "mark"]
+    assert list(told) == ["picture", "voice", "face", *options, "crop", "mark"]
     assert {name: told[name]["parameter_default"] for name in options} == options
 
 
@@ -105,7 +105,7 @@ def test_a_path_that_was_never_uploaded_is_no_input(address, inputs, name):
     """What a visitor says is an upload must be one; asked without the client, which would upload it."""
     claimed = {"path": str(ROOT / "examples" / "grace_hopper.jpg"), "meta": {"_type": "gradio.FileData"}}
     data = [claimed if name == "picture" else None, claimed if name == "voice" else None]
-    data += [getattr(app.Options, name) for name, _, _ in controls()] + [False, True]
+    data += [1] + [getattr(app.Options, name) for name, _, _ in controls()] + [False, True]
     body, kind = json.dumps({"data": data}).encode(), {"Content-Type": "application/json"}
     call = f"{address}gradio_api/call/animate"
     with urllib.request.urlopen(urllib.request.Request(call, body, kind), timeout=10) as answer:

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from dataclasses import replace
 
 import cv2
 import page
@@ -10,8 +11,6 @@ import toy
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 from test_cli import write_wav
-
-from kdtalker.pipeline import TalkingPortraitPipeline
 
 FRAME_S = 0.02
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
@@ -28,10 +27,7 @@ class UnhurriedRenderer(toy.ToyRenderer):
 
 
 def unhurried():
-    quick = toy.pipeline()
-    return TalkingPortraitPipeline(
-        **{name: getattr(quick, name) for name in ("find_canvas", "track", "load_speech")}, renderer=UnhurriedRenderer()
-    )
+    return replace(toy.pipeline(), renderer=UnhurriedRenderer())
 
 
 @pytest.fixture(scope="module")

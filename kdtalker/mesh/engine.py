@@ -10,7 +10,7 @@ from kdtalker.weights import find
 
 def load() -> TalkingPortraitPipeline:
     from kdtalker.mesh.renderer import MeshRenderer
-    from kdtalker.portrait import Portrait
+    from kdtalker.portrait import Portrait, find_squares
     from kdtalker.tracker import FaceTracker
 
     tracker = FaceTracker()
@@ -20,6 +20,8 @@ def load() -> TalkingPortraitPipeline:
         find_canvas=partial(Portrait.find, tracker=tracker),  # (image, face=, box=, crop=) -> .face, .paste(face)
         track=renderer.track,  # Iterable[Image] at 25 fps -> Iterator[Motion], any number of frames a piece
         load_speech=_load_speech,
+        find_squares=partial(find_squares, tracker=tracker),
+        openings=renderer.openings,
     )
 
 

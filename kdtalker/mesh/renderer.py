@@ -22,7 +22,7 @@ from kdtalker.mesh.topology import (
 from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.portrait import face_square
 from kdtalker.renderer import Image
-from kdtalker.tracker import FaceTracker
+from kdtalker.tracker import FaceTracker, eye_opening, mouth_opening
 
 BORDER_SHOWS_DEG = 5.0
 MOVED_PX = 1.5  # from here on nothing of the unmoved photograph shines through
@@ -71,6 +71,11 @@ class MeshRenderer:
             source.lids.draw(picture, vertices)
             source.mouth.draw(picture, vertices, jaw_closed)
             yield picture
+
+    def openings(self, source: MeshSource, motion: Motion) -> tuple[Array, Array]:
+        """How far mouth and eyes are open in each frame, (T,) each, in the measures of the tracker."""
+        vertices = self.model.pose_vertices(source.identity, motion)
+        return mouth_opening(vertices), eye_opening(vertices)
 
     def track(self, frames: Iterable[Image]) -> Iterator[Motion]:
         """The motion of a film's face, one frame a piece: the largest face of the first frame that has one, in the
