@@ -21,8 +21,7 @@ import cv2
 import gradio as gr
 import numpy as np
 
-from kdtalker import KDTalkerError, Options
-from kdtalker.cli import Load, load_mesh
+from kdtalker import KDTalkerError, Options, TalkingPortraitPipeline
 from kdtalker.mark import framed, shown_scale
 from kdtalker.options import PRESETS, Control, controls
 from kdtalker.studio import Progress, Studio, Take, Wish
@@ -268,12 +267,12 @@ def open_page(blocks: gr.Blocks, limits: Limits, password: str | None = None, **
     return address
 
 
-def main(arguments: Sequence[str] | None = None, load: Load = load_mesh) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     given = _parse(arguments)
     limits = Limits(voice_s=given.longest)
     with tempfile.TemporaryDirectory(prefix="kdtalker-page-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # visitors' files go with the server
-        blocks = page(Studio(load, limits))
+        blocks = page(Studio(TalkingPortraitPipeline.mesh, limits))
         address = open_page(blocks, limits, given.password, server_name=given.host, server_port=given.port)
         sys.stdout.write(f"kdtalker is at {address}\n")
         sys.stdout.flush()
