@@ -6,8 +6,9 @@ import contextlib
 import signal
 import subprocess
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from types import TracebackType
 from typing import IO, Any
 
@@ -28,6 +29,22 @@ def sound_track(path: Path, rate_hz: int) -> Any:
     """
     track = media_input(path).audio.filter("asetpts", "PTS-min(STARTPTS,0)")
     return track.filter("aresample", rate_hz, **{"async": 1, "first_pts": 0})
+
+
+@contextlib.contextmanager
+def ctrl_c_waits() -> Iterator[None]:
+    """Ctrl-C within the block is heard at its end: a process that is being started could not be ended then."""
+    if current_thread() is not main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    heard: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if heard:
+        raise KeyboardInterrupt
 
 
 class FFmpegProcess:

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kdtalker.audio import FRAME_RATE_HZ, check_file
 from kdtalker.errors import InputError, OutputError
-from kdtalker.ffmpeg_process import FFmpegProcess, media_input, sound_track
+from kdtalker.ffmpeg_process import FFmpegProcess, ctrl_c_waits, media_input, sound_track
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -158,12 +158,18 @@ class VideoWriter:
         self.path, self.width, self.height = path, width, height
         self._frames = 0
         self._partial = path.with_name(f".kdtalker-{uuid4().hex}.part")
-        _claim(self._partial, path)
+        is_claimed, encoder = False, None
         try:
-            self._encoder = FFmpegProcess(self._output(fps, sound, crf, duration_s), feed=True)
+            with ctrl_c_waits():
+                is_claimed = _claim(self._partial, path)
+                encoder = FFmpegProcess(self._output(fps, sound, crf, duration_s), feed=True)
         except BaseException:
-            self._partial.unlink(missing_ok=True)
+            if encoder is not None:
+                encoder.kill()
+            if is_claimed:
+                self._partial.unlink(missing_ok=True)
             raise
+        self._encoder = encoder
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -235,10 +241,11 @@ class VideoWriter:
         return ffmpeg.output(picture, track, f"file:{self._partial.absolute()}", **options)
 
 
-def _claim(partial: Path, path: Path) -> None:
-    """Create the temporary file, to learn now whether the film can be written at all."""
+def _claim(partial: Path, path: Path) -> bool:
+    """Create the temporary file, to learn now whether the film can be written at all; True where it can."""
     try:
         partial.touch(exist_ok=False)
+        return True
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"The folder '{path.parent}' of the output does not exist; make it first.") from None
     except OSError as error:
