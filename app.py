@@ -101,11 +101,13 @@ def _inputs(studio: Studio) -> tuple[gr.Image, gr.Audio, gr.Radio]:
             path = str(EXAMPLES / file)
             button = gr.Button(name, icon=path, size="sm", elem_classes="example")
             button.click(partial(str, path), None, picture, api_visibility="private", show_progress="hidden")
-    found = gr.Image(label="What becomes the film", interactive=False, visible=False, height=240, buttons=[])
+    found = gr.Image(
+        label="What becomes the film", interactive=False, visible=False, height=240, buttons=[], elem_id="found"
+    )
     face = gr.Radio([1], value=1, label="Face", info="by size; or click on it", visible=False, elem_id="face")
     look = {"fn": partial(_look, studio), "inputs": picture, "outputs": [found, face], "api_visibility": "private"}
     picture.change(**look, show_progress="minimal", concurrency_id="look", concurrency_limit=LOOKS_AT_ONCE)
-    found.select(partial(_clicked, studio), picture, face, api_visibility="private", show_progress="hidden")
+    found.select(_clicked(studio), picture, face, api_visibility="private", show_progress="hidden")
     voice = gr.Audio(label="Voice", type="filepath", sources=["upload", "microphone"], buttons=["download"])
     voices = sorted(EXAMPLES.glob("*.wav"))
     names = [f"Jane Austen, {number}" for number in range(1, len(voices) + 1)]
@@ -128,11 +130,15 @@ def _look(studio: Studio, picture: str | None) -> tuple[Any, Any]:
     return gr.update(value=framed(image, squares), visible=bool(squares)), choice
 
 
-def _clicked(studio: Studio, picture: str, where: gr.SelectData) -> int:
-    """The number of the face whose middle is nearest to the click."""
-    image, squares = studio.faces(Path(picture))
-    click = np.array(where.index) / shown_scale(image)
-    return 1 + int(np.argmin([np.hypot(*(click - (left + side / 2, top + side / 2))) for left, top, side in squares]))
+def _clicked(studio: Studio) -> Callable[..., int]:
+    def clicked(picture: str, where: gr.SelectData) -> int:
+        """The number of the face whose middle is nearest to the click."""
+        image, squares = studio.faces(Path(picture))
+        click = np.array(where.index) / shown_scale(image)
+        middles = [(left + side / 2, top + side / 2) for left, top, side in squares]
+        return 1 + int(np.linalg.norm(click - np.array(middles), axis=1).argmin())
+
+    return clicked
 
 
 def _controls() -> list[gr.components.Component]:

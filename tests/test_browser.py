@@ -1,8 +1,10 @@
 """The page in a real browser, over the toy engine. `tests/browser.sh` installs the browser where there is none."""
 
 import shutil
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import page
@@ -13,6 +15,7 @@ from playwright.sync_api import expect, sync_playwright
 from test_cli import write_wav
 
 FRAME_S = 0.02
+expect.set_options(timeout=15_000)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run", "--autoplay-policy=no-user-gesture-required"]  # fmt: skip
 
@@ -27,7 +30,9 @@ class UnhurriedRenderer(toy.ToyRenderer):
 
 
 def unhurried():
-    return replace(toy.pipeline(), renderer=UnhurriedRenderer())
+    return replace(
+        toy.pipeline(), renderer=UnhurriedRenderer(), find_squares=lambda image: [(20, 60, 120), (170, 60, 120)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +153,58 @@ def test_two_visitors_at_once_see_their_own_alone(visit, inputs):
     expect(first.locator("#stage")).to_contain_text("of 500")
     expect(first.locator("#film video")).to_have_count(0)
     first.click("#stop")
+
+
+def test_a_face_is_chosen_by_number_or_by_click(visit, inputs):
+    visitor = visit()
+    choose(visitor, inputs / "face.png", inputs / "voice.wav")
+    first, second = (visitor.locator("#face").get_by_label(number, exact=True) for number in ("1", "2"))
+    expect(first).to_be_checked()
+    box = visitor.locator("#found img").bounding_box()
+    visitor.mouse.click(box["x"] + box["width"] * 0.75, box["y"] + box["height"] / 2)
+    expect(second).to_be_checked()
+    visitor.click("#make")
+    expect(visitor.get_by_role("alert")).to_contain_text("Face 1 was asked for")  # the toy knows one, numbered 0
+    first.check()
+    visitor.click("#make")
+    expect(visitor.locator("#film video")).to_be_visible()
+
+
+def test_what_happened_is_drawn_below_the_film(visit, inputs):
+    visitor = visit()
+    expect(visitor.locator("#happened")).to_be_hidden()
+    make(visitor, inputs)
+    expect(visitor.locator("#film video")).to_be_visible()
+    visitor.locator("#happened button").first.click()
+    expect(visitor.locator("#chart svg")).to_be_visible()
+
+
+def test_who_closes_the_page_leaves_nothing_running(visit, inputs):
+    def folders():
+        return set(Path(tempfile.gettempdir()).glob("kdtalker-*"))
+
+    before, visitor = folders(), visit()
+    make(visitor, inputs, "long.wav")
+    expect(visitor.locator("#stage img")).to_be_visible()
+    assert len(folders() - before) == 1
+    visitor.context.close()
+    waited_until = time.monotonic() + 15
+    while folders() - before and time.monotonic() < waited_until:
+        time.sleep(0.1)
+    assert folders() <= before
+
+
+def test_those_who_wait_see_their_place(visit, inputs):
+    visitors = [visit() for _ in range(3)]
+    for visitor in visitors:
+        make(visitor, inputs, "long.wav")
+    expect(visitors[0].locator("#stage img")).to_be_visible()
+    expect(visitors[1].locator("#stage img")).to_be_visible()
+    expect(visitors[2].locator("#stage")).to_contain_text("queue: 1/1")
+    visitors[0].click("#stop")
+    expect(visitors[2].locator("#stage img")).to_be_visible(timeout=15_000)
+    for visitor in visitors:
+        visitor.click("#stop")
 
 
 def test_a_phone_shows_all_of_it(visit):

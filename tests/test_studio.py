@@ -1,5 +1,8 @@
 """The studio behind the page, over the toy engine: films, marks, visitors who leave, engines that do not open."""
 
+from dataclasses import replace
+from xml.etree import ElementTree
+
 import av
 import cv2
 import numpy as np
@@ -9,7 +12,8 @@ from test_cli import read_back, write_wav
 
 from kdtalker import InputError, Motion, Options
 from kdtalker.audio import read_sound
-from kdtalker.mark import Mark
+from kdtalker.chart import ROW, chart, loudness
+from kdtalker.mark import Mark, framed
 from kdtalker.options import PRESETS
 from kdtalker.studio import Progress, Studio, Take, Wish
 from kdtalker.uploads import Limits
@@ -119,3 +123,37 @@ def test_an_engine_that_does_not_open_says_why_to_everybody(inputs):
 def test_presets_differ_and_natural_is_the_default():
     assert PRESETS["natural"] == Options() and len(set(PRESETS.values())) == len(PRESETS)
     assert {preset.seed for preset in PRESETS.values()} == {Options.seed}
+
+
+def test_the_chart_shows_every_frame_of_every_line(inputs):
+    take = make(inputs)[-1]
+    drawing = ElementTree.fromstring(take.chart)
+    lines = [line.get("points").split() for line in drawing.iter("{http://www.w3.org/2000/svg}polyline")]
+    assert len(lines) == 1 + 2 + 3 and {len(line) for line in lines} == {25}
+    for word in ("Voice", "Mouth open", "Eyes open", "Head", "0.5 s"):
+        assert word in "".join(drawing.itertext())
+
+
+def test_the_chart_is_as_high_as_the_voice_is_loud(inputs):
+    pieces = [np.full(640, 0.1), np.full(1000, -0.8), np.full(280, 0.2)]
+    heard = loudness(iter(pieces))
+    assert np.allclose(heard, [0.1, 0.8, 0.8])
+    drawing = ElementTree.fromstring(chart(heard, np.zeros((3, 3)), None))
+    line = next(drawing.iter("{http://www.w3.org/2000/svg}polyline")).get("points")
+    low, high, _ = (float(point.split(",")[1]) for point in line.split())
+    assert low - high == pytest.approx((0.8 - 0.1) / 0.8 * ROW, abs=0.2)
+
+
+def test_faces_are_shown_where_they_are(inputs):
+    image, squares = Studio(toy.pipeline).faces(inputs / "face.png")
+    assert np.array_equal(image, toy.picture()) and squares == [(28, 20, 40)]
+    shown = framed(image, squares)
+    changed = np.argwhere((shown != image).any(-1))
+    assert changed.min(0).tolist() == [20, 28] and changed.max(0).tolist() == [60, 68]
+
+
+def test_an_engine_that_does_not_tell_faces_still_makes_films(inputs):
+    studio = Studio(lambda: replace(toy.pipeline(), find_squares=None, openings=None))
+    assert studio.faces(inputs / "face.png")[1] == []
+    *_, take = studio.film(wish(inputs), inputs / "folder")
+    assert "Mouth" not in take.chart and read_back(take.film)[0] == 25
