@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -100,15 +101,18 @@ class TalkingPortraitPipeline:
         return load()
 
     @staticmethod
-    def liveportrait(device: str = "auto", precision: str = "auto") -> TalkingPortraitPipeline:
-        """The published networks of KDTalker and LivePortrait, from weights that were fetched before.
+    def liveportrait(
+        device: str = "auto", precision: str = "auto", weights: Path | None = None
+    ) -> TalkingPortraitPipeline:
+        """The published networks of KDTalker and LivePortrait, from files that were fetched before; `weights` is a
+        folder that is looked in first.
 
         Raises InputError where one is missing or damaged, or the device is not there.
         """
         from kdtalker.liveportrait.engine import load
         from kdtalker.weights import find
 
-        return load(find, device, precision)
+        return load(partial(find, folder=weights), device, precision)
 
     @cached_property
     def speech(self) -> Speech:

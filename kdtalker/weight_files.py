@@ -88,11 +88,11 @@ def noted_sha256(path: Path) -> str | None:
     return match.group() if match else None
 
 
-def verify(weight: Weight, path: Path) -> str:
-    """What the file there was found good by. Raises InputError where it is not good."""
+def verify(weight: Weight, path: Path, folder: Path | None = None) -> str:
+    """What the file there, found with that folder first, is good by. Raises InputError where it is not good."""
     wrong = fault(weight, path)
     if wrong:
-        raise InputError(f"The weights '{path}' {wrong}: {weight.remedy}.")
+        raise InputError(f"The weights '{path}' {wrong}: {weight.remedy(folder)}.")
     if path.suffix != Path(weight.file).suffix:
         return "there in another format, not checked"
     if weight.sha256:

@@ -3,6 +3,7 @@ the way to one of them, verified."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,15 +47,13 @@ class Weight:
         """The name it is asked for by: the last part of its path."""
         return Path(self.file).name
 
-    @property
-    def command(self) -> str:
-        """What a person runs to get a published file."""
-        return f"kdtalker weights get {self.name}"
+    def command(self, folder: Path | None = None) -> str:
+        """What a person runs to get a published file, into the folder if there is one."""
+        return f"kdtalker weights get {self.name}{f' --weights {shlex.quote(str(folder))}' if folder else ''}"
 
-    @property
-    def remedy(self) -> str:
+    def remedy(self, folder: Path | None = None) -> str:
         """What helps where the file is not as it should be."""
-        return f"`{self.command}` fetches them again" if self.published else "install kdtalker again"
+        return f"`{self.command(folder)}` fetches them again" if self.published else "install kdtalker again"
 
 
 _MEDIAPIPE = ("Apache-2.0", "wheel mediapipe 0.10.21, unchanged")
@@ -224,11 +223,11 @@ def find(name: str, folder: Path | None = None) -> Path:
     if path is None:
         raise InputError(
             f"There is no '{name}' ({weight.purpose}; licence: {weight.licence}) in {told(folder)}; "
-            f"`{weight.command}` fetches it."
+            f"`{weight.command(folder)}` fetches it."
         )
     wrong = fault(weight, path)
     if wrong:
-        raise InputError(f"The weights '{path}' {wrong}: {weight.remedy}.")
+        raise InputError(f"The weights '{path}' {wrong}: {weight.remedy(folder)}.")
     return path
 
 

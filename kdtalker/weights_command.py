@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdtalker.cli import Parser
 from kdtalker.errors import InputError
+from kdtalker.job import Parser
 from kdtalker.weight_files import destination, is_good, told, verify
 from kdtalker.weights import TABLE, Weight, find, locate, row
 
@@ -19,16 +19,16 @@ def run(arguments: Sequence[str]) -> str:
     asked = parser.parse_args(arguments)
     chosen = tuple(map(row, dict.fromkeys(asked.names))) or TABLE
     if asked.action == "get":
-        return "\n".join(_got(weight, asked.folder) for weight in chosen)
-    if asked.folder is not None and not asked.folder.is_dir():
-        raise InputError(f"There is no folder '{asked.folder}'.")
+        return "\n".join(_got(weight, asked.weights) for weight in chosen)
+    if asked.weights is not None and not asked.weights.is_dir():
+        raise InputError(f"There is no folder '{asked.weights}'.")
     if asked.action == "list":
-        return "\n".join(_listed(weight, asked.folder) for weight in chosen)
-    return _verified(chosen, asked.folder, named=bool(asked.names))
+        return "\n".join(_listed(weight, asked.weights) for weight in chosen)
+    return _verified(chosen, asked.weights, named=bool(asked.names))
 
 
 def _parser() -> Parser:
-    order = "that folder, $KDTALKER_WEIGHTS, ./weights, ~/.cache/kdtalker"
+    order = "--weights, $KDTALKER_WEIGHTS, ./weights, ~/.cache/kdtalker"
     parser = Parser(
         prog="kdtalker weights",
         description="The weight files of the package, and those that others publish.",
@@ -39,7 +39,7 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("action", choices=("list", "get", "verify"), help="tell of the files, fetch the missing ones, or check them")
     add("names", nargs="*", metavar="NAME", help="which files (default: all)")
-    add("--folder", type=Path, metavar="FOLDER", help="look here first; for get: put them here")
+    add("--weights", type=Path, metavar="FOLDER", help="look here first; for get: put them here")
     return parser
 
 
@@ -93,10 +93,10 @@ def _verified(chosen: Sequence[Weight], folder: Path | None, *, named: bool) -> 
         if path is None:
             lines.append(f"{weight.name}: not here")
             if named:
-                wrong.append(f"there is no '{weight.name}' in {told(folder)}, `{weight.command}` fetches it")
+                wrong.append(f"there is no '{weight.name}' in {told(folder)}, `{weight.command(folder)}` fetches it")
             continue
         try:
-            lines.append(f"{weight.name}: {verify(weight, path)}: {path}")
+            lines.append(f"{weight.name}: {verify(weight, path, folder)}: {path}")
         except InputError as error:
             wrong.append(str(error).rstrip("."))
     if wrong:

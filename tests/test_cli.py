@@ -233,6 +233,11 @@ INPUTS_2 = {
     "driving film is text": (("--image", "face.png", "--output", "film.mp4", "--driving", "text.png"), "text.png"),
     "motion's folder missing": ((*GOOD, "--save-motion", "no/said.npz"), "no folder 'no'"),
     "motion over the film": ((*GOOD, "--save-motion", "film.mp4"), "two names"),
+    "options of the other engine": (
+        (*GOOD, "--device", "cpu", "--weights", "sub"),
+        "--device and --weights can only be chosen for --engine liveportrait",
+    ),
+    "no folder of weights": ((*GOOD, "--engine", "liveportrait", "--weights", "none"), "no folder 'none'"),
     "a name of two lines": (film("two\nlines.png"), "two lines"),
 }
 

@@ -165,7 +165,7 @@ def test_the_second_source_helps_where_the_first_has_not_the_file_of_the_table(p
     name = "motion_extractor.pth"
     good = saved({"detector.fc_kp.weight": torch.ones(3)})
     hub.files = {f"{FIRST}/base_models/{name}": saved({"other": 1}), f"{SECOND}/base_models/{name}": good}
-    done = call(place, hub, "get", name, "--folder", str(place / "new" / "folder"))
+    done = call(place, hub, "get", name, "--weights", str(place / "new" / "folder"))
     assert (done.returncode, done.stderr) == (0, "")
     assert (place / "new" / "folder" / name).read_bytes() == good
 
@@ -206,7 +206,7 @@ def test_no_space(place, hub):
 
 def test_no_folder_can_be_made(place, hub):
     (place / "file").touch()
-    done = call(place, hub, "get", NAME, "--folder", str(place / "file"))
+    done = call(place, hub, "get", NAME, "--weights", str(place / "file"))
     assert_fails(done, 1, f"'{NAME}' could not be written into '{place / 'file'}'")
 
 
@@ -271,7 +271,7 @@ def test_a_missing_file_tells_every_place_the_licence_and_the_command(tmp_path, 
     with pytest.raises(InputError) as caught:
         weights.find("wav2lip.pth", Path("explicit"))
     places = [tmp_path / place for place in ("explicit", "named", "weights", "cache/kdtalker")]
-    told = ["research only", "`kdtalker weights get wav2lip.pth`", *map(str, places)]
+    told = ["research only", "`kdtalker weights get wav2lip.pth --weights explicit`", *map(str, places)]
     assert [text for text in told if text not in str(caught.value)] == []
 
 
@@ -294,7 +294,7 @@ def test_a_published_file_is_verified_before_use(tmp_path, monkeypatch):
     path.write_bytes(GOOD)
     assert weights.find(known.name, tmp_path) == path
     path.write_bytes(GOOD[:1000])
-    with pytest.raises(InputError, match="have 1,000 bytes, wanted .*`kdtalker weights get wav2lip.pth` fetches"):
+    with pytest.raises(InputError, match="have 1,000 bytes, wanted .*`kdtalker weights get wav2lip.pth --weights /"):
         weights.find(known.name, tmp_path)
     path.write_bytes(GOOD[:-1] + b"x")
     with pytest.raises(InputError, match="sha256"):
@@ -334,7 +334,7 @@ def test_verify_tells_of_what_is_there_and_fails_for_what_is_damaged(place, hub)
         (("fetch",), "'fetch'"),
         (("get", "other.pth"), "'other.pth', known are face_detection"),
         (("verify", "norm.npz"), "`kdtalker weights get norm.npz` fetches it"),
-        (("list", "--folder", "none"), "no folder 'none'"),
+        (("list", "--weights", "none"), "no folder 'none'"),
     ],
 )
 def test_wrong_words_end_in_2(place, hub, words, told):
