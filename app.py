@@ -8,6 +8,7 @@ import hmac
 import html
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -101,9 +102,7 @@ def _inputs(studio: Studio) -> tuple[gr.Image, gr.Audio, gr.Radio]:
             path = str(EXAMPLES / file)
             button = gr.Button(name, icon=path, size="sm", elem_classes="example")
             button.click(partial(str, path), None, picture, api_visibility="private", show_progress="hidden")
-    found = gr.Image(
-        label="What becomes the film", interactive=False, visible=False, height=240, buttons=[], elem_id="found"
-    )
+    found = gr.Image(label="Face found", interactive=False, visible=False, height=240, buttons=[], elem_id="found")
     face = gr.Radio([1], value=1, label="Face", info="by size; or click on it", visible=False, elem_id="face")
     look = {"fn": partial(_look, studio), "inputs": picture, "outputs": [found, face], "api_visibility": "private"}
     picture.change(**look, show_progress="minimal", concurrency_id="look", concurrency_limit=LOOKS_AT_ONCE)
@@ -276,13 +275,19 @@ def open_page(blocks: gr.Blocks, limits: Limits, password: str | None = None, **
 def main(arguments: Sequence[str] | None = None) -> int:
     given = _parse(arguments)
     limits = Limits(voice_s=given.longest)
-    with tempfile.TemporaryDirectory(prefix="kdtalker-page-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # visitors' files go with the server
-        blocks = page(Studio(TalkingPortraitPipeline.mesh, limits))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the folder below goes away
+    with tempfile.TemporaryDirectory(prefix="kdtalker-page-", ignore_cleanup_errors=True) as folder:
+        tempfile.tempdir = os.environ["GRADIO_TEMP_DIR"] = folder  # whatever is of a visitor goes with the server
+        studio = Studio(TalkingPortraitPipeline.mesh, limits, EXAMPLES / PORTRAITS["Grace Hopper"])
+        blocks = page(studio)
         address = open_page(blocks, limits, given.password, server_name=given.host, server_port=given.port)
         sys.stdout.write(f"kdtalker is at {address}\n")
         sys.stdout.flush()
-        blocks.block_thread()
+        try:
+            blocks.block_thread()
+        finally:
+            studio.close()
+            blocks.close(verbose=False)
     return 0
 
 

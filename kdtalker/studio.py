@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
 
+import numpy as np
+
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count, read_sound
 from kdtalker.chart import chart, loudness
-from kdtalker.errors import InputError
+from kdtalker.errors import InputError, OutputError
 from kdtalker.mark import Mark
 from kdtalker.motion import Motion
 from kdtalker.options import Options
@@ -57,16 +59,26 @@ class Take:
 class Studio:
     """Loads the engine behind the caller's back; whoever wants a film before it is there waits for it."""
 
-    def __init__(self, load: Callable[[], TalkingPortraitPipeline], limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        load: Callable[[], TalkingPortraitPipeline],
+        limits: Limits | None = None,
+        warm_up: Path | None = None,
+    ) -> None:
+        """warm_up: a portrait to try the engine on, so that the first visitor does not wait for what is slow once."""
         self.limits = limits or Limits()
         self._engine: Future[TalkingPortraitPipeline] = Future()
+        self._is_closed = False
         self._looking = Lock()  # the tracker looks at one picture at a time
-        Thread(target=self._open, args=(load,), daemon=True).start()
+        Thread(target=self._open, args=(load, warm_up), daemon=True).start()
 
-    def _open(self, load: Callable[[], TalkingPortraitPipeline]) -> None:
+    def _open(self, load: Callable[[], TalkingPortraitPipeline], warm_up: Path | None) -> None:
         try:
             pipeline = load()
             pipeline.speech.silence  # noqa: B018 - reads the models of speech and runs them once
+            if warm_up:
+                portrait = pipeline.portrait(read_picture(warm_up, self.limits))
+                next(pipeline.animate(portrait, [np.zeros(SAMPLE_RATE_HZ, np.float32)]))
             self._engine.set_result(pipeline)
         except BaseException as error:
             self._engine.set_exception(error)
@@ -74,6 +86,10 @@ class Studio:
     @property
     def is_ready(self) -> bool:
         return self._engine.done()
+
+    def close(self) -> None:
+        """Films in the making end with their next frame, in an error."""
+        self._is_closed = True
 
     def film(self, wish: Wish, folder: Path) -> Iterator[Progress | Take]:
         """Make a film in `folder`, a frame a step, and at last the Take. Whoever stops asking leaves nothing running
@@ -117,6 +133,8 @@ class Studio:
         voice = folder / "voice.wav"
         with VideoWriter(folder / "film.mp4", width, height, FRAME_RATE_HZ, sound=voice, duration_s=film_s) as film:
             for done, frame in enumerate(frames, 1):
+                if self._is_closed:
+                    raise OutputError("The server is being stopped, no film was made; try again later.")
                 shown = mark.on(frame) if mark else frame
                 film.write(shown)
                 yield Progress(shown, done, total, (time.perf_counter() - began) / done * (total - done))

@@ -1,7 +1,9 @@
 """The real page over the toy engine, in this process."""
 
 import os
+import time
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest import mock
 
 import toy
@@ -9,6 +11,23 @@ import toy
 import app
 from kdtalker.studio import Studio
 from kdtalker.uploads import Limits
+
+FRAME_S = 0.02
+
+
+class UnhurriedRenderer(toy.ToyRenderer):
+    """Takes its time, so that there is something to see and to stop."""
+
+    def render(self, source, motion):
+        for face in super().render(source, motion):
+            time.sleep(FRAME_S)
+            yield face
+
+
+def unhurried():
+    return replace(
+        toy.pipeline(), renderer=UnhurriedRenderer(), find_squares=lambda image: [(20, 60, 120), (170, 60, 120)]
+    )
 
 
 @contextmanager

@@ -1,7 +1,12 @@
 """The page's named endpoint, its doors and its locks, asked through gradio_client over the toy engine."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -141,6 +146,29 @@ def test_films_leave_nothing_in_the_temporary_folder(address, inputs):
     with pytest.raises(exceptions.AppError):
         animate(address, inputs, picture="text.png")
     assert folders() <= before
+
+
+def test_who_stops_the_server_finds_nothing_of_its_visitors_left(tmp_path, inputs):
+    """In the middle of a film too, as a service is stopped: by SIGTERM."""
+    (tmp_path / "tmp").mkdir()
+    write_wav(inputs / "long.wav", toy.sound(20.0))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    code = f"import app, page; app.TalkingPortraitPipeline.mesh = page.unhurried; app.main(['--port', '{port}'])"
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True) as server:
+        try:
+            there = client(server.stdout.readline().split()[-1])
+            there.submit(*(handle_file(str(inputs / name)) for name in ("face.png", "long.wav")), api_name="/animate")
+            waited_until = time.monotonic() + 30
+            while not (begun := list((tmp_path / "tmp").rglob("*.part"))) and time.monotonic() < waited_until:
+                time.sleep(0.05)
+            server.terminate()
+            assert begun and server.wait(timeout=30) == 143
+        finally:
+            server.kill()
+    left = list((tmp_path / "tmp").rglob("*"))
+    assert [path for path in left if path.is_file() or path.name.startswith("kdtalker")] == []
 
 
 def test_a_password_locks_the_page_and_its_endpoint(tmp_path, inputs):

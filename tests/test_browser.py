@@ -3,7 +3,6 @@
 import shutil
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,30 +13,14 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 from test_cli import write_wav
 
-FRAME_S = 0.02
 expect.set_options(timeout=15_000)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run", "--autoplay-policy=no-user-gesture-required"]  # fmt: skip
 
 
-class UnhurriedRenderer(toy.ToyRenderer):
-    """Takes its time, so that there is something to see and to stop."""
-
-    def render(self, source, motion):
-        for face in super().render(source, motion):
-            time.sleep(FRAME_S)
-            yield face
-
-
-def unhurried():
-    return replace(
-        toy.pipeline(), renderer=UnhurriedRenderer(), find_squares=lambda image: [(20, 60, 120), (170, 60, 120)]
-    )
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    with page.opened(tmp_path_factory.mktemp("visitors"), unhurried) as address:
+    with page.opened(tmp_path_factory.mktemp("visitors"), page.unhurried) as address:
         yield address
 
 

@@ -120,6 +120,19 @@ def test_an_engine_that_does_not_open_says_why_to_everybody(inputs):
             list(studio.film(wish(inputs), inputs / "folder"))
 
 
+def test_the_engine_is_tried_before_the_first_visitor_comes(inputs):
+    drawn = []
+
+    class Watched(toy.ToyRenderer):
+        def render(self, source, motion):
+            drawn.append(len(motion))
+            yield from super().render(source, motion)
+
+    studio = Studio(lambda: replace(toy.pipeline(), renderer=Watched()), warm_up=inputs / "face.png")
+    studio.faces(inputs / "face.png")  # waits for the engine
+    assert sum(drawn) > 0 and studio.is_ready
+
+
 def test_presets_differ_and_natural_is_the_default():
     assert PRESETS["natural"] == Options() and len(set(PRESETS.values())) == len(PRESETS)
     assert {preset.seed for preset in PRESETS.values()} == {Options.seed}
