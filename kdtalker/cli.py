@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count, read_sound
 from kdtalker.errors import InputError, KDTalkerError, OutputError
-from kdtalker.job import Job, parse
-from kdtalker.motion import Motion
+from kdtalker.job import FOLLOW, WIDEST, Job, is_template, parse
+from kdtalker.motion import Array, Motion
 
 if TYPE_CHECKING:
-    from kdtalker.pipeline import EncodedPortrait, Record, TalkingPortraitPipeline
+    from kdtalker.liveportrait.openings import Openings
+    from kdtalker.pipeline import Edit, EncodedPortrait, Record, TalkingPortraitPipeline
     from kdtalker.renderer import Image
 
 Load = Callable[[Job], "TalkingPortraitPipeline"]
@@ -85,12 +86,14 @@ def _only_our_words_on_stderr() -> Iterator[None]:
 @dataclass(frozen=True)
 class Drive:
     """What moves the portrait, read far enough to know that it is good: how many frames it makes, how long its sound
-    lasts (None: as long as the frames), the file of that sound, and a saved motion where that was given."""
+    lasts (None: as long as the frames), the file of that sound, a saved motion where that was given, and where it
+    tells that, how far eyes and lips are open in it."""
 
     frames: int
     sound_s: float | None
     sound: Path | None
     motion: Motion | None = None
+    openings: Openings | None = None
 
 
 def _make(job: Job, load: Load, began: float) -> str:
@@ -130,6 +133,11 @@ def _open(job: Job) -> Drive:
     samples = sum(map(len, read_sound(job.audio))) if job.audio is not None else 0
     if job.motion is None:
         return Drive(frame_count(samples), samples / SAMPLE_RATE_HZ, job.audio)
+    if is_template(job.motion):
+        from kdtalker.liveportrait.template import read_template
+
+        template = read_template(job.motion)
+        return Drive(len(template.motion), None, job.audio, template.motion, template.openings)
     motion = Motion.load(job.motion)
     if not len(motion):
         raise InputError(f"The motion '{job.motion}' has no frames.")
@@ -141,12 +149,38 @@ def _frames(
 ) -> Iterator[Image]:
     from kdtalker.video import read_film
 
+    edit = _retargeting(pipeline, portrait, job, drive)
     if drive.motion is not None:
-        return pipeline.reenact(portrait, [drive.motion], job.options, record)
+        return pipeline.reenact(portrait, [drive.motion], job.options, record, edit)
     if job.driving is not None:
-        return pipeline.reenact(portrait, pipeline.track(read_film(job.driving)), job.options, record)
+        return pipeline.reenact(portrait, pipeline.track(read_film(job.driving)), job.options, record, edit)
     assert job.audio is not None
-    return pipeline.animate(portrait, read_sound(job.audio), job.options, record)
+    return pipeline.animate(portrait, read_sound(job.audio), job.options, record, edit)
+
+
+def _retargeting(pipeline: TalkingPortraitPipeline, portrait: EncodedPortrait, job: Job, drive: Drive) -> Edit | None:
+    """The edit that opens eyes and lips as was asked for; a driving film is looked through for it beforehand."""
+    from kdtalker.video import read_film
+
+    asked = job.retarget_eyes, job.retarget_lips
+    if asked == (None, None):
+        return None
+    assert pipeline.retargeting is not None and pipeline.measure is not None  # of this engine alone, as was checked
+    openings = drive.openings
+    if job.driving is not None and FOLLOW in asked:
+        openings = pipeline.measure(read_film(job.driving))
+    eyes, lips = (openings.eyes, openings.lips) if openings else (None, None)
+    return pipeline.retargeting(portrait.source, _wanted(asked[0], eyes, "eyes"), _wanted(asked[1], lips, "lips"))
+
+
+def _wanted(asked: float | str | None, measured: Array | None, part: str) -> Array | float | None:
+    if not isinstance(asked, str):
+        return asked
+    if measured is None:
+        raise InputError(
+            f"The motion template does not tell how far the {part} are open; give a number from 0 to {WIDEST}."
+        )
+    return measured
 
 
 def _save(recorded: list[Motion], path: Path) -> None:

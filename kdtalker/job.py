@@ -16,7 +16,9 @@ from kdtalker.options import Options, controls
 
 ENGINES = ("mesh", "liveportrait")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
-PUBLISHED_ONLY = ("device", "precision", "weights")  # options that the mesh engine has no use for
+PUBLISHED_ONLY = ("device", "precision", "weights", "retarget_eyes", "retarget_lips")  # not of the mesh engine
+FOLLOW = "driving"  # as far open as in what drives the portrait
+WIDEST = 0.8  # the largest ratio that may be asked for
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Job:
     device: str
     precision: str
     weights: Path | None
+    retarget_eyes: float | str | None
+    retarget_lips: float | str | None
     options: Options
 
 
@@ -59,7 +63,8 @@ def _parser() -> Parser:
     add("--output", type=Path, required=True, metavar="FILM", help="the film to write (.mp4)")
     add("--audio", type=Path, metavar="SOUND", help="what the portrait says: any sound file or film with sound")
     add("--driving", type=Path, metavar="FILM", help="a film whose face the portrait follows, with its sound")
-    add("--motion", type=Path, metavar="NPZ", help="a saved motion that the portrait follows, silent or with --audio")
+    add("--motion", type=Path, metavar="FILE",
+        help="a saved motion (.npz) or LivePortrait template (.pkl) to follow, silent or with --audio")  # fmt: skip
     add("--save-motion", type=Path, metavar="NPZ", help="save the motion of the film too")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--face", type=int, metavar="N", help="which face, by size from 0 (default: the largest)")
@@ -71,6 +76,9 @@ def _parser() -> Parser:
     add("--device", default="auto", help="of --engine liveportrait: auto, cpu, cuda, or mps (experimental)")
     add("--precision", choices=PRECISIONS, default="auto", help="of --engine liveportrait (default: half on cuda)")
     add("--weights", type=Path, metavar="FOLDER", help="of --engine liveportrait: look for its files here first")
+    for part, gap in (("eyes", "lids' gap over the eyes' width"), ("lips", "lips' gap over the mouth's width")):
+        add(f"--retarget-{part}", type=_ratio, metavar=f"{FOLLOW}|0..{WIDEST}",
+            help=f"of --engine liveportrait: {part} as far open as the driving film's, or by this {gap}")  # fmt: skip
     for name, kind, control in controls():
         flag, default = "--" + name.replace("_", "-"), getattr(Options, name)
         if kind is bool:
@@ -92,6 +100,18 @@ def _box(text: str) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
+def _ratio(text: str) -> float | str:
+    if text == FOLLOW:
+        return text
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = -1.0
+    if not 0 <= ratio <= WIDEST:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither '{FOLLOW}' nor a number from 0 to {WIDEST}")
+    return ratio
+
+
 def parse(arguments: Sequence[str]) -> Job:
     """Raises InputError or OutputError for everything that can be told without reading a file."""
     parser = _parser()
@@ -105,14 +125,24 @@ def parse(arguments: Sequence[str]) -> Job:
         raise InputError("Exactly one of --audio, --driving and --motion is wanted (--audio may come with --motion).")
     if job.driving is not None and job.motion is not None:
         raise InputError("Both --driving and --motion were given, wanted one of them.")
+    if FOLLOW in (job.retarget_eyes, job.retarget_lips) and not (job.driving or is_template(job.motion)):
+        raise InputError(
+            f"'{FOLLOW}' was asked for, but only a film (--driving) or a motion template of LivePortrait (--motion) "
+            "tells how far eyes and lips are open; give one of them, or a number."
+        )
     if job.face is not None and job.face < 0:
         raise InputError(f"Option 'face' is {job.face}, wanted a whole number from 0.")
     _check_paths(job)
     return job
 
 
+def is_template(path: Path | None) -> bool:
+    """Whether the file is a motion template of LivePortrait, by its name."""
+    return path is not None and path.suffix.lower() == ".pkl"
+
+
 def _check_engine(values: dict[str, Any], parser: Parser) -> None:
-    given = [f"--{name}" for name in PUBLISHED_ONLY if values[name] != parser.get_default(name)]
+    given = [f"--{name.replace('_', '-')}" for name in PUBLISHED_ONLY if values[name] != parser.get_default(name)]
     if given and values["engine"] != "liveportrait":
         raise InputError(
             f"{' and '.join(given)} can only be chosen for --engine liveportrait, this film is made by the engine "
@@ -127,7 +157,7 @@ def _check_engine(values: dict[str, Any], parser: Parser) -> None:
 
 def _check_paths(job: Job) -> None:
     wanted = {job.image: "a picture", job.audio: "a sound or a film with sound", job.driving: "a film",
-              job.motion: "a motion (.npz)"}  # fmt: skip
+              job.motion: "a motion (.npz or .pkl)"}  # fmt: skip
     inputs = [path for path in wanted if path is not None]
     for path in inputs:
         check_file(path, wanted[path])

@@ -25,6 +25,7 @@ from kdtalker.renderer import Image, Renderer, Source
 
 if TYPE_CHECKING:
     from kdtalker.audio_encoder import AudioEncoder
+    from kdtalker.liveportrait.openings import Openings
 
 Square = tuple[int, int, int]
 _PIECE = 25 * SAMPLES_PER_FRAME  # longer sound is worked on a second at a time, so that memory stays the same
@@ -74,6 +75,7 @@ class EncodedPortrait:
 
 
 Record = Callable[[Motion], None]
+Edit = Callable[[Motion, int], Motion]  # of the frames from that number on
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class TalkingPortraitPipeline:
     load_speech() is called when the first sound comes. begin(motion, rest, first, frame) and relative(motion, first,
     rest) lead motion of the model's or of a film from how the photograph looks. Where an engine can tell:
     find_squares(image), left, top and side in px of the squares around all faces as they are numbered;
-    openings(source, motion), how far mouth and eyes are open, each (T,)."""
+    openings(source, motion), how far mouth and eyes are open, each (T,). Where an engine can retarget eyes and lips:
+    measure(frames), how far a film's are open, and retargeting(source, eyes, lips), the edit that opens them so far."""
 
     renderer: Renderer
     find_canvas: Callable[..., Canvas]
@@ -92,6 +95,8 @@ class TalkingPortraitPipeline:
     relative: Callable[[Motion, Motion, Motion], Motion] = relative_to
     find_squares: Callable[[Image], list[Square]] | None = None
     openings: Callable[..., tuple[Array, Array]] | None = None
+    measure: Callable[[Iterable[Image]], Openings] | None = None
+    retargeting: Callable[[Any, Array | float | None, Array | float | None], Edit] | None = None
 
     @staticmethod
     def mesh() -> TalkingPortraitPipeline:
@@ -131,9 +136,16 @@ class TalkingPortraitPipeline:
         canvas = self.find_canvas(image, face=face, box=box, crop=crop)
         return EncodedPortrait(canvas, self.renderer.encode_source(canvas.face))
 
-    def start(self, portrait: EncodedPortrait, options: Options | None = None, record: Record | None = None) -> Session:
-        """A film that takes its sound piece by piece. `record` is shown every piece of motion as it is drawn."""
-        return Session(self, portrait, options or Options(), record)
+    def start(
+        self,
+        portrait: EncodedPortrait,
+        options: Options | None = None,
+        record: Record | None = None,
+        edit: Edit | None = None,
+    ) -> Session:
+        """A film that takes its sound piece by piece. `edit` has the last word on its motion, `record` is shown every
+        piece as it is drawn."""
+        return Session(self, portrait, options or Options(), record, edit)
 
     def animate(
         self,
@@ -141,9 +153,10 @@ class TalkingPortraitPipeline:
         sound: Iterable[Array],
         options: Options | None = None,
         record: Record | None = None,
+        edit: Edit | None = None,
     ) -> Iterator[Image]:
         """The frames (H, W, 3) of a whole film; `sound` comes in pieces of any size, mono at 16 kHz."""
-        session = self.start(portrait, options, record)
+        session = self.start(portrait, options, record, edit)
         for samples in sound:
             yield from session.push(samples)
         yield from session.flush()
@@ -154,13 +167,16 @@ class TalkingPortraitPipeline:
         driving: Iterable[Motion],
         options: Options | None = None,
         record: Record | None = None,
+        edit: Edit | None = None,
     ) -> Iterator[Image]:
         """The frames of a portrait that moves as another face does, relative to that one's first frame."""
-        first, options = None, options or Options()
+        first, frame, options = None, 0, options or Options()
         for motion in driving:
             first = motion[:1] if first is None else first
             moved = motion if options.absolute else self.relative(motion, first, portrait.source.rest)
-            yield from self.draw(portrait, edited(moved, portrait.source.rest, options), record)
+            moved = edited(moved, portrait.source.rest, options)
+            yield from self.draw(portrait, edit(moved, frame) if edit else moved, record)
+            frame += len(motion)
 
     def draw(self, portrait: EncodedPortrait, motion: Motion, record: Record | None) -> Iterator[Image]:
         """The frames of a motion as it is."""
@@ -184,11 +200,16 @@ class Session:
     """
 
     def __init__(
-        self, pipeline: TalkingPortraitPipeline, portrait: EncodedPortrait, options: Options, record: Record | None
+        self,
+        pipeline: TalkingPortraitPipeline,
+        portrait: EncodedPortrait,
+        options: Options,
+        record: Record | None,
+        edit: Edit | None = None,
     ) -> None:
         self._queue: deque[Array] = deque()
         self._has_ended = False
-        self._line = self._make(pipeline, portrait, options, record)
+        self._line = self._make(pipeline, portrait, options, record, edit)
 
     def push(self, samples: Array) -> Iterator[Image]:
         """Add samples (N,), float32 mono at 16 kHz, -1..1; N from 0. Returns the frames that they make possible."""
@@ -213,7 +234,12 @@ class Session:
             yield frame
 
     def _make(
-        self, pipeline: TalkingPortraitPipeline, portrait: EncodedPortrait, options: Options, record: Record | None
+        self,
+        pipeline: TalkingPortraitPipeline,
+        portrait: EncodedPortrait,
+        options: Options,
+        record: Record | None,
+        edit: Edit | None,
     ) -> Iterator[Image | None]:
         """All frames in order; None where more sound is needed."""
         rest = portrait.source.rest
@@ -226,7 +252,7 @@ class Session:
             first = motion[:1] if first is None else first
             begun = motion if options.absolute else pipeline.begin(motion, rest, first, frame)
             moved = blink(edited(begun, rest, options), portrait.source.shut, options.seed, frame)
-            yield from pipeline.draw(portrait, moved, record)
+            yield from pipeline.draw(portrait, edit(moved, frame) if edit else moved, record)
             frame += len(motion)
 
     def _sample(self, speech: Speech, source: Source, options: Options) -> Iterator[Motion | None]:

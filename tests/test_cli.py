@@ -17,6 +17,7 @@ import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import test_template
 import toy
 
 from kdtalker import Motion, __version__
@@ -237,6 +238,20 @@ INPUTS_2 = {
         (*GOOD, "--device", "cpu", "--weights", "sub"),
         "--device and --weights can only be chosen for --engine liveportrait",
     ),
+    "retargeting of the mesh": ((*GOOD, "--retarget-lips", "0.1"), "--retarget-lips can only be chosen for --engine"),
+    "retargeting out of range": (
+        (*GOOD, "--retarget-eyes", "0.9"),
+        "'0.9' is neither 'driving' nor a number from 0 to",
+    ),
+    "retargeting by nothing": (
+        (*GOOD, "--engine", "liveportrait", "--retarget-eyes", "driving"),
+        "'driving' was asked for, but only a film",
+    ),
+    "template of the other engine": (
+        ("--image", "face.png", "--output", "film.mp4", "--motion", "template.pkl"),
+        "liveportrait",
+    ),
+    "template that is code": (("--image", "face.png", "--output", "film.mp4", "--motion", "code.pkl"), "posix.mkdir"),
     "no folder of weights": ((*GOOD, "--engine", "liveportrait", "--weights", "none"), "no folder 'none'"),
     "a name of two lines": (film("two\nlines.png"), "two lines"),
 }
@@ -254,6 +269,8 @@ def bad_folder(folder):
     still = np.ones((12, MOTION_WIDTH), np.float32)
     Motion.from_vector(still, "liveportrait").save(folder / "said.npz")
     Motion.from_vector(still[:0], "mesh").save(folder / "short.npz")
+    test_template.written(folder / "template.pkl", test_template.template())
+    test_template.written(folder / "code.pkl", test_template.Code(folder / "run"))
     return folder
 
 

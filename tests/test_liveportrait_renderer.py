@@ -19,7 +19,9 @@ from kdtalker.liveportrait.fast import faster_generator, faster_warping
 from kdtalker.liveportrait.generator import SpadeGenerator
 from kdtalker.liveportrait.motion_extractor import RawMotion
 from kdtalker.liveportrait.networks import Networks, load_strictly, read_tensors
+from kdtalker.liveportrait.openings import measured
 from kdtalker.liveportrait.painter import Painter, find_device
+from kdtalker.liveportrait.regions import LIP_KEYPOINTS
 from kdtalker.liveportrait.renderer import FARTHEST_SHIFT, LivePortraitRenderer, damped
 from kdtalker.liveportrait.retargeting import EYES, LIPS, STITCHING, RetargetingNetwork
 from kdtalker.liveportrait.warping import Warped, WarpingModule
@@ -135,9 +137,12 @@ def test_an_open_mouth_is_shut_at_rest_and_nothing_else_changes(tracker):
     assert ajar.lips > 0.03 > closed.lips
     photographed = np.linspace(-0.03, 0.03, 63, dtype=np.float32).reshape(1, 21, 3)
     np.testing.assert_allclose(closed.rest.expression, photographed, atol=1e-7)
-    shut = renderer(tracker).retarget_lips(ajar, np.zeros(1, np.float32))
-    np.testing.assert_allclose(ajar.rest.expression, photographed + shut, atol=1e-7)
+    np.testing.assert_allclose(ajar.photographed.expression, photographed, atol=1e-7)
+    asked = networks().lips(torch.tensor([*ajar.keypoints.ravel(), ajar.lips, 0.0], dtype=torch.float32))
+    shut = asked.numpy().reshape(1, 21, 3) / 1.5
+    np.testing.assert_allclose(ajar.rest.expression, photographed + shut, atol=1e-6)
     assert np.abs(shut).max() > 1e-3
+    np.testing.assert_allclose(renderer(tracker).retarget_lips(ajar, np.zeros(1, np.float32)), 0, atol=1e-7)
 
 
 def test_what_the_lip_and_eye_networks_say_reaches_the_keypoints(tracker, source):
@@ -147,6 +152,39 @@ def test_what_the_lip_and_eye_networks_say_reaches_the_keypoints(tracker, source
     added = renderer(tracker).retarget_eyes(source, np.float32([0.1, 0.3]))
     np.testing.assert_allclose(1.5 * added[0], wanted, atol=1e-6)
     assert np.abs(added[0] - added[1]).max() > 1e-4
+
+
+def test_a_number_is_added_to_what_eyes_and_lips_do(tracker, source):
+    motion, renderer_ = moving(source, 4), renderer(tracker)
+    found = renderer_.retargeting(source, 0.2, 0.4)(motion, 7)
+    added = renderer_.retarget_eyes(source, np.float32([0.2])) + renderer_.retarget_lips(source, np.float32([0.4]))
+    np.testing.assert_allclose(found.expression, motion.expression + added, atol=1e-6)
+    np.testing.assert_array_equal(found.pose, motion.pose)
+    assert renderer_.retargeting(source, None, None)(motion, 0).vector().tobytes() == motion.vector().tobytes()
+
+
+def test_a_films_ratios_take_the_place_of_what_eyes_and_lips_do(tracker, source):
+    motion, renderer_ = moving(source, 4), renderer(tracker)
+    lips = np.linspace(0, 0.5, 6, dtype=np.float32)
+    edit = renderer_.retargeting(source, None, lips)
+    added = renderer_.retarget_lips(source, lips)
+    mouth = list(LIP_KEYPOINTS)
+    others = [point for point in range(21) if point not in mouth]
+    begun, ended = edit(motion, 0).expression, edit(motion, 4).expression  # which lasts longer than the ratios
+    np.testing.assert_allclose(begun[:, mouth], (source.rest.expression + added[:4])[:, mouth], atol=1e-6)
+    np.testing.assert_allclose(begun[:, others], (motion.expression + added[:4])[:, others], atol=1e-6)
+    np.testing.assert_allclose(ended[:, mouth], (source.rest.expression + added[[4, 5, 5, 5]])[:, mouth], atol=1e-6)
+
+
+def test_a_films_openings_are_seen_in_its_frames(tracker):
+    ajar, closed = (read_image(EXAMPLES / name) for name in ("astronaut.png", "grace_hopper.jpg"))
+    nothing = np.zeros_like(ajar)
+    openings = measured([nothing, ajar, nothing, closed], tracker)
+    assert openings.eyes.shape == openings.lips.shape == (4,)
+    assert openings.lips[0] == openings.lips[1] == openings.lips[2] > 0.03 > openings.lips[3]
+    assert ((openings.eyes > 0.1) & (openings.eyes < 0.6)).all()
+    with pytest.raises(InputError, match="No face"):
+        measured([nothing], tracker)
 
 
 def test_stitching_is_added_to_the_driving_keypoints(tracker, source):

@@ -168,6 +168,18 @@ def test_a_recorded_motion_makes_the_same_film_again(pipeline, portrait):
     assert digest(pipeline.reenact(portrait, recorded)) == spoken
 
 
+def test_an_edit_has_the_last_word_on_the_motion(pipeline, portrait, motion):
+    def numbered(piece, frame):
+        return replace(piece, scale=frame + np.arange(len(piece), dtype=np.float32)[:, None])
+
+    said, followed = [], []
+    spoken = pipeline.animate(portrait, cut(toy.sound(1), 7919), Options(head=0), said.append, numbered)
+    driven = pipeline.reenact(portrait, [motion[:20], motion[20:25]], Options(), followed.append, numbered)
+    assert len(list(spoken)) == len(list(driven)) == 25
+    for recorded in (said, followed):
+        np.testing.assert_array_equal(Motion.concatenate(recorded).scale[:, 0], np.arange(25))
+
+
 def test_a_motion_of_another_space_is_refused_by_name(pipeline, portrait, motion):
     with pytest.raises(InputError, match="liveportrait"):
         next(pipeline.reenact(portrait, [replace(motion, space="liveportrait")]))

@@ -1,1 +1,3 @@
 """The published engine: LivePortrait's networks (arXiv 2407.03168), key for key, and the renderer over them."""
+
+SPACE = "liveportrait"

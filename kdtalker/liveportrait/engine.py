@@ -10,10 +10,12 @@ from torch import Tensor
 from kdtalker.denoiser import Denoiser, DenoiserConfig
 from kdtalker.diffusion import MotionModel
 from kdtalker.edits import turned_relative_to
+from kdtalker.liveportrait import SPACE
 from kdtalker.liveportrait.canvas import Canvas
 from kdtalker.liveportrait.networks import Find, Networks, load_strictly, read_tensors
+from kdtalker.liveportrait.openings import measured
 from kdtalker.liveportrait.painter import Painter, find_device
-from kdtalker.liveportrait.renderer import SPACE, LivePortraitRenderer
+from kdtalker.liveportrait.renderer import LivePortraitRenderer
 from kdtalker.liveportrait.smoothing import SmoothedModel
 from kdtalker.motion import Motion
 from kdtalker.pipeline import Speech, TalkingPortraitPipeline
@@ -43,6 +45,8 @@ def load(find: Find, device: str = "auto", precision: str = "auto") -> TalkingPo
         load_speech=lambda: load_speech(find, where),
         begin=_begin,
         relative=turned_relative_to,
+        retargeting=renderer.retargeting,
+        measure=partial(measured, tracker=tracker),
     )
 
 

@@ -11,15 +11,18 @@ import torch
 from torch import Tensor
 
 from kdtalker.errors import InputError
+from kdtalker.liveportrait import SPACE
 from kdtalker.liveportrait.canvas import SIDE_PX, cut_out, upright_square
 from kdtalker.liveportrait.motion_extractor import RawMotion, degrees
 from kdtalker.liveportrait.networks import Networks
+from kdtalker.liveportrait.openings import eye_ratios, lip_ratio
 from kdtalker.liveportrait.painter import Appearance, Painter
+from kdtalker.liveportrait.regions import EYE_KEYPOINTS, LIP_KEYPOINTS
 from kdtalker.motion import KEYPOINTS, Array, Motion, project
+from kdtalker.pipeline import Edit
 from kdtalker.renderer import Image
-from kdtalker.tracker import EYE_INNER, EYE_LOWER, EYE_OUTER, EYE_UPPER, LIP_PAIRS, MOUTH_CORNERS, FaceTracker
+from kdtalker.tracker import FaceTracker
 
-SPACE = "liveportrait"
 INPUT_PX = 256
 AJAR = 0.03  # ratio of the lips from which a photographed mouth counts as open
 FARTHEST_SHIFT = 0.3  # of the square's half side: towards this the head's way from its place in the photograph is bent
@@ -31,11 +34,12 @@ class LivePortraitSource:
     and right lid gap over eye width (2,), inner lip gap over mouth width.
 
     `rest` is the photograph's motion, but for a mouth that the photograph holds open: at rest it is shut. `shut` is
-    nothing, for the published motion model blinks by itself. keypoints (21, 3) are the photograph's own.
+    nothing, for the published motion model blinks by itself. keypoints (21, 3) are those of `photographed`.
     """
 
     canonical: Array
     rest: Motion
+    photographed: Motion
     shut: Array
     keypoints: Array
     eyes: Array
@@ -65,6 +69,7 @@ class LivePortraitRenderer:
         source = LivePortraitSource(
             canonical=canonical,
             rest=photographed,
+            photographed=photographed,
             shut=np.zeros((KEYPOINTS, 3), np.float32),
             keypoints=keypoints,
             eyes=eyes,
@@ -73,22 +78,43 @@ class LivePortraitRenderer:
                 self._networks.appearance(self._seen(face)), self._on_device(keypoints)[None]
             ),
         )
-        rest = photographed
-        if lips >= AJAR:
-            rest = replace(rest, expression=rest.expression + self.retarget_lips(source, np.zeros(1, np.float32)))
-        return replace(source, rest=rest)
+        if lips < AJAR:
+            return source
+        closing = self.retarget_lips(source, np.zeros(1, np.float32))
+        return replace(source, rest=replace(photographed, expression=photographed.expression + closing))
+
+    def retargeting(self, source: LivePortraitSource, eyes: Array | float | None, lips: Array | float | None) -> Edit:
+        """The edit that opens eyes and lips as far as wanted: a number is added to what they do; the ratios (T,) of
+        another film's frames take the place of it."""
+
+        def edit(motion: Motion, frame: int) -> Motion:
+            expression = motion.expression.copy()
+            for wanted, keypoints, opened in (
+                (eyes, EYE_KEYPOINTS, self.retarget_eyes),
+                (lips, LIP_KEYPOINTS, self.retarget_lips),
+            ):
+                if isinstance(wanted, float):
+                    expression += opened(source, np.full(1, wanted, np.float32))
+                elif wanted is not None:
+                    now = np.minimum(frame + np.arange(len(motion)), len(wanted) - 1)
+                    expression[:, keypoints] = source.rest.expression[:, keypoints]
+                    expression += opened(source, wanted[now])
+            return replace(motion, expression=expression)
+
+        return edit
 
     def retarget_eyes(self, source: LivePortraitSource, wanted: Array) -> Array:
-        """What to add to an expression for each wanted ratio (T,) of the lids: (T, 21, 3)."""
+        """What to add to the expression at rest for each wanted ratio (T,) of the lids: (T, 21, 3)."""
         known = np.tile(np.concatenate([source.keypoints.ravel(), source.eyes]), (len(wanted), 1))
         moved = self._networks.eyes(self._on_device(np.column_stack([known, wanted])))
         return _as_expression(source, moved)
 
     def retarget_lips(self, source: LivePortraitSource, wanted: Array) -> Array:
-        """What to add to an expression for each wanted ratio (T,) of the lips: (T, 21, 3)."""
+        """What to add to the expression at rest for each wanted ratio (T,) of the lips: (T, 21, 3)."""
         known = np.tile(np.append(source.keypoints.ravel(), source.lips), (len(wanted), 1))
         moved = self._networks.lips(self._on_device(np.column_stack([known, wanted])))
-        return _as_expression(source, moved)
+        already = source.rest.expression - source.photographed.expression
+        return np.asarray(_as_expression(source, moved) - already, np.float32)
 
     def render(self, source: LivePortraitSource, motion: Motion) -> Iterator[Image]:
         """One (512, 512, 3) RGB frame for each of the motion's. Raises InputError for another keypoint space."""
@@ -151,21 +177,6 @@ def stitched(networks: Networks, source: Tensor, driving: Tensor) -> Tensor:
     moved: Tensor = networks.stitching(pairs)
     points, shift = moved[:, :-2].reshape(driving.shape), torch.nn.functional.pad(moved[:, -2:], (0, 1))
     return driving + points + shift[:, None]
-
-
-def eye_ratios(landmarks: Array) -> Array:
-    """(468, 3) to the lid gap over the width of either eye (2,): the person's right one, which stands left, first."""
-    upper, lower, outer, inner = (
-        landmarks[list(points), :2] for points in (EYE_UPPER, EYE_LOWER, EYE_OUTER, EYE_INNER)
-    )
-    ratios: Array = np.linalg.norm(upper - lower, axis=1) / np.linalg.norm(outer - inner, axis=1)
-    return ratios
-
-
-def lip_ratio(landmarks: Array) -> float:
-    """(468, 3) to the inner lips' gap over the mouth's width."""
-    gap, width = (landmarks[one, :2] - landmarks[other, :2] for one, other in (LIP_PAIRS[0], MOUTH_CORNERS))
-    return float(np.linalg.norm(gap) / np.linalg.norm(width))
 
 
 def _as_expression(source: LivePortraitSource, moved: Tensor) -> Array:

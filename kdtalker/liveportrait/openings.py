@@ -1,0 +1,58 @@
+"""How far eyes and lips are open, as LivePortrait counts it (arXiv 2407.03168, section 3.3), read off the face mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdtalker.errors import InputError
+from kdtalker.motion import Array
+from kdtalker.renderer import Image
+from kdtalker.tracker import EYE_INNER, EYE_LOWER, EYE_OUTER, EYE_UPPER, LIP_PAIRS, MOUTH_CORNERS, FaceTracker
+
+
+@dataclass(frozen=True)
+class Openings:
+    """Of T frames, each (T,) or None where nothing is known of it: the lids' gap over the eye's width, the mean of
+    both eyes; the inner lips' gap over the mouth's width."""
+
+    eyes: Array | None
+    lips: Array | None
+
+
+def measured(frames: Iterable[Image], tracker: FaceTracker) -> Openings:
+    """The openings of a film's largest face; frames without one show what the last (or the first) with one does.
+
+    Raises InputError for a film without a face.
+    """
+    ratios: list[tuple[float, float]] = []
+    waiting = 0
+    for frame in frames:
+        face = next(iter(tracker.find(frame)), None)
+        if face is None and not ratios:
+            waiting += 1
+            continue
+        if face is not None:
+            seen = float(eye_ratios(face.landmarks).mean()), lip_ratio(face.landmarks)
+        ratios += [seen] * (1 if ratios else waiting + 1)
+    if not ratios:
+        raise InputError("No face was found in the driving film; wanted one that looks roughly into the camera.")
+    eyes, lips = np.array(ratios, np.float32).T
+    return Openings(eyes, lips)
+
+
+def eye_ratios(landmarks: Array) -> Array:
+    """(468, 3) to the lid gap over the width of either eye (2,): the person's right one, which stands left, first."""
+    upper, lower, outer, inner = (
+        landmarks[list(points), :2] for points in (EYE_UPPER, EYE_LOWER, EYE_OUTER, EYE_INNER)
+    )
+    ratios: Array = np.linalg.norm(upper - lower, axis=1) / np.linalg.norm(outer - inner, axis=1)
+    return ratios
+
+
+def lip_ratio(landmarks: Array) -> float:
+    """(468, 3) to the inner lips' gap over the mouth's width."""
+    gap, width = (landmarks[one, :2] - landmarks[other, :2] for one, other in (LIP_PAIRS[0], MOUTH_CORNERS))
+    return float(np.linalg.norm(gap) / np.linalg.norm(width))

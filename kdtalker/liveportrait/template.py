@@ -1,0 +1,178 @@
+"""LivePortrait's motion templates (`.pkl`), read without running anything in them.
+
+A template is a pickle of {n_frames, output_fps, motion: [{scale (1, 1), R or R_d (1, 3, 3), exp (1, 21, 3), t (1, 3)}
+a frame], c_eyes_lst or c_d_eyes_lst: [(1, 2)], c_lip_lst or c_d_lip_lst: [(1, 1)]}, arrays of numpy. The unpickler
+knows these and plain containers; even numpy's own functions are not called, but stood in for.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdtalker.audio import FRAME_RATE_HZ
+from kdtalker.errors import InputError
+from kdtalker.liveportrait import SPACE
+from kdtalker.liveportrait.openings import Openings
+from kdtalker.motion import KEYPOINTS, Array, Motion, pose_of_rotation
+
+RATES_HZ = (1, 240)
+_PROPER = 0.01  # by which R R^T may differ from 1
+
+
+@dataclass(frozen=True)
+class Template:
+    """T frames at 25 fps: their motion, and how far the driving face's eyes and lips were open, where it is told."""
+
+    motion: Motion
+    openings: Openings
+
+
+def read_template(path: Path) -> Template:
+    """Raises InputError where the file cannot be read, holds code, or is no template."""
+    content = _unpickled(path)
+    try:
+        return _template(content)
+    except (KeyError, TypeError, ValueError, IndexError, InputError) as error:
+        told = f"it lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+        raise InputError(f"'{path}' is not a motion template of LivePortrait: {told}.") from None
+
+
+def _template(content: Mapping[str, Any]) -> Template:
+    frames, rate_hz = content["motion"], float(np.asarray(content["output_fps"]))
+    if len(frames) != int(np.asarray(content["n_frames"])) or not frames:
+        raise ValueError(f"it says that it has {content['n_frames']} frames and has {len(frames)}")
+    if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
+        raise ValueError(f"its frame rate is {rate_hz:g}, wanted {RATES_HZ[0]} to {RATES_HZ[1]}")
+    rotation = _stacked([frame["R_d"] if "R_d" in frame else frame["R"] for frame in frames], 3, 3)
+    if np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max() > _PROPER or np.linalg.det(rotation).min() < 0:
+        raise ValueError("its R are no rotations")
+    parts = (("scale", (1,)), ("t", (3,)), ("exp", (KEYPOINTS, 3)))
+    scale, shift, expression = (_stacked([frame[name] for frame in frames], *shape) for name, shape in parts)
+    eyes, lips = (_ratios(content, kind, len(frames)) for kind in ("eyes", "lip"))
+    places = places_at(FRAME_RATE_HZ, len(frames), rate_hz)
+    scale, shift, expression = (between(values, places) for values in (scale, shift, expression))
+    motion = Motion(scale, pose_of_rotation(turned_between(rotation, places)), shift, expression, SPACE)
+    eyes, lips = (None if values is None else between(values, places) for values in (eyes, lips))
+    return Template(motion, Openings(eyes, lips))
+
+
+def _stacked(values: list[Any], *shape: int) -> Array:
+    """One array of this shape a frame, with a 1 before it or without: (T, *shape)."""
+    return np.stack([np.asarray(value, np.float32).reshape(shape) for value in values])
+
+
+def _ratios(content: Mapping[str, Any], kind: str, frames: int) -> Array | None:
+    """(T,) the mean over both eyes, or the lips'; None where the template tells nothing."""
+    listed = content.get(f"c_{kind}_lst") or content.get(f"c_d_{kind}_lst")
+    if not listed:
+        return None
+    if len(listed) != frames:
+        raise ValueError(f"it tells of {kind} in {len(listed)} of {frames} frames")
+    ratios = np.array([np.asarray(value, np.float32).mean() for value in listed], np.float32)
+    if not np.isfinite(ratios).all():
+        raise ValueError(f"its ratios of {kind} are not finite")
+    return ratios
+
+
+def places_at(rate_hz: float, frames: int, from_hz: float) -> Array:
+    """Where the frames of a film at rate_hz lie among `frames` at from_hz: as many as last as long, from 0."""
+    count = max(1, round(frames * rate_hz / from_hz))
+    return np.asarray(np.minimum(np.arange(count) * (from_hz / rate_hz), frames - 1), np.float32)
+
+
+def between(values: Array, places: Array) -> Array:
+    """(T, ...) at places between its frames, led straight from one to the next."""
+    before = np.floor(places).astype(int)
+    after = np.minimum(before + 1, len(values) - 1)
+    share = (places - before).reshape(-1, *[1] * (values.ndim - 1))
+    return np.asarray(values[before] + share * (values[after] - values[before]), np.float32)
+
+
+def turned_between(rotation: Array, places: Array) -> Array:
+    """Rotations (T, 3, 3) at places between frames, led along the shortest way."""
+    from scipy.spatial.transform import Rotation, Slerp
+
+    if len(rotation) == 1 or np.array_equal(places, np.arange(len(rotation))):
+        return np.asarray(rotation[places.astype(int)], np.float32)
+    ways = Slerp(np.arange(len(rotation)), Rotation.from_matrix(rotation))
+    return np.asarray(ways(places).as_matrix(), np.float32)
+
+
+# --- the pickle -----------------------------------------------------------------------------------------------------
+
+
+class _Kind:
+    """Stands for numpy.dtype: numbers and truth values only."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        if not re.fullmatch(r"[biuf]\d{1,2}", code):
+            raise InputError(f"holds an array of '{code}', wanted numbers")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+    def numbers(self, raw: bytes, shape: tuple[int, ...], order: str) -> Any:
+        return np.frombuffer(raw, self.dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
+class _Array:
+    """Stands for numpy.ndarray: its numbers come with its state."""
+
+    numbers: Any = None
+
+    def __setstate__(self, state: tuple[int, tuple[int, ...], _Kind, bool, bytes]) -> None:
+        _, shape, kind, is_fortran, raw = state
+        self.numbers = kind.numbers(raw, shape, "F" if is_fortran else "C")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.array(self.numbers, dtype)
+
+
+def _encode(text: str, codec: str) -> bytes:
+    """How older pickles write bytes."""
+    return text.encode({"latin1": "latin1"}[codec])
+
+
+_STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Kind,
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
+    ("numpy.core.multiarray", "scalar"): lambda kind, raw: kind.numbers(raw, (), "C"),
+    ("numpy.core.numeric", "_frombuffer"): lambda raw, kind, shape, order: kind.numbers(raw, shape, order),
+    ("_codecs", "encode"): _encode,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        known = _STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))
+        if known is None:
+            raise InputError(f"holds code ({module}.{name}), wanted arrays and plain values; it is refused")
+
+        def stand_in(*arguments: Any) -> Any:  # a new one each time, for a pickle can write attributes on it
+            return known(*arguments)
+
+        return stand_in
+
+
+def _unpickled(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = _Unpickler(file).load()
+    except InputError as error:
+        raise InputError(f"'{path}' {error}.") from None
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read ({error.strerror}).") from None
+    except Exception:  # a pickle that is cut short or damaged raises whatever its next byte stands for
+        raise InputError(f"'{path}' cannot be read as a motion template, it is damaged or no pickle.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"'{path}' holds one {type(content).__name__}, wanted a motion template of LivePortrait.")
+    return content
