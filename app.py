@@ -169,6 +169,8 @@ def _controls() -> list[gr.components.Component]:
 def _widget(kind: type, control: Control, default: Any) -> gr.components.Component:
     if kind is bool:
         return gr.Checkbox(default, label=control.label, info=control.help)
+    if kind is str:
+        return gr.Dropdown(list(control.choices), value=default, label=control.label, info=control.help)
     if control.maximum > 1000:
         return gr.Number(default, label=control.label, info=control.help, precision=0, minimum=0)
     ends = {"minimum": control.minimum, "maximum": control.maximum, "step": control.step}

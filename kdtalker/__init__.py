@@ -3,7 +3,8 @@
 from kdtalker.errors import InputError, KDTalkerError, OutputError
 from kdtalker.motion import Motion
 from kdtalker.options import Options
-from kdtalker.pipeline import Session, TalkingPortraitPipeline
+from kdtalker.pipeline import TalkingPortraitPipeline
+from kdtalker.session import Session
 
 __version__ = "0.1.0"
 

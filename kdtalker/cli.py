@@ -155,7 +155,7 @@ def _frames(
     if job.driving is not None:
         return pipeline.reenact(portrait, pipeline.track(read_film(job.driving)), job.options, record, edit)
     assert job.audio is not None
-    return pipeline.animate(portrait, read_sound(job.audio), job.options, record, edit)
+    return pipeline.animate(portrait, read_sound(job.audio), job.options, record, edit=edit)
 
 
 def _retargeting(pipeline: TalkingPortraitPipeline, portrait: EncodedPortrait, job: Job, drive: Drive) -> Edit | None:

@@ -14,8 +14,6 @@ from kdtalker.audio import FRAME_RATE_HZ
 from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
 
 FADE_S = 0.4
-BLINK_GAP_S, BLINK_GAP_SPREAD, BLINK_LEAST_GAP_S = 3.3, 0.45, 1.0  # median and log-deviation of the gaps
-BLINK_SHAPE = (0.45, 1.0, 1.0, 0.7, 0.35, 0.12)  # frames at 25 fps
 
 
 def start_from(motion: Motion, rest: Motion, first: Motion, start_frame: int) -> Motion:
@@ -41,6 +39,15 @@ def stronger(motion: Motion, rest: Motion, expression: float, head: float) -> Mo
     )
 
 
+def region(motion: Motion, rest: Motion, part: Array, strength: float) -> Motion:
+    """The part of the face whose share of an expression the matrix (21, 21) gives, `strength` times as far from
+    `rest`."""
+    if strength == 1:
+        return motion
+    away = motion.expression - rest.expression
+    return replace(motion, expression=motion.expression + (strength - 1) * np.asarray(part @ away, np.float32))
+
+
 def still(motion: Motion, rest: Motion) -> Motion:
     """Only the face moves: scale, pose and shift are those of `rest`."""
     return replace(
@@ -49,25 +56,6 @@ def still(motion: Motion, rest: Motion) -> Motion:
         pose=np.repeat(rest.pose, len(motion), axis=0),
         shift=np.repeat(rest.shift, len(motion), axis=0),
     )
-
-
-def blink(motion: Motion, shut: Array, seed: int, start_frame: int) -> Motion:
-    """Lids that close now and then: `shut` (21, 3) is the expression that closes the photograph's, the moments
-    depend on the seed and the frame number alone. motion holds the frames from start_frame on."""
-    closing = blink_closing(seed, start_frame, len(motion))
-    return replace(motion, expression=motion.expression + closing[:, None, None] * shut)
-
-
-def blink_closing(seed: int, start_frame: int, length: int) -> Array:
-    """(length,) how far the lids are closed, 0 to 1: log-normal gaps, each blink closing faster than opening."""
-    rng = np.random.default_rng((seed, 1))
-    closing = np.zeros(start_frame + length + len(BLINK_SHAPE), np.float32)
-    frame = 0.0
-    while True:
-        frame += max(BLINK_LEAST_GAP_S, rng.lognormal(np.log(BLINK_GAP_S), BLINK_GAP_SPREAD)) * FRAME_RATE_HZ
-        if frame >= start_frame + length:
-            return closing[start_frame : start_frame + length]
-        closing[int(frame) : int(frame) + len(BLINK_SHAPE)] = BLINK_SHAPE
 
 
 def relative_to(motion: Motion, first: Motion, rest: Motion) -> Motion:
@@ -80,7 +68,7 @@ def relative_to(motion: Motion, first: Motion, rest: Motion) -> Motion:
     vector = motion.vector() + (_exact(rest) - _exact(first))
     vector[:, :1] = motion.scale * ratio
     vector[:, 4:7] = motion.shift * ratio + (rest.shift - first.shift * ratio)
-    return Motion.from_vector(vector.astype(np.float32), motion.space)
+    return replace(Motion.from_vector(vector.astype(np.float32), motion.space), gaze=motion.gaze)
 
 
 def turned_relative_to(motion: Motion, first: Motion, rest: Motion) -> Motion:
@@ -95,6 +83,37 @@ def turned_relative_to(motion: Motion, first: Motion, rest: Motion) -> Motion:
         shift=rest.shift + (motion.shift - first.shift),
         expression=rest.expression + (motion.expression - first.expression),
     )
+
+
+def posed(motion: Motion, pose: Array) -> Motion:
+    """The same face on a head that is turned to pose (T, 3): the expression turns with it."""
+    turn = rotation_matrix(motion.pose).transpose(0, 2, 1) @ rotation_matrix(pose)
+    turned = (pose != motion.pose).any(1)[:, None, None]
+    return replace(
+        motion, pose=pose, expression=np.where(turned, motion.expression @ turn, motion.expression).astype(np.float32)
+    )
+
+
+def expressed(motion: Motion, offset: Array, amount: Array) -> Motion:
+    """`offset` (21, 3), in the head's own axes, added to the expression by `amount` (T,)."""
+    return replace(
+        motion, expression=motion.expression + amount[:, None, None] * (offset @ rotation_matrix(motion.pose))
+    )
+
+
+def lips_met(motion: Motion, gaps: Array, parting: Array, amount: Array) -> Motion:
+    """Lips brought together by `amount` (T,) of the way; gaps (pairs, 63) and parting (63, pairs) as in `Looks`."""
+    turn = rotation_matrix(motion.pose)
+    in_head = (motion.expression @ turn.transpose(0, 2, 1)).reshape(len(motion), -1)
+    apart = np.maximum(in_head @ gaps.T, 0) @ parting.T
+    return replace(
+        motion, expression=motion.expression - amount[:, None, None] * (apart.reshape(motion.expression.shape) @ turn)
+    )
+
+
+def with_head(motion: Motion, head: Motion) -> Motion:
+    """The face of `motion` on the head of another, in its pose and place."""
+    return replace(posed(motion, head.pose), shift=head.shift)
 
 
 def _exact(motion: Motion) -> NDArray[np.float64]:

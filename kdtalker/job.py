@@ -83,6 +83,8 @@ def _parser() -> Parser:
         flag, default = "--" + name.replace("_", "-"), getattr(Options, name)
         if kind is bool:
             add(flag, action="store_true", help=control.help)
+        elif kind is str:
+            add(flag, choices=control.choices, default=default, help=f"{control.help} (default: {default})")
         else:
             ends = f"{control.minimum:g}..{control.maximum:g}"
             add(flag, type=kind, default=default, metavar=ends, help=f"{control.help} (default: {default})")

@@ -1,13 +1,14 @@
 """Motion: the one currency between the diffusion model and the renderers, and the keypoint formula.
 
-A frame's motion is 70 numbers: scale 1, yaw 1, pitch 1, roll 1 (degrees), shift 3, expression 63 (21 x 3).
+A frame's motion is 70 numbers: scale 1, yaw 1, pitch 1, roll 1 (degrees), shift 3, expression 63 (21 x 3). Where the
+eyes look travels beside them: no model has learned it, and no keypoint carries an iris.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ MOTION_WIDTH = 1 + 3 + 3 + 3 * KEYPOINTS
 SPACES = ("mesh", "liveportrait")
 FILE_VERSION = 1
 
-_SHAPES = {"scale": (1,), "pose": (3,), "shift": (3,), "expression": (KEYPOINTS, 3)}
+_SHAPES = {"scale": (1,), "pose": (3,), "shift": (3,), "expression": (KEYPOINTS, 3), "gaze": (2,)}
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Motion:
     """The motion of T frames in one keypoint space.
 
     scale (T, 1); pose (T, 3) yaw, pitch, roll in degrees; shift (T, 3); expression (T, 21, 3), all float32.
-    `space` names the keypoint space ("mesh" or "liveportrait").
+    `space` names the keypoint space ("mesh" or "liveportrait"). gaze (T, 2): yaw and pitch in degrees by which the
+    eyes are turned in the head from where they look in the photograph, 0 if nothing is said of it.
 
     Raises InputError for wrong shapes, unequal lengths, numbers that are not finite or an unknown space.
     """
@@ -40,11 +42,14 @@ class Motion:
     shift: Array
     expression: Array
     space: str
+    gaze: Array = field(default_factory=lambda: np.zeros((0, 2), np.float32))
 
     def __post_init__(self) -> None:
         if self.space not in SPACES:
             raise InputError(f"Motion names the keypoint space '{self.space}', known are {', '.join(SPACES)}.")
         length = len(np.atleast_1d(self.scale))
+        if len(self.gaze) == 0:
+            object.__setattr__(self, "gaze", np.zeros((length, 2), np.float32))
         for name, tail in _SHAPES.items():
             value = np.asarray(getattr(self, name), dtype=np.float32)
             if value.shape != (length, *tail):
@@ -57,7 +62,12 @@ class Motion:
         return len(self.scale)
 
     def __getitem__(self, frames: slice) -> Motion:
-        return Motion(self.scale[frames], self.pose[frames], self.shift[frames], self.expression[frames], self.space)
+        parts = {name: getattr(self, name)[frames] for name in _SHAPES}
+        return Motion(**parts, space=self.space)
+
+    def looking(self, gaze: Array) -> Motion:
+        """The same motion with eyes turned by gaze (T, 2)."""
+        return replace(self, gaze=gaze)
 
     def vector(self) -> Array:
         """The 70 numbers of each frame: (T, 70) in the order scale, yaw, pitch, roll, shift, expression."""
@@ -67,7 +77,7 @@ class Motion:
 
     @staticmethod
     def from_vector(vector: Array, space: str) -> Motion:
-        """The inverse of `vector`: (T, 70) to a Motion."""
+        """The inverse of `vector`: (T, 70) to a Motion, whose eyes look as in the photograph."""
         if vector.ndim != 2 or vector.shape[1] != MOTION_WIDTH:
             raise InputError(f"A motion vector has the shape {vector.shape}, wanted (frames, {MOTION_WIDTH}).")
         scale, pose, shift, expression = np.split(vector, [1, 4, 7], axis=1)
@@ -79,15 +89,16 @@ class Motion:
         spaces = {part.space for part in parts}
         if len(spaces) != 1:
             raise InputError(f"Motions to join must share one keypoint space, found {sorted(spaces) or 'none'}.")
-        return Motion.from_vector(np.concatenate([part.vector() for part in parts]), spaces.pop())
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _SHAPES}
+        return Motion(**joined, space=spaces.pop())
 
     def save(self, path: Path) -> None:
-        """Write the motion as .npz: its five fields and the version of the format, at 25 frames a second."""
+        """Write the motion as .npz: its six fields and the version of the format, at 25 frames a second."""
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             with partial.open("wb") as file:
                 np.savez_compressed(
-                    file, version=FILE_VERSION, **{field.name: getattr(self, field.name) for field in fields(self)}
+                    file, version=FILE_VERSION, space=self.space, **{name: getattr(self, name) for name in _SHAPES}
                 )
             partial.replace(path)
         finally:
@@ -98,8 +109,9 @@ class Motion:
         """Read what `save` wrote. Raises InputError for anything else."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                values = {field.name: file[field.name] for field in fields(Motion)}
-                version = int(file["version"])
+                known = [name for name in _SHAPES if name != "gaze" or name in file]  # which older files have not
+                values = {name: file[name] for name in known}
+                space, version = str(file["space"]), int(file["version"])
         except FileNotFoundError:
             raise InputError(f"There is no motion file '{path}'.") from None
         except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
@@ -108,7 +120,7 @@ class Motion:
             ) from None
         if version != FILE_VERSION:
             raise InputError(f"'{path}' has the motion format {version}, this program reads {FILE_VERSION}.")
-        return Motion(**(values | {"space": str(values["space"])}))
+        return Motion(**values, space=space)
 
 
 def rotation_matrix(pose: Array) -> Array:

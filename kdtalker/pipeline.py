@@ -7,7 +7,6 @@ Models are read-only and shared; all that belongs to one film lives in its Sessi
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,19 +15,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from kdtalker.acting import check, edited
 from kdtalker.audio import SAMPLES_PER_FRAME
-from kdtalker.edits import blink, relative_to, start_from, still, stronger
-from kdtalker.errors import InputError
+from kdtalker.edits import relative_to, start_from
 from kdtalker.motion import Array, Motion
 from kdtalker.options import Options
 from kdtalker.renderer import Image, Renderer, Source
+from kdtalker.session import Session
 
 if TYPE_CHECKING:
     from kdtalker.audio_encoder import AudioEncoder
     from kdtalker.liveportrait.openings import Openings
 
 Square = tuple[int, int, int]
-_PIECE = 25 * SAMPLES_PER_FRAME  # longer sound is worked on a second at a time, so that memory stays the same
 
 
 class Canvas(Protocol):
@@ -141,11 +140,16 @@ class TalkingPortraitPipeline:
         portrait: EncodedPortrait,
         options: Options | None = None,
         record: Record | None = None,
+        *,
         edit: Edit | None = None,
+        head: Iterable[Motion] | None = None,
     ) -> Session:
         """A film that takes its sound piece by piece. `edit` has the last word on its motion, `record` is shown every
-        piece as it is drawn."""
-        return Session(self, portrait, options or Options(), record, edit)
+        piece as it is drawn. `head`: the motion of another film, whose head's way it takes, forward and backward in
+        turn. Raises InputError for options that the engine cannot meet."""
+        options = options or Options()
+        check(options, self.renderer.anatomy)
+        return Session(self, portrait, options, record, edit=edit, head=head)
 
     def animate(
         self,
@@ -153,10 +157,12 @@ class TalkingPortraitPipeline:
         sound: Iterable[Array],
         options: Options | None = None,
         record: Record | None = None,
+        *,
         edit: Edit | None = None,
+        head: Iterable[Motion] | None = None,
     ) -> Iterator[Image]:
         """The frames (H, W, 3) of a whole film; `sound` comes in pieces of any size, mono at 16 kHz."""
-        session = self.start(portrait, options, record, edit)
+        session = self.start(portrait, options, record, edit=edit, head=head)
         for samples in sound:
             yield from session.push(samples)
         yield from session.flush()
@@ -171,10 +177,12 @@ class TalkingPortraitPipeline:
     ) -> Iterator[Image]:
         """The frames of a portrait that moves as another face does, relative to that one's first frame."""
         first, frame, options = None, 0, options or Options()
+        source, anatomy = portrait.source, self.renderer.anatomy
+        check(options, anatomy)
         for motion in driving:
             first = motion[:1] if first is None else first
-            moved = motion if options.absolute else self.relative(motion, first, portrait.source.rest)
-            moved = edited(moved, portrait.source.rest, options)
+            moved = motion if options.absolute else self.relative(motion, first, source.rest)
+            moved = edited(moved, source, anatomy, options, frame=frame)
             yield from self.draw(portrait, edit(moved, frame) if edit else moved, record)
             frame += len(motion)
 
@@ -184,91 +192,3 @@ class TalkingPortraitPipeline:
             record(motion)
         for face in self.renderer.render(portrait.source, motion):
             yield portrait.canvas.paste(face)
-
-
-def edited(motion: Motion, rest: Motion, options: Options) -> Motion:
-    """The motion with the strengths that were asked for."""
-    motion = stronger(motion, rest, options.expression, options.head)
-    return still(motion, rest) if options.still else motion
-
-
-class Session:
-    """One film in the making. Sound is queued by `push`; the frames that it gives are made when they are taken.
-
-    All iterators that push and flush return take from the same line of frames: whichever is asked first hands out
-    the next one, so the film is the same however its sound was cut and whenever its frames were taken.
-    """
-
-    def __init__(
-        self,
-        pipeline: TalkingPortraitPipeline,
-        portrait: EncodedPortrait,
-        options: Options,
-        record: Record | None,
-        edit: Edit | None = None,
-    ) -> None:
-        self._queue: deque[Array] = deque()
-        self._has_ended = False
-        self._line = self._make(pipeline, portrait, options, record, edit)
-
-    def push(self, samples: Array) -> Iterator[Image]:
-        """Add samples (N,), float32 mono at 16 kHz, -1..1; N from 0. Returns the frames that they make possible."""
-        if self._has_ended:
-            raise InputError("This session was flushed, it takes no more sound; start another.")
-        samples = np.array(samples, np.float32)
-        if samples.ndim != 1:
-            raise InputError(f"Sound has the shape {samples.shape}, wanted (samples,): mono at 16 kHz.")
-        samples = np.clip(np.nan_to_num(samples), -1, 1)
-        self._queue.extend(samples[start : start + _PIECE] for start in range(0, len(samples), _PIECE))
-        return self._take()
-
-    def flush(self) -> Iterator[Image]:
-        """The sound has ended. Returns the frames still owed: ceil(samples / 640) in all."""
-        self._has_ended = True
-        return self._take()
-
-    def _take(self) -> Iterator[Image]:
-        for frame in self._line:
-            if frame is None:
-                return
-            yield frame
-
-    def _make(
-        self,
-        pipeline: TalkingPortraitPipeline,
-        portrait: EncodedPortrait,
-        options: Options,
-        record: Record | None,
-        edit: Edit | None,
-    ) -> Iterator[Image | None]:
-        """All frames in order; None where more sound is needed."""
-        rest = portrait.source.rest
-        motions = self._sample(pipeline.speech, portrait.source, options)
-        first, frame = None, 0
-        for motion in motions:
-            if motion is None:
-                yield None
-                continue
-            first = motion[:1] if first is None else first
-            begun = motion if options.absolute else pipeline.begin(motion, rest, first, frame)
-            moved = blink(edited(begun, rest, options), portrait.source.shut, options.seed, frame)
-            yield from pipeline.draw(portrait, edit(moved, frame) if edit else moved, record)
-            frame += len(motion)
-
-    def _sample(self, speech: Speech, source: Source, options: Options) -> Iterator[Motion | None]:
-        """Motion as sampled, a few frames at a time; None where more sound is needed."""
-        encoder, model = speech.audio_encoder, speech.motion_model
-        heard = encoder.start()
-        window = model.start(source.canonical, source.rest, options.seed, speech.silence)
-        last = False
-        while not last:
-            if self._queue:
-                features, heard = encoder.encode(heard, self._queue.popleft())
-            elif self._has_ended:
-                features, last = encoder.flush(heard), True
-            else:
-                yield None
-                continue
-            motion, window = model.advance(window, features, steps=options.steps, guidance=options.guidance, last=last)
-            if len(motion):
-                yield motion

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,11 +28,38 @@ class Source(Protocol):
     def shut(self) -> Array: ...
 
 
+@dataclass(frozen=True)
+class Looks:
+    """Offsets (21, 3) of an expression in the head's own axes: a smile, a mouth turned down, brows raised, brows drawn
+    together, each for an amount of 1. gaps (pairs, 63): `gaps @ expression` is how far each pair of points on the
+    inner lips is apart; parting (63, pairs): `parting @ gaps` is the likeliest expression to make them so."""
+
+    smile: Array
+    sulk: Array
+    brow: Array
+    frown: Array
+    gaps: Array
+    parting: Array
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a keypoint space's expressions are made of: `mouth @ expression` is what of it moves mouth and jaw,
+    `eyes @ expression` what moves lids and brows, both (21, 21); looks, where it is known what they can show."""
+
+    mouth: Array
+    eyes: Array
+    looks: Looks | None = None
+
+
 class Renderer(Protocol):
     """Draws faces in the keypoint space that it names; it remembers nothing of a face or of the frames before."""
 
     @property
     def space(self) -> str: ...
+
+    @property
+    def anatomy(self) -> Anatomy: ...
 
     def encode_source(self, face: Image) -> Any:
         """(S, S, 3) RGB to its own kind of Source. Raises InputError where there is no face to encode."""

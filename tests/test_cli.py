@@ -216,6 +216,7 @@ INPUTS_2 = {
     "steps not whole": ((*GOOD, "--steps", "2.5"), "'2.5'"),
     "guidance not a number": ((*GOOD, "--guidance", "nan"), "'guidance' is nan"),
     "head out of range": ((*GOOD, "--head", "3"), "'head' is 3.0, wanted a number from 0 to 2"),
+    "unknown emotion": ((*GOOD, "--emotion", "bored"), "--emotion.*'bored'.*surprised"),
     "crf out of range": ((*GOOD, "--crf", "52"), "'crf' is 52"),
     "nothing at all": ((), "--image"),
     "no output": (("--image", "face.png", "--audio", "voice.wav"), "--output"),

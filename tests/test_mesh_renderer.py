@@ -7,11 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
+from kdtalker.acting import edited
 from kdtalker.errors import InputError
 from kdtalker.mesh.engine import load
 from kdtalker.mesh.raster import backward_flow, stand_still
+from kdtalker.mesh.reach import softly_limited, within_reach
 from kdtalker.motion import Motion, from_head_frame, to_head_frame
-from kdtalker.tracker import FaceTracker, eye_opening, mouth_opening
+from kdtalker.options import Options
+from kdtalker.tracker import FaceTracker, eye_opening, mouth_opening, outer_eye_distance
 from kdtalker.video import read_image
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -124,6 +127,75 @@ def test_lids_close(pipeline, portrait, tracker):
     before = eye_opening(landmarks(tracker, portrait.canvas.picture))
     after = eye_opening(landmarks(tracker, draw(pipeline, portrait, shut)))
     assert after < min(0.2, 0.5 * before)
+
+
+def performing(pipeline, portrait, **options):
+    """The photograph as these options want it."""
+    wanted = Options(absolute=True, **options)
+    motion = edited(portrait.source.rest, portrait.source, pipeline.renderer.anatomy, wanted, frame=0)
+    return draw(pipeline, portrait, motion)
+
+
+def test_mouth_and_eyes_are_parts_that_leave_the_other_alone(pipeline):
+    model, anatomy = pipeline.renderer.model, pipeline.renderer.anatomy
+    offsets = np.random.default_rng(0).multivariate_normal(np.zeros(63), model.covariance, 300)
+    offsets = offsets.reshape(-1, 21, 3)
+    lips, brows = [13, 14, 61, 291, 17], [159, 145, 386, 374, 105, 334]
+
+    def size(offsets, points):
+        return np.sqrt(((model.spreads[points] @ offsets) ** 2).mean())
+
+    for own, other, part in ((lips, brows, anatomy.mouth), (brows, lips, anatomy.eyes)):
+        assert size(offsets - part @ offsets, own) < 0.2 * size(offsets, own)
+        assert size(part @ offsets, other) < 0.2 * size(offsets, other)
+
+
+def test_smiles_and_brows_are_seen(pipeline, portrait, tracker):
+    neutral = landmarks(tracker, performing(pipeline, portrait))
+    unit = outer_eye_distance(neutral)
+    smiling, sulking = (landmarks(tracker, performing(pipeline, portrait, smile=way)) for way in (1, -1))
+    assert (smiling[[61, 291], 1] - sulking[[61, 291], 1]).mean() < -0.04 * unit
+    raised, lowered = (landmarks(tracker, performing(pipeline, portrait, brow=way)) for way in (1, -1))
+    assert (raised[[105, 334], 1] - lowered[[105, 334], 1]).mean() < -0.04 * unit
+    assert mouth_opening(raised) == pytest.approx(mouth_opening(neutral), abs=0.03)
+
+
+def test_the_iris_goes_where_the_eyes_look(pipeline, portrait):
+    """The middle of the eye shows the photograph's, moved by what an eyeball's turning makes of it."""
+    rest, points = portrait.source.rest, portrait.source.landmarks
+    upper, lower, outer, inner = (points[index, :2] for index in (159, 145, 33, 133))
+    rows = slice(round(upper[1]) + 1, round(lower[1]))
+    columns = slice(round(0.65 * outer[0] + 0.35 * inner[0]), round(0.35 * outer[0] + 0.65 * inner[0]))
+
+    def way(yaw):
+        frame = draw(pipeline, portrait, rest.looking(np.array([[yaw, 0]], np.float32)))[rows, columns].astype(float)
+        steps = np.arange(-4, 4.01, 0.25)
+        moved = [
+            cv2.warpAffine(portrait.canvas.picture, np.float32([[1, 0, step], [0, 1, 0]]), (512, 512)) for step in steps
+        ]
+        return steps[np.argmin([((one[rows, columns] - frame) ** 2).mean() for one in moved])]
+
+    unit = outer_eye_distance(points)
+    for yaw in (-9, 9):
+        assert way(yaw) == pytest.approx(-0.12 * unit * np.sin(np.deg2rad(yaw)), abs=0.5)
+
+
+def test_a_turn_is_softly_limited():
+    turns = np.linspace(-60, 60, 1201, dtype=np.float32)[:, None]
+    near = softly_limited(turns, (20.0,))
+    assert np.array_equal(near[np.abs(turns) <= 14], turns[np.abs(turns) <= 14])
+    assert np.abs(near).max() <= 20 and (np.diff(near[:, 0]) >= 0).all()
+    slope = np.diff(near[:, 0]) / np.diff(turns[:, 0])
+    assert np.abs(np.diff(slope)).max() < 0.02  # nowhere a corner
+
+
+def test_a_head_asked_to_turn_too_far_turns_as_far_as_is_good(pipeline, portrait):
+    rest = portrait.source.rest
+    far, farther = (within_reach(turned(rest, yaw=yaw, pitch=-yaw), rest) for yaw in (20, 30))
+    away = np.abs(farther.pose - rest.pose)[0]
+    assert 17 < away[0] < 20 and 12 < away[1] < 15
+    assert np.abs(far.pose - farther.pose).max() < 2
+    assert within_reach(turned(rest, yaw=10), rest).pose == pytest.approx(turned(rest, yaw=10).pose)
 
 
 def test_a_mesh_is_drawn_without_cracks():

@@ -14,6 +14,7 @@ from kdtalker.cli import main
 from kdtalker.errors import InputError
 from kdtalker.motion import KEYPOINTS, MOTION_WIDTH, Motion
 from kdtalker.pipeline import Speech, TalkingPortraitPipeline
+from kdtalker.renderer import Anatomy, Looks
 
 BLOCK, WINDOW, SIDE_PX = 5, 12, 64
 NOTHING = np.zeros((0, 1), np.float32)
@@ -66,23 +67,43 @@ class ToySource:
     shut: np.ndarray
 
 
+def _offset(first):
+    """Three keypoints move."""
+    offset = np.zeros((KEYPOINTS, 3), np.float32)
+    offset[first : first + 3, 1] = 1
+    return offset
+
+
+def _lips():
+    """Keypoints 3 and 4 are the lips, in y."""
+    gap = np.zeros((1, KEYPOINTS, 3), np.float32)
+    gap[0, 3:5, 1] = -1, 1
+    return gap.reshape(1, -1), gap.reshape(1, -1).T / 2
+
+
 class ToyRenderer:
-    """Pose and shift roll the picture sideways, expression makes it lighter."""
+    """Pose and shift roll the picture sideways, expression makes it lighter, gaze its first row."""
 
     space = "mesh"
+    anatomy = Anatomy(
+        mouth=np.diag(np.arange(KEYPOINTS) < 7).astype(np.float32),
+        eyes=np.diag(np.arange(KEYPOINTS) >= 14).astype(np.float32),
+        looks=Looks(*(_offset(first) for first in (0, 5, 14, 17)), *_lips()),
+    )
 
     def encode_source(self, face):
         rest = np.linspace(0.5, 1.5, MOTION_WIDTH, dtype=np.float32)[None]
-        zeros = np.zeros((KEYPOINTS, 3), np.float32)
-        return ToySource(face, zeros, Motion.from_vector(rest, "mesh"), zeros)
+        return ToySource(face, np.zeros((KEYPOINTS, 3), np.float32), Motion.from_vector(rest, "mesh"), _offset(19))
 
     def render(self, source, motion):
         if motion.space != self.space:
             raise InputError(f"The toy renderer draws the space 'mesh', not '{motion.space}'.")
         moved = motion.vector() - source.rest.vector()
-        for vector in moved:
+        for vector, gaze in zip(moved, motion.gaze, strict=True):
             face = np.roll(source.face, int(round(float(vector[1:7].sum()))), axis=1)
-            yield np.clip(face + 100 * vector[7:].mean(), 0, 255).astype(np.uint8)
+            light = np.full((SIDE_PX, 1, 1), 100 * vector[7:].mean())
+            light[0] += 10 * np.abs(gaze).sum()
+            yield np.clip(face + light, 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)

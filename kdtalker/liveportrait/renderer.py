@@ -20,7 +20,7 @@ from kdtalker.liveportrait.painter import Appearance, Painter
 from kdtalker.liveportrait.regions import EYE_KEYPOINTS, LIP_KEYPOINTS
 from kdtalker.motion import KEYPOINTS, Array, Motion, project
 from kdtalker.pipeline import Edit
-from kdtalker.renderer import Image
+from kdtalker.renderer import Anatomy, Image
 from kdtalker.tracker import FaceTracker
 
 INPUT_PX = 256
@@ -47,10 +47,16 @@ class LivePortraitSource:
     appearance: Appearance
 
 
+def _only(keypoints: tuple[int, ...]) -> Array:
+    """(21, 21): an expression as far as it moves these keypoints."""
+    return np.diag(np.isin(np.arange(KEYPOINTS), keypoints)).astype(np.float32)
+
+
 class LivePortraitRenderer:
     """Draws faces of 512 x 512 px in the keypoint space "liveportrait"."""
 
     space = SPACE
+    anatomy = Anatomy(mouth=_only(LIP_KEYPOINTS), eyes=_only(EYE_KEYPOINTS))
 
     def __init__(self, networks: Networks, painter: Painter, tracker: FaceTracker) -> None:
         self._networks, self._painter, self._tracker = networks, painter, tracker

@@ -17,6 +17,7 @@ LOWER_LID_SHARE = 0.3  # of the way by which they are brought together
 OVERLAP = 0.3  # of the photograph's gap, by which shut lids cover one another
 # Shut lids show skin from this share of the gap above the photographed edge, not its lashes and iris.
 SKIN_FROM_ABOVE = 0.28
+CORNER = 0.35  # of the eye's width, over which the white stretches as the iris comes nearer
 LEAST_GAP_PX = 1.0  # eyes photographed shut have nothing to close
 CLOSING_FROM, CLOSING_TO = 0.06, 0.3  # shares of the way down over which the drawn lid appears
 # Of the eye's width: how far around the eye the skin is painted over the photographed lashes, how thick the line is.
@@ -67,18 +68,20 @@ class Lids:
             places[upper, :2] -= (SKIN_FROM_ABOVE * closing)[:, None] * down
         return moved, places
 
-    def carry_eyeballs(self, vertices: Array, flow: Array, still_px: float) -> None:
-        """Inside the lids the eyeball's picture follows its socket: writes places in the photograph into
-        flow (2, S, S), unless the sockets move less than still_px."""
+    def carry_eyeballs(self, vertices: Array, flow: Array, still_px: float, look: Array) -> None:
+        """Inside the lids the eyeball's picture follows its socket and, but for the corners of the eye, look (2,) px:
+        writes places in the photograph into flow (2, S, S), unless both are less than still_px."""
         for contour, socket in zip(EYE_CONTOURS, _SOCKETS, strict=True):
             points = vertices[list(contour), :2]
             low = np.maximum(np.floor(points.min(0)).astype(int) - 1, 0)
             high = np.minimum(np.ceil(points.max(0)).astype(int) + 2, flow.shape[1])
             moved = np.abs(vertices[list(socket), :2] - self.landmarks[list(socket), :2]).max()
-            if (high <= low).any() or moved < still_px:
+            if (high <= low).any() or max(moved, np.abs(look).max()) < still_px:
                 continue
             y, x = np.mgrid[low[1] : high[1], low[0] : high[0]]
-            place = np.stack([x, y, np.ones_like(x)], -1) @ self._to_photograph(vertices, socket)
+            held = _in_the_corners(x, y, points)
+            place = np.stack([x - held * look[0], y - held * look[1], np.ones_like(x)], -1)
+            place = place @ self._to_photograph(vertices, socket)
             flow[:, low[1] : high[1], low[0] : high[0]] = place.transpose(2, 0, 1)
 
     def draw(self, frame: Image, vertices: Array) -> None:
@@ -123,6 +126,14 @@ class Lids:
         """(3, 2): px of the frame (x, y, 1) to px of the photograph, as the eye's socket has moved."""
         now = np.c_[vertices[list(socket), :2], np.ones(len(socket))]
         return np.asarray(np.linalg.lstsq(now, self.landmarks[list(socket), :2], rcond=None)[0], np.float64)
+
+
+def _in_the_corners(x: Array, y: Array, contour: Array) -> Array:
+    """How far places in px take part in the eye's turning: 1 in its middle, 0 at the corners of contour (16, 2)."""
+    across = contour[8] - contour[0]
+    along = ((x - contour[0, 0]) * across[0] + (y - contour[0, 1]) * across[1]) / max(float(across @ across), 1e-6)
+    share = np.clip(np.minimum(along, 1 - along) / CORNER, 0, 1)
+    return np.asarray(share**2 * (3 - 2 * share), np.float32)
 
 
 def _paint_over(picture: Image, contour: Array, width: float) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 import cv2
 import numpy as np
 
 from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
+from kdtalker.mesh.anatomy import anatomy
 from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
 from kdtalker.mesh.raster import backward_flow, composite, soften_edges, stand_still, tiles_that_move
+from kdtalker.mesh.reach import iris_way, within_reach
 from kdtalker.mesh.source import MeshSource, encode, shut_mouth
 from kdtalker.mesh.topology import (
     FACE_OVAL,
@@ -21,7 +24,7 @@ from kdtalker.mesh.topology import (
 )
 from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.portrait import face_square
-from kdtalker.renderer import Image
+from kdtalker.renderer import Anatomy, Image
 from kdtalker.tracker import FaceTracker, eye_opening, mouth_opening
 
 BORDER_SHOWS_DEG = 5.0
@@ -44,6 +47,10 @@ class MeshRenderer:
         """With the weights that ship with the package."""
         return MeshRenderer(tracker, LiteRTModel("selfie_segmentation.tflite"), FaceModel.load())
 
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        return anatomy(self.model)
+
     def encode_source(self, face: Image) -> MeshSource:
         """(S, S, 3) RGB, one face roughly in the middle, to what `render` needs. Raises InputError without a face."""
         return encode(face, self._tracker, self._segmenter, self.model)
@@ -59,6 +66,7 @@ class MeshRenderer:
 
     def _frames(self, source: MeshSource, motion: Motion) -> Iterator[Image]:
         side = len(source.picture)
+        motion = within_reach(motion, source.rest)
         for frame in range(len(motion)):
             one = motion[frame : frame + 1]
             vertices = to_pixels(self.model.pose_vertices(source.identity, one)[0], side)
@@ -67,7 +75,7 @@ class MeshRenderer:
                 _part_lips(source, vertices, float(one.scale[0, 0] / source.rest.scale[0, 0]))
             )
             places[:, :2] += _turned(source, one) * (source.within - source.landmarks)[:, :2]
-            picture = _warp(source, vertices, places, _posed_rings(source, one, vertices))
+            picture = _warp(source, vertices, places, _posed_rings(source, one, vertices), iris_way(one, side)[0])
             source.lids.draw(picture, vertices)
             source.mouth.draw(picture, vertices, jaw_closed)
             yield picture
@@ -129,12 +137,12 @@ def _turned(source: MeshSource, motion: Motion) -> float:
     return float(np.clip(np.hypot(yaw, pitch) / BORDER_SHOWS_DEG, 0, 1))
 
 
-def _warp(source: MeshSource, vertices: Array, origin: Array, rings: Array) -> Image:
-    """The picture with its mesh moved from origin (468, 3) to vertices and rings."""
+def _warp(source: MeshSource, vertices: Array, origin: Array, rings: Array, look: Array) -> Image:
+    """The picture with its mesh moved from origin (468, 3) to vertices and rings, its irises by look (2,) px."""
     side = len(source.picture)
     flow, depth = np.empty((2, side, side), np.float32), np.empty((side, side), np.float32)
     stand_still(flow, depth)
-    source.lids.carry_eyeballs(vertices, flow, STILL_PX)
+    source.lids.carry_eyeballs(vertices, flow, STILL_PX, look)
     target = np.concatenate([vertices, rings]).astype(np.float32)
     places = np.concatenate([origin, source.rings])[:, :2].astype(np.float32)
     backward_flow(target, places, source.triangles, flow, depth)

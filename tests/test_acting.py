@@ -1,0 +1,216 @@
+"""Options as edits: each has its effect, alone and beside every other, and none breaks what a film promises."""
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+import toy
+from test_pipeline import cut
+
+from kdtalker import eyes, voice
+from kdtalker.acting import check
+from kdtalker.edits import lips_met, posed, region
+from kdtalker.errors import InputError
+from kdtalker.motion import MOTION_WIDTH, Motion, rotation_matrix
+from kdtalker.options import Options, controls
+from kdtalker.renderer import Anatomy
+
+ASKED = {
+    "seed": 3, "guidance": 2.0, "expression": 1.5, "mouth": 0.5, "eyes": 0.4, "head": 0.5, "absolute": True,
+    "still": True, "blink": 40.0, "gaze": "free", "emphasis": 2.0, "smile": 0.7, "brow": -0.6, "emotion": "sad",
+    "yaw": 7.0, "pitch": -4.0, "roll": 3.0,
+}  # fmt: skip
+POINTLESS = {("head", "still")}  # what has no effect beside what
+EVERYTHING = Options(**{name: value for name, value in ASKED.items() if name not in ("absolute", "still")})
+VOICE = np.concatenate([np.zeros(6400, np.float32), 0.3 * toy.sound(1.0), toy.sound(0.5), np.zeros(8000, np.float32)])
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return toy.pipeline()
+
+
+@pytest.fixture(scope="module")
+def portrait(pipeline):
+    return pipeline.portrait(toy.picture())
+
+
+def played(pipeline, portrait, options, head=None, size=10**6):
+    motions = []
+    for _ in pipeline.animate(portrait, cut(VOICE, size), options, motions.append, head=head):
+        pass
+    return Motion.concatenate(motions)
+
+
+def is_same(one, other):
+    return np.array_equal(one.vector(), other.vector()) and np.array_equal(one.gaze, other.gaze)
+
+
+@pytest.fixture(scope="module")
+def alone(pipeline, portrait):
+    return {name: played(pipeline, portrait, Options(**{name: value})) for name, value in ASKED.items()}
+
+
+def test_every_option_is_tried():
+    assert ASKED.keys() | {"steps"} == {name for name, _, _ in controls()}
+
+
+@pytest.mark.parametrize("pair", list(combinations(ASKED, 2)), ids="-".join)
+def test_two_options_both_have_their_effect(pipeline, portrait, alone, pair):
+    both = played(pipeline, portrait, Options(**{name: ASKED[name] for name in pair}))
+    assert len(both) == -(-len(VOICE) // 640)
+    for here, there in (pair, pair[::-1]):
+        assert is_same(both, alone[there]) == ((here, there) in POINTLESS), f"{here} beside {there}"
+
+
+def test_with_everything_on_the_film_does_not_depend_on_how_its_sound_was_cut(pipeline, portrait):
+    films = [played(pipeline, portrait, EVERYTHING, head(), size) for size in (997, 7919, 10**6)]
+    assert all(is_same(film, films[0]) for film in films)
+
+
+def test_with_everything_on_frame_0_is_the_photograph(pipeline, portrait):
+    film = played(pipeline, portrait, EVERYTHING, head())
+    assert is_same(film[:1], portrait.source.rest) and not is_same(film[20:21], portrait.source.rest)
+
+
+def test_blinks_survive_a_still_head(pipeline, portrait):
+    still = played(pipeline, portrait, Options(still=True, blink=40))
+    awake = played(pipeline, portrait, Options(still=True, blink=0))
+    assert (still.expression - awake.expression).max() > 0.9
+    assert np.array_equal(still.pose, awake.pose)
+
+
+# --- the head of a film ----------------------------------------------------------------------------------------------
+
+
+def head(frames=9):
+    """Turns by a degree a frame."""
+    vector = np.ones((frames, MOTION_WIDTH), np.float32)
+    vector[:, 1] = np.arange(frames)
+    yield from (Motion.from_vector(row[None], "mesh") for row in vector)
+
+
+def test_the_head_of_a_film_leads_forward_and_backward(pipeline, portrait):
+    led = played(pipeline, portrait, Options(), head())
+    there = [*range(9), *range(7, -1, -1)]
+    np.testing.assert_allclose(led.pose[:17, 0] - portrait.source.rest.pose[0, 0], there, atol=1e-5)
+    assert len(led) > 40
+    own = played(pipeline, portrait, Options())
+    spoken = [film.expression @ rotation_matrix(film.pose).transpose(0, 2, 1) for film in (led, own)]
+    np.testing.assert_allclose(spoken[0], spoken[1], atol=1e-4)
+
+
+def test_a_film_of_one_frame_holds_the_head(pipeline, portrait):
+    led = played(pipeline, portrait, Options(), head(1))
+    np.testing.assert_allclose(led.pose, np.repeat(portrait.source.rest.pose, len(led), 0), atol=1e-5)
+
+
+# --- eyes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("a_minute", [6, 15, 30])
+def test_blinks_come_as_often_as_asked_and_close_faster_than_they_open(a_minute):
+    shut = np.concatenate([eyes.closing(seed, a_minute, 0, 25 * 300) for seed in range(6)])
+    peaks = np.flatnonzero((shut == 1) & (np.append(0, shut[:-1]) < 1))
+    assert abs(len(peaks) / 30 - a_minute) < 0.1 * a_minute
+    lasting, closing, opening = [], [], []
+    for peak in peaks[5:-5]:
+        before, after = shut[peak - 8 : peak][::-1], shut[peak : peak + 9]
+        closing.append(np.argmax(before < 0.02))
+        opening.append(np.argmax(after < 0.02) - 1)
+        lasting.append((closing[-1] + opening[-1] + 1) / 25)
+    assert np.mean(opening) > 1.5 * np.mean(closing)
+    assert np.percentile(lasting, 2) >= 0.1 and np.percentile(lasting, 98) <= 0.32
+
+
+def test_no_blinks_where_none_are_wanted():
+    assert not eyes.closing(0, 0, 0, 1000).any()
+
+
+def test_eyes_do_not_depend_on_pieces():
+    away = np.random.default_rng(0).normal(0, 3, (500, 2)).astype(np.float32)
+    ends = [0, 1, 20, 21, 155, 500]
+    spans = list(zip(ends, ends[1:], strict=False))
+    pieces = [eyes.closing(4, 15, start, end - start) for start, end in spans]
+    assert np.array_equal(np.concatenate(pieces), eyes.closing(4, 15, 0, 500))
+    pieces = [eyes.gaze("free", 4, start, away[start:end]) for start, end in spans]
+    assert np.array_equal(np.concatenate(pieces), eyes.gaze("free", 4, 0, away))
+
+
+def test_eyes_on_the_camera_stay_there_while_the_head_turns():
+    away = np.linspace([0, 0], [10, -6], 1000)
+    seen = {kind: eyes.gaze(kind, 1, 0, away) + away for kind in ("camera", "free")}
+    assert np.abs(seen["camera"]).mean(0).max() < 1.5 and np.abs(seen["camera"]).max() < 5
+    assert seen["free"].std() > 2 * seen["camera"].std()
+    jumps = np.abs(np.diff(seen["camera"], axis=0)).max(1) > 0.3
+    assert 20 < jumps.sum() < 120  # in 40 s; at rest in between
+
+
+# --- the voice -------------------------------------------------------------------------------------------------------
+
+
+def test_listening_does_not_depend_on_pieces():
+    whole, _ = voice.listen(voice.start(), VOICE, last=True)
+    heard, state = voice.NOTHING_YET, voice.start()
+    for piece in cut(VOICE, 777):
+        new, state = voice.listen(state, piece)
+        heard += new
+    heard += voice.listen(state, VOICE[:0], last=True)[0]
+    assert len(whole) == -(-len(VOICE) // 640)
+    assert np.array_equal(heard.hush, whole.hush) and np.array_equal(heard.emphasis, whole.emphasis)
+
+
+def test_a_hush_begins_within_300_ms_of_silence_and_ends_with_it():
+    speech = 0.1 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    hush = voice.listen(voice.start(), np.concatenate([speech, 1e-4 * speech, speech]))[0].hush
+    assert (hush[:2] > 0).any() and not hush[3:25].any()
+    assert (hush[25 + 8 : 50] == 1).all() and not hush[53:].any()
+
+
+def test_a_louder_word_is_emphasis_and_an_even_voice_is_not():
+    even = 0.03 * np.random.default_rng(0).standard_normal(80_000).astype(np.float32)
+    louder = even * np.where(np.arange(80_000) // 8000 == 7, 4, 1)
+    quiet, loud = (voice.listen(voice.start(), samples)[0].emphasis for samples in (even, louder))
+    assert quiet[50:].max() < 0.1
+    assert loud[88:100].max() > 0.5 and loud[50:87].max() < 0.1 and loud[-1] < 0.2
+
+
+# --- edits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def motion():
+    return Motion.from_vector(np.random.default_rng(3).standard_normal((40, MOTION_WIDTH)).astype(np.float32), "mesh")
+
+
+def test_a_region_is_strengthened_alone(motion):
+    part, rest = toy.ToyRenderer.anatomy.mouth, motion[:1]
+    twice = region(motion, rest, part, 2).expression
+    np.testing.assert_allclose(twice[:, :7], 2 * motion.expression[:, :7] - rest.expression[:, :7], atol=1e-5)
+    assert np.array_equal(twice[:, 7:], motion.expression[:, 7:])
+    assert is_same(region(motion, rest, part, 1), motion)
+
+
+def test_an_expression_turns_with_its_head(motion):
+    pose = np.asarray(motion.pose + np.where(np.arange(40) % 2, 0, 12)[:, None], np.float32)
+    turned = posed(motion, pose)
+    in_head = [one.expression @ rotation_matrix(one.pose).transpose(0, 2, 1) for one in (motion, turned)]
+    np.testing.assert_allclose(in_head[0], in_head[1], atol=1e-5)
+    assert np.array_equal(turned.expression[1::2], motion.expression[1::2])
+    assert not np.allclose(turned.expression[::2], motion.expression[::2])
+
+
+def test_lips_meet_and_closed_ones_stay(motion):
+    looks, upright = toy.ToyRenderer.anatomy.looks, replace(motion, pose=0 * motion.pose)
+    met = lips_met(upright, looks.gaps, looks.parting, np.ones(40, np.float32))
+    before, after = (one.expression.reshape(40, -1) @ looks.gaps.T for one in (upright, met))
+    np.testing.assert_allclose(after, np.minimum(before, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["blink", "gaze", "emphasis", "smile", "brow", "emotion"])
+def test_what_an_engine_cannot_show_is_refused_by_name(name):
+    blind = Anatomy(np.eye(21, dtype=np.float32), np.eye(21, dtype=np.float32))
+    check(Options(mouth=0.5, yaw=5), blind)
+    with pytest.raises(InputError, match=f"'{name}'.*mesh"):
+        check(Options(**{name: ASKED[name]}), blind)
