@@ -28,5 +28,6 @@ def load() -> TalkingPortraitPipeline:
 def _load_speech() -> Speech:
     from kdtalker.audio_encoder import WhisperEncoder
     from kdtalker.diffusion import MotionModel
+    from kdtalker.mesh.steady import SteadyModel
 
-    return Speech(WhisperEncoder.load(), MotionModel.load(find("mesh_motion.safetensors")))
+    return Speech(WhisperEncoder.load(), SteadyModel(MotionModel.load(find("mesh_motion.safetensors"))))
