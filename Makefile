@@ -33,11 +33,11 @@ $(VENV)/.run: $(INSTALLED_FROM) | $(BIN)/python
 	touch $@
 
 $(VENV)/.app: $(INSTALLED_FROM) | $(BIN)/python
-	$(INSTALL) -e '.[app]'
+	$(INSTALL) -e '.[app,tts]'
 	touch $@ $(VENV)/.run
 
 $(VENV)/.dev: $(INSTALLED_FROM) | $(BIN)/python
-	$(INSTALL) -e '.[app,dev,train]'
+	$(INSTALL) -e '.[app,dev,train,tts]'
 	touch $@ $(VENV)/.run $(VENV)/.app
 
 $(BIN)/python:

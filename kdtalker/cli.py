@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,6 +98,18 @@ class Drive:
 
 
 def _make(job: Job, load: Load, began: float) -> str:
+    """Speak the text where that is the voice, then make the film."""
+    if job.line is None:
+        return _film(job, load, began)
+    from kdtalker.speaker import speak
+
+    with tempfile.TemporaryDirectory(prefix="kdtalker-") as folder:
+        spoken = Path(folder) / "voice.wav"
+        speak(job.line, spoken)
+        return _film(replace(job, audio=spoken), load, began)
+
+
+def _film(job: Job, load: Load, began: float) -> str:
     """Make the film; cheap checks come before the models are loaded. Returns the line that tells about it."""
     from tqdm import tqdm
 

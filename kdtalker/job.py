@@ -13,6 +13,7 @@ from kdtalker import __version__
 from kdtalker.audio import check_file
 from kdtalker.errors import InputError, OutputError
 from kdtalker.options import Options, controls
+from kdtalker.speaker import DEFAULT_VOICE, SAID_OF_VOICES, Line
 
 ENGINES = ("mesh", "liveportrait")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
@@ -28,6 +29,7 @@ class Job:
     image: Path
     output: Path
     audio: Path | None
+    line: Line | None
     driving: Path | None
     motion: Path | None
     save_motion: Path | None
@@ -61,10 +63,15 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--image", type=Path, required=True, metavar="PICTURE", help="the portrait")
     add("--output", type=Path, required=True, metavar="FILM", help="the film to write (.mp4)")
-    add("--audio", type=Path, metavar="SOUND", help="what the portrait says: any sound file or film with sound")
+    said = parser.add_mutually_exclusive_group()
+    said.add_argument(
+        "--audio", type=Path, metavar="SOUND", help="what the portrait says: any sound file or film with sound"
+    )
+    said.add_argument("--text", metavar="WORDS", help="what the portrait says, spoken by --voice")
+    add("--voice", metavar="NAME", help=f"who speaks --text: {SAID_OF_VOICES} (default: {DEFAULT_VOICE})")
     add("--driving", type=Path, metavar="FILM", help="a film whose face the portrait follows, with its sound")
     add("--motion", type=Path, metavar="FILE",
-        help="a saved motion (.npz) or LivePortrait template (.pkl) to follow, silent or with --audio")  # fmt: skip
+        help="a saved motion (.npz) or LivePortrait template (.pkl) to follow, silent or with a voice")  # fmt: skip
     add("--save-motion", type=Path, metavar="NPZ", help="save the motion of the film too")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--face", type=int, metavar="N", help="which face, by size from 0 (default: the largest)")
@@ -120,11 +127,16 @@ def parse(arguments: Sequence[str]) -> Job:
     values = vars(parser.parse_args(arguments))
     _check_engine(values, parser)
     options = Options(**{name: values.pop(name) for name, _, _ in controls()})
-    job = Job(**values, options=options)
+    line = _line(values.pop("text"), values.pop("voice"))
+    job = Job(**values, line=line, options=options)
     if not 0 <= job.crf <= 51:
         raise InputError(f"Option 'crf' is {job.crf}, wanted a whole number from 0 to 51.")
-    if (job.audio is None) == (job.driving is None) and job.motion is None:
-        raise InputError("Exactly one of --audio, --driving and --motion is wanted (--audio may come with --motion).")
+    is_voiced = job.audio is not None or job.line is not None
+    if is_voiced == (job.driving is not None) and job.motion is None:
+        raise InputError(
+            "Exactly one of --audio, --text, --driving and --motion is wanted (--motion may come with one of the first "
+            "two)."
+        )
     if job.driving is not None and job.motion is not None:
         raise InputError("Both --driving and --motion were given, wanted one of them.")
     if FOLLOW in (job.retarget_eyes, job.retarget_lips) and not (job.driving or is_template(job.motion)):
@@ -141,6 +153,14 @@ def parse(arguments: Sequence[str]) -> Job:
 def is_template(path: Path | None) -> bool:
     """Whether the file is a motion template of LivePortrait, by its name."""
     return path is not None and path.suffix.lower() == ".pkl"
+
+
+def _line(text: str | None, voice: str | None) -> Line | None:
+    if text is not None:
+        return Line(text, voice or DEFAULT_VOICE)
+    if voice is not None:
+        raise InputError("--voice says who speaks --text, which was not given.")
+    return None
 
 
 def _check_engine(values: dict[str, Any], parser: Parser) -> None:

@@ -112,7 +112,9 @@ def is_good(weight: Weight, path: Path) -> bool:
 
 
 def check_contents(weight: Weight, path: Path) -> None:
-    """Raises InputError where the file cannot be read safely or lacks the names that this weight has."""
+    """Raises InputError where the file cannot be read safely or lacks the names that this weight has, if any."""
+    if not weight.contents:
+        return
     held = _names_in(path, Path(weight.file).suffix)
     missing = [name for name in weight.contents if name not in held]
     if missing:

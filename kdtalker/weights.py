@@ -4,6 +4,7 @@ the way to one of them, verified."""
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,10 @@ _OURS = ("research and evaluation, see weights/README.md", "trained by this proj
 _LIVEPORTRAIT = ("MIT", "LivePortrait, arXiv 2407.03168")
 
 _KDTALKER = "ChaolongYang/KDTalker"
+
+KOKORO = ("kokoro-v1.0.onnx", "voices-v1.0.bin")
+
+_KOKORO = ("Apache-2.0", "Kokoro-82M 1.0, huggingface.co/hexgrad/Kokoro-82M")
 
 _NORMALISED = ("scale", "yaw", "pitch", "roll", "t", "exp", "kp")
 
@@ -201,7 +206,25 @@ TABLE = (
         _liveportrait("retargeting_models/stitching_retargeting_module.pth"),
         ("retarget_shoulder", "retarget_mouth", "retarget_eye"),
     ),
+    Weight(
+        KOKORO[0],
+        325_532_387,
+        "7d5df8ecf7d4b1878015a32686053fd0eebe2bc377234608764cc0ef3636a6c5",
+        *_KOKORO,
+        "speaks text like a person (--text, --voice af_heart)",
+        (Source("fastrtc/kokoro-onnx", KOKORO[0]),),
+    ),
+    Weight(
+        KOKORO[1],
+        28_214_398,
+        "bca610b8308e8d99f32e6fe4197e7ec01679264efed0cac9140fe9c29f1fbf7d",
+        *_KOKORO,
+        "the voices of kokoro-v1.0.onnx",
+        (Source("fastrtc/kokoro-onnx", KOKORO[1]),),
+    ),
 )
+
+LIVEPORTRAIT = tuple(weight.name for weight in TABLE if weight.published and weight.name not in KOKORO)
 
 
 def row(name: str) -> Weight:
@@ -234,3 +257,8 @@ def find(name: str, folder: Path | None = None) -> Path:
 def locate(weight: Weight, folder: Path | None = None) -> Path | None:
     """Where the file is, unverified; None where a published file is in none of the folders."""
     return first_of(weight, folders(folder)) if weight.published else PACKAGE / weight.file
+
+
+def missing(names: Iterable[str]) -> list[str]:
+    """Those of the published files that are in none of the folders."""
+    return [name for name in names if locate(row(name)) is None]
