@@ -62,7 +62,7 @@ def test_the_warping_module_gives_the_same():
     volume, source = torch.randn(1, 32, 16, 32, 32), torch.rand(1, 21, 3) - 0.5
     driving = source + 0.1 * torch.randn(2, 21, 3)
     wanted = plain(volume, driving, source)
-    found = fast(volume, driving, source, fast.dense_motion_network.prepare(volume))
+    found = fast(volume, driving, source, fast.dense_motion_network.prepare(volume, source))
     for one, other in zip(wanted, found, strict=True):
         assert (one - other).abs().max() < 1e-3 * one.std()
     assert isinstance(plain.third.norm, nn.BatchNorm2d)  # the plain one stays as it was

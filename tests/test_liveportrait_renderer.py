@@ -40,10 +40,10 @@ class ToyWarping(nn.Module):
         super().__init__()
         self.dense_motion_network = self
 
-    def prepare(self, volume):
+    def prepare(self, volume, source):
         return volume[:, :4]
 
-    def forward(self, volume, driving, source, compressed):
+    def forward(self, volume, driving, source, prepared):
         way = (driving - source)[..., :2].mean(1)
         features = way[:, :, None, None].expand(-1, -1, 64, 64)
         return Warped(features, features[:, :1], driving)

@@ -50,14 +50,14 @@ def main() -> None:
     fast_warping, fast_generator = faster_warping(warping), faster_generator(generator)
     volume, source = torch.randn(1, 32, 16, 64, 64), 0.8 * torch.rand(1, 21, 3) - 0.4
     driving = source + 0.05 * torch.randn(1, 21, 3)
-    compressed = fast_warping.dense_motion_network.prepare(volume)
+    prepared = fast_warping.dense_motion_network.prepare(volume, source)
 
     def plainly() -> Tensor:
         image: Tensor = generator(warping(volume, driving, source).features)
         return image
 
     def ours() -> Tensor:
-        image: Tensor = fast_generator(fast_warping(volume, driving, source, compressed).features)
+        image: Tensor = fast_generator(fast_warping(volume, driving, source, prepared).features)
         return image
 
     apart = 255 * (plainly() - ours()).abs().max().item()

@@ -32,7 +32,7 @@ def load(find: Find, device: str = "auto", precision: str = "auto") -> TalkingPo
     Raises InputError for files that are missing or hold something else, or a device that is not there.
     """
     where = find_device(device)
-    networks = Networks.load(find).faster().to(where)
+    networks = Networks.load(find).to(where)
     if precision == "auto":
         precision = "float16" if where.type == "cuda" else "float32"
     painter = Painter(networks.warping, networks.generator, where, precision)

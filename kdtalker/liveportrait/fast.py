@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,8 @@ from kdtalker.liveportrait.folded import fold_batch_norms
 from kdtalker.liveportrait.generator import HIDDEN, MIDDLE_BLOCKS, SLOPE, Spade, SpadeBlock, SpadeGenerator
 from kdtalker.liveportrait.phases import CompactConv, DoubledConv, QuadrupledConv
 from kdtalker.liveportrait.warping import ConvNorm3d, Decoder, WarpingModule
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class FastDecoder(nn.Module):
@@ -38,11 +41,11 @@ class FastDecoder(nn.Module):
 
 def faster_warping(plain: WarpingModule) -> WarpingModule:
     """The same network on weights of its own; `plain` stays as it is."""
-    fast = copy.deepcopy(plain)
+    fast = _around_the_same_weights(plain)
     fold_batch_norms(fast)
     hourglass = fast.dense_motion_network.hourglass
     hourglass.add_module("decoder", FastDecoder(hourglass.decoder))
-    return fast
+    return _on_its_own(fast, torch.preserve_format)
 
 
 class FastBlock(nn.Module):
@@ -124,11 +127,24 @@ class FastGenerator(nn.Module):
 
 def faster_generator(plain: SpadeGenerator) -> FastGenerator:
     """The same network on weights of its own; `plain` stays as it is."""
-    fast = FastGenerator(copy.deepcopy(plain))
-    for weight in fast.parameters():
-        if weight.ndim == 4:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    return fast
+    return _on_its_own(FastGenerator(_around_the_same_weights(plain)), torch.channels_last)
+
+
+def _around_the_same_weights(network: Network) -> Network:
+    """A copy of the modules around the same tensors."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+
+
+def _on_its_own(network: Network, maps: torch.memory_format) -> Network:
+    """The network with copies of its weights, those of 2-D convolutions laid out as `maps`: a file that they were
+    mapped from can go."""
+    for module in network.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            layout = maps if weight.ndim == 4 else torch.preserve_format
+            own = nn.Parameter(weight.detach().clone(memory_format=layout), requires_grad=False)
+            module.register_parameter(name, own)
+    return network
 
 
 def _norms(block: SpadeBlock) -> list[Spade]:

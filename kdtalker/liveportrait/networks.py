@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,18 +21,19 @@ from kdtalker.liveportrait.warping import WarpingModule
 from kdtalker.pth import read_pth
 
 Find = Callable[[str], Path]
+Read = Callable[[Path], dict[str, Tensor]]
 Network = TypeVar("Network", bound=nn.Module)
-_NAMED = 3  # names that an error tells of
+_NAMED = 8  # names that an error tells of
 
 
 @dataclass(frozen=True)
 class Networks:
-    """LivePortrait's seven networks, in eval mode, float32."""
+    """LivePortrait's seven networks, in eval mode, float32; those that paint give the same numbers in less time."""
 
     appearance: AppearanceExtractor
     motion: MotionExtractor
     warping: WarpingModule
-    generator: SpadeGenerator | FastGenerator
+    generator: FastGenerator
     stitching: RetargetingNetwork
     lips: RetargetingNetwork
     eyes: RetargetingNetwork
@@ -51,26 +52,19 @@ class Networks:
             mine = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             return load_strictly(lambda: RetargetingNetwork(widths), mine, small)
 
-        def network(kind: Callable[[], Network], name: str) -> Network:
+        def network(kind: Callable[[], Network], name: str, read: Read = read_tensors) -> Network:
             path = find(f"{name}.pth")
-            return load_strictly(kind, read_tensors(path), path)
+            return load_strictly(kind, read(path), path)
 
-        generator = find("spade_generator.pth")
-        return Networks(
+        return Networks(  # the largest first, while there is most room for what they are made from
+            generator=faster_generator(network(SpadeGenerator, "spade_generator", without_spectral_norms)),
+            warping=faster_warping(network(WarpingModule, "warping_module")),
             appearance=network(AppearanceExtractor, "appearance_feature_extractor"),
             motion=network(MotionExtractor, "motion_extractor"),
-            warping=network(WarpingModule, "warping_module"),
-            generator=load_strictly(SpadeGenerator, _without_spectral_norms(generator), generator),
             stitching=retargeting("shoulder", STITCHING),
             lips=retargeting("mouth", LIPS),
             eyes=retargeting("eye", EYES),
         )
-
-    def faster(self) -> Networks:
-        """The same numbers in less time."""
-        if isinstance(self.generator, FastGenerator):
-            return self
-        return replace(self, warping=faster_warping(self.warping), generator=faster_generator(self.generator))
 
     def to(self, device: torch.device) -> Networks:
         """The same networks, moved to a device."""
@@ -129,7 +123,8 @@ def load_strictly(kind: Callable[[], Network], state: Mapping[str, Tensor], path
     return network.eval().requires_grad_(False)
 
 
-def _without_spectral_norms(path: Path) -> dict[str, Tensor]:
+def without_spectral_norms(path: Path) -> dict[str, Tensor]:
+    """The generator's tensors, ready for `SpadeGenerator`. Raises InputError as `read_tensors` does."""
     try:
         return fold_spectral_norms(read_tensors(path))
     except KeyError as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdtalker.errors import InputError, OutputError
 from kdtalker.liveportrait.canvas import SIDE_PX
-from kdtalker.liveportrait.warping import WarpingModule
+from kdtalker.liveportrait.warping import Prepared, WarpingModule
 from kdtalker.renderer import Image
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -28,12 +28,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Appearance:
-    """What a source looks like, once for all of its frames: volume (1, 32, 16, 64, 64), compressed (1, 4, 16, 64, 64),
-    keypoints (1, 21, 3)."""
+    """What a source looks like, once for all of its frames: volume (1, 32, 16, 64, 64), keypoints (1, 21, 3), and what
+    dense motion needs of both."""
 
     volume: Tensor
-    compressed: Tensor
     keypoints: Tensor
+    prepared: Prepared
 
 
 class Painter:
@@ -51,7 +51,7 @@ class Painter:
 
     def prepare(self, volume: Tensor, keypoints: Tensor) -> Appearance:
         """All that depends on the source alone."""
-        return Appearance(volume, self._warping.dense_motion_network.prepare(volume), keypoints)
+        return Appearance(volume, keypoints, self._warping.dense_motion_network.prepare(volume, keypoints))
 
     def paint(self, appearance: Appearance, driving: Tensor) -> Iterator[Image]:
         """One (512, 512, 3) RGB frame for each of the driving keypoints (T, 21, 3).
@@ -83,7 +83,7 @@ class Painter:
         comes back from the device comes in one piece."""
         is_half = precision is not torch.float32
         with torch.autocast(self.device.type, dtype=precision) if is_half else nullcontext():
-            warped = self._warping(appearance.volume, driving, appearance.keypoints, appearance.compressed)
+            warped = self._warping(appearance.volume, driving, appearance.keypoints, appearance.prepared)
             image = self._generator(warped.features).float()
         is_good = (image.flatten(1).amax(dim=1) > BLACK).all() & image.isfinite().all()
         frames = image.nan_to_num().mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

@@ -27,6 +27,16 @@ class Warped(NamedTuple):
     deformation: Tensor
 
 
+class Prepared(NamedTuple):
+    """What dense motion needs of a source, the same in all of its frames: the compressed volume (1, 4, D, H, W), also
+    as the motion that stands still samples it (1, 1, 4, D, H, W), and the heatmaps of its keypoints
+    (1, 21, D, H, W)."""
+
+    compressed: Tensor
+    still: Tensor
+    heat: Tensor
+
+
 class ConvNorm3d(nn.Module):
     """A 3-D 3x3x3 convolution, its batch norm, ReLU."""
 
@@ -95,21 +105,25 @@ class DenseMotion(nn.Module):
         self.mask = nn.Conv3d(HOURGLASS_WIDTH + inputs, MOTIONS, 7, padding=3)
         self.occlusion = nn.Conv2d((HOURGLASS_WIDTH + inputs) * VOLUME_DEPTH, 1, 7, padding=3)
 
-    def prepare(self, volume: Tensor) -> Tensor:
-        """The part that depends on the source alone: (B, 32, D, H, W) to the compressed volume (B, 4, D, H, W)."""
-        return F.relu(self.norm(self.compress(volume)))
+    def prepare(self, volume: Tensor, source: Tensor) -> Prepared:
+        """All that depends on the source alone; its volume (1, 32, D, H, W), keypoints (1, 21, 3)."""
+        compressed = F.relu(self.norm(self.compress(volume)))
+        grid = coordinates(compressed)
+        still = F.grid_sample(compressed, grid[None], align_corners=False)
+        return Prepared(compressed, still[:, None], heatmaps(grid, source))
 
-    def forward(self, compressed: Tensor, driving: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-        """compressed (1 or B, 4, D, H, W), keypoints (B, 21, 3) to deformation (B, D, H, W, 3) and occlusion."""
-        batch, (depth, height, width) = len(driving), compressed.shape[2:]
-        grid = coordinates(depth, height, width, compressed)
+    def forward(self, prepared: Prepared, driving: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Keypoints driving (B, 21, 3), source (1, 21, 3) to deformation (B, D, H, W, 3) and occlusion."""
+        batch, grid = len(driving), coordinates(prepared.compressed)
         moved = grid - (driving - source)[:, :, None, None, None]
         motions = torch.cat([grid.expand(batch, 1, -1, -1, -1, -1), moved], dim=1)
-        repeated = compressed.expand(batch, -1, -1, -1, -1).repeat_interleave(MOTIONS, dim=0)
-        deformed = F.grid_sample(repeated, motions.flatten(0, 1), align_corners=False)
-        heat = heatmaps(grid, driving) - heatmaps(grid, source)
+        repeated = prepared.compressed.expand(batch * KEYPOINTS, -1, -1, -1, -1)
+        sampled = F.grid_sample(repeated, moved.flatten(0, 1), align_corners=False)
+        still = prepared.still.expand(batch, -1, -1, -1, -1, -1)
+        deformed = torch.cat([still, sampled.view(batch, KEYPOINTS, *sampled.shape[1:])], dim=1)
+        heat = heatmaps(grid, driving) - prepared.heat
         heat = torch.cat([torch.zeros_like(heat[:, :1]), heat], dim=1)
-        inputs = torch.cat([heat[:, :, None], deformed.view(batch, MOTIONS, *deformed.shape[1:])], dim=2).flatten(1, 2)
+        inputs = torch.cat([heat[:, :, None], deformed], dim=2).flatten(1, 2)
         seen = self.hourglass(inputs)
         share = self.mask(seen).softmax(dim=1)
         deformation = (share[..., None] * motions).sum(dim=1)
@@ -117,9 +131,9 @@ class DenseMotion(nn.Module):
         return deformation, occlusion
 
 
-def coordinates(depth: int, height: int, width: int, like: Tensor) -> Tensor:
-    """(D, H, W, 3): x, y, z of each cell, -1 to 1 from the first to the last."""
-    axes = [torch.linspace(-1, 1, size, dtype=like.dtype, device=like.device) for size in (depth, height, width)]
+def coordinates(volume: Tensor) -> Tensor:
+    """(.., D, H, W) to (D, H, W, 3): x, y, z of each cell, -1 to 1 from the first to the last."""
+    axes = [torch.linspace(-1, 1, size, dtype=volume.dtype, device=volume.device) for size in volume.shape[-3:]]
     z, y, x = torch.meshgrid(*axes, indexing="ij")
     return torch.stack([x, y, z], dim=-1)
 
@@ -139,12 +153,12 @@ class WarpingModule(nn.Module):
         self.third = ConvNorm(VOLUME_CHANNELS * VOLUME_DEPTH, 256, negative_slope=0.01)
         self.fourth = nn.Conv2d(256, 256, 1)
 
-    def forward(self, volume: Tensor, driving: Tensor, source: Tensor, compressed: Tensor | None = None) -> Warped:
-        """volume (1 or B, 32, 16, 64, 64), keypoints driving and source (B, 21, 3); `compressed` is what
-        dense_motion_network.prepare(volume) gave, where that has been done before."""
-        if compressed is None:
-            compressed = self.dense_motion_network.prepare(volume)
-        deformation, occlusion = self.dense_motion_network(compressed, driving, source)
+    def forward(self, volume: Tensor, driving: Tensor, source: Tensor, prepared: Prepared | None = None) -> Warped:
+        """volume (1, 32, 16, 64, 64), keypoints driving (B, 21, 3), source (1, 21, 3); `prepared` is what
+        dense_motion_network.prepare(volume, source) gave, where that has been done before."""
+        if prepared is None:
+            prepared = self.dense_motion_network.prepare(volume, source)
+        deformation, occlusion = self.dense_motion_network(prepared, driving, source)
         moved = F.grid_sample(volume.expand(len(driving), -1, -1, -1, -1), deformation, align_corners=False)
         features = self.fourth(self.third(moved.flatten(1, 2)))
         return Warped(features * occlusion, occlusion, deformation)
