@@ -23,7 +23,7 @@ from kdtalker.pth import read_pth
 Find = Callable[[str], Path]
 Read = Callable[[Path], dict[str, Tensor]]
 Network = TypeVar("Network", bound=nn.Module)
-_NAMED = 8  # names that an error tells of
+_NAMED = 6  # names that an error tells of
 
 
 @dataclass(frozen=True)
