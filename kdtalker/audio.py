@@ -42,14 +42,18 @@ def frame_count(samples: int) -> int:
     return -(-samples // SAMPLES_PER_FRAME)
 
 
-def read_sound(path: Path) -> Iterator[Array]:
-    """Decode the first sound track of any media file: chunks (≤ 16000,) of mono at 16 kHz, within -1..1.
+def read_sound(path: Path, start_s: float = 0.0, duration_s: float | None = None) -> Iterator[Array]:
+    """Decode the first sound track of any media file, or the part of it that begins at start_s and lasts at most
+    duration_s: chunks (≤ 16000,) of mono at 16 kHz, within -1..1.
 
     What is not a number becomes silence; a track that begins after the film is preceded by silence. Raises
     InputError, at the latest with the first chunk, where there is no file, no sound track or no sound in it.
     """
     check_file(path, "a sound or a film with sound")
-    output = sound_track(path, SAMPLE_RATE_HZ).output("pipe:", format="f32le", ac=1, ar=SAMPLE_RATE_HZ)
+    track = sound_track(path, SAMPLE_RATE_HZ, start_s)
+    if duration_s is not None:
+        track = track.filter("atrim", end_sample=max(1, round(duration_s * SAMPLE_RATE_HZ)))
+    output = track.output("pipe:", format="f32le", ac=1, ar=SAMPLE_RATE_HZ)
     given = 0
     with FFmpegProcess(output, feed=False) as decoder:
         while content := decoder.pipe.read(4 * SAMPLE_RATE_HZ):
@@ -60,7 +64,7 @@ def read_sound(path: Path) -> Iterator[Array]:
         if failed and given:
             raise InputError(f"'{path}' breaks off after {given / SAMPLE_RATE_HZ:.1f} s of sound ({decoder.reason()}).")
         if not given:
-            raise InputError(_why_no_sound(path))
+            raise InputError(_why_no_sound(path, start_s))
 
 
 def check_file(path: Path, wanted: str) -> None:
@@ -76,7 +80,7 @@ def check_file(path: Path, wanted: str) -> None:
         raise InputError(f"'{path}' is empty (0 bytes), wanted {wanted}.")
 
 
-def _why_no_sound(path: Path) -> str:
+def _why_no_sound(path: Path, start_s: float) -> str:
     import av
 
     try:
@@ -86,6 +90,8 @@ def _why_no_sound(path: Path) -> str:
         return f"'{path}' is not a sound or film that can be decoded, wanted wav, mp3, m4a, ogg, flac, mp4 or such."
     if not tracks:
         return f"'{path}' has no sound track, wanted a sound or a film with sound."
+    if start_s:
+        return f"'{path}' has no sound from {start_s:g} s on, wanted a start before its end."
     return f"'{path}' has a sound track of zero length, wanted at least one sample."
 
 

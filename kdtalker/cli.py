@@ -116,6 +116,11 @@ def _film(job: Job, load: Load, began: float) -> str:
     from kdtalker.video import VideoWriter, read_image
 
     image = read_image(job.image)
+    if job.background is not None:
+        from kdtalker.backdrop import lay_behind
+
+        behind = read_image(job.background) if isinstance(job.background, Path) else job.background
+        image = lay_behind(image, behind)
     drive = _open(job)
     pipeline = load(job)
     portrait = pipeline.portrait(image, face=job.face, box=job.box, crop=job.crop)
@@ -127,7 +132,9 @@ def _film(job: Job, load: Load, began: float) -> str:
     count = 0
     with (
         tqdm(total=drive.frames, unit="frame", disable=None, leave=False, file=sys.stderr) as bar,
-        VideoWriter(job.output, width, height, sound=drive.sound, crf=job.crf, duration_s=drive.sound_s) as film,
+        VideoWriter(
+            job.output, width, height, sound=drive.sound, crf=job.crf, duration_s=drive.sound_s, sound_start_s=job.start
+        ) as film,
     ):
         for count, frame in enumerate(chain([first], frames), 1):  # noqa: B007
             film.write(frame)
@@ -143,7 +150,9 @@ def _open(job: Job) -> Drive:
     if job.driving is not None:
         info = film_info(job.driving)
         return Drive(round(info.duration_s * FRAME_RATE_HZ), None, job.driving if info.has_sound else None)
-    samples = sum(map(len, read_sound(job.audio))) if job.audio is not None else 0
+    if job.pose_from is not None:
+        film_info(job.pose_from)
+    samples = sum(map(len, read_sound(job.audio, job.start, job.duration))) if job.audio is not None else 0
     if job.motion is None:
         return Drive(frame_count(samples), samples / SAMPLE_RATE_HZ, job.audio)
     if is_template(job.motion):
@@ -168,7 +177,9 @@ def _frames(
     if job.driving is not None:
         return pipeline.reenact(portrait, pipeline.track(read_film(job.driving)), job.options, record, edit)
     assert job.audio is not None
-    return pipeline.animate(portrait, read_sound(job.audio), job.options, record, edit=edit)
+    sound = read_sound(job.audio, job.start, job.duration)
+    head = None if job.pose_from is None else pipeline.track(read_film(job.pose_from))
+    return pipeline.animate(portrait, sound, job.options, record, edit=edit, head=head)
 
 
 def _retargeting(pipeline: TalkingPortraitPipeline, portrait: EncodedPortrait, job: Job, drive: Drive) -> Edit | None:

@@ -22,13 +22,17 @@ def media_input(path: Path, **options: Any) -> Any:
     return ffmpeg.input(f"file:{path.absolute()}", protocol_whitelist="file,pipe", **options)
 
 
-def sound_track(path: Path, rate_hz: int) -> Any:
-    """The first sound track of a file, at that rate, on the file's own clock: what begins late begins with silence.
+def sound_track(path: Path, rate_hz: int, start_s: float = 0.0) -> Any:
+    """The first sound track of a file from start_s on, at that rate, on the file's own clock: what begins late begins
+    with silence.
 
     Opus in WebM begins some ms before the file's own zero; those are not cut off, the track is moved.
     """
     track = media_input(path).audio.filter("asetpts", "PTS-min(STARTPTS,0)")
-    return track.filter("aresample", rate_hz, **{"async": 1, "first_pts": 0})
+    track = track.filter("aresample", rate_hz, **{"async": 1, "first_pts": 0})
+    if start_s == 0:
+        return track
+    return track.filter("atrim", start_sample=round(start_s * rate_hz)).filter("asetpts", "PTS-STARTPTS")
 
 
 @contextlib.contextmanager

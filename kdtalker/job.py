@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,14 +23,21 @@ FOLLOW = "driving"  # as far open as in what drives the portrait
 WIDEST = 0.8  # the largest ratio that may be asked for
 
 
+Backdrop = Path | tuple[int, int, int]  # a picture, or a colour: red, green, blue 0..255
+
+
 @dataclass(frozen=True)
 class Job:
     """What the command line asked for."""
 
     image: Path
     output: Path
+    background: Backdrop | None
     audio: Path | None
     line: Line | None
+    start: float
+    duration: float | None
+    pose_from: Path | None
     driving: Path | None
     motion: Path | None
     save_motion: Path | None
@@ -69,6 +77,12 @@ def _parser() -> Parser:
     )
     said.add_argument("--text", metavar="WORDS", help="what the portrait says, spoken by --voice")
     add("--voice", metavar="NAME", help=f"who speaks --text: {SAID_OF_VOICES} (default: {DEFAULT_VOICE})")
+    add("--start", type=float, default=0.0, metavar="S", help="leave out so much of the sound, in s (default: 0)")
+    add("--duration", type=float, metavar="S", help="of the sound, in s (default: all of it)")
+    add("--pose-from", type=Path, metavar="FILM",
+        help="a film whose head's motion the portrait takes, forward and backward in turn")  # fmt: skip
+    add("--background", type=_backdrop, metavar="PICTURE|COLOUR",
+        help="what stands behind the person instead of the portrait's own: #336699, teal, or a picture")  # fmt: skip
     add("--driving", type=Path, metavar="FILM", help="a film whose face the portrait follows, with its sound")
     add("--motion", type=Path, metavar="FILE",
         help="a saved motion (.npz) or LivePortrait template (.pkl) to follow, silent or with a voice")  # fmt: skip
@@ -86,17 +100,26 @@ def _parser() -> Parser:
     for part, gap in (("eyes", "lids' gap over the eyes' width"), ("lips", "lips' gap over the mouth's width")):
         add(f"--retarget-{part}", type=_ratio, metavar=f"{FOLLOW}|0..{WIDEST}",
             help=f"of --engine liveportrait: {part} as far open as the driving film's, or by this {gap}")  # fmt: skip
+    _add_options(parser)
+    add("--version", action="version", version=f"kdtalker {__version__}")
+    return parser
+
+
+def _add_options(parser: Parser) -> None:
+    """A flag for each of the Options."""
     for name, kind, control in controls():
         flag, default = "--" + name.replace("_", "-"), getattr(Options, name)
         if kind is bool:
-            add(flag, action="store_true", help=control.help)
+            parser.add_argument(flag, action="store_true", help=control.help)
         elif kind is str:
-            add(flag, choices=control.choices, default=default, help=f"{control.help} (default: {default})")
+            parser.add_argument(
+                flag, choices=control.choices, default=default, help=f"{control.help} (default: {default})"
+            )
         else:
             ends = f"{control.minimum:g}..{control.maximum:g}"
-            add(flag, type=kind, default=default, metavar=ends, help=f"{control.help} (default: {default})")
-    add("--version", action="version", version=f"kdtalker {__version__}")
-    return parser
+            parser.add_argument(
+                flag, type=kind, default=default, metavar=ends, help=f"{control.help} (default: {default})"
+            )
 
 
 def _box(text: str) -> tuple[float, float, float, float]:
@@ -107,6 +130,20 @@ def _box(text: str) -> tuple[float, float, float, float]:
     if not (width > 0 and height > 0):
         raise argparse.ArgumentTypeError(f"'{text}' has no width or no height")
     return x, y, width, height
+
+
+def _backdrop(text: str) -> Backdrop:
+    from PIL import ImageColor
+
+    if Path(text).is_file():
+        return Path(text)
+    try:
+        red, green, blue, *_ = ImageColor.getrgb(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is neither a picture nor a colour such as #336699 or teal"
+        ) from None
+    return red, green, blue
 
 
 def _ratio(text: str) -> float | str:
@@ -139,6 +176,7 @@ def parse(arguments: Sequence[str]) -> Job:
         )
     if job.driving is not None and job.motion is not None:
         raise InputError("Both --driving and --motion were given, wanted one of them.")
+    _check_sound(job)
     if FOLLOW in (job.retarget_eyes, job.retarget_lips) and not (job.driving or is_template(job.motion)):
         raise InputError(
             f"'{FOLLOW}' was asked for, but only a film (--driving) or a motion template of LivePortrait (--motion) "
@@ -163,6 +201,17 @@ def _line(text: str | None, voice: str | None) -> Line | None:
     return None
 
 
+def _check_sound(job: Job) -> None:
+    if not 0 <= job.start < math.inf:
+        raise InputError(f"Option 'start' is {job.start}, wanted a number of seconds from 0.")
+    if job.duration is not None and not 0 < job.duration < math.inf:
+        raise InputError(f"Option 'duration' is {job.duration}, wanted a number of seconds above 0.")
+    asked = {"start": job.start, "duration": job.duration, "pose-from": job.pose_from}
+    given = [f"--{name}" for name, value in asked.items() if value]
+    if given and ((job.audio is None and job.line is None) or job.motion is not None):
+        raise InputError(f"{' and '.join(given)} can only be chosen where --audio or --text alone moves the portrait.")
+
+
 def _check_engine(values: dict[str, Any], parser: Parser) -> None:
     given = [f"--{name.replace('_', '-')}" for name in PUBLISHED_ONLY if values[name] != parser.get_default(name)]
     if given and values["engine"] != "liveportrait":
@@ -179,7 +228,7 @@ def _check_engine(values: dict[str, Any], parser: Parser) -> None:
 
 def _check_paths(job: Job) -> None:
     wanted = {job.image: "a picture", job.audio: "a sound or a film with sound", job.driving: "a film",
-              job.motion: "a motion (.npz or .pkl)"}  # fmt: skip
+              job.pose_from: "a film", job.motion: "a motion (.npz or .pkl)"}  # fmt: skip
     inputs = [path for path in wanted if path is not None]
     for path in inputs:
         check_file(path, wanted[path])

@@ -143,8 +143,10 @@ class VideoWriter:
         sound: Path | None = None,
         crf: int = 18,
         duration_s: float | None = None,
+        sound_start_s: float = 0.0,
     ) -> None:
-        """Sizes in px; sound: a file whose first sound track goes with the picture; crf: 0 (lossless) to 51.
+        """Sizes in px; sound: a file whose first sound track goes with the picture, from sound_start_s on; crf: 0
+        (lossless) to 51.
 
         Raises InputError where the target is not an .mp4 in an existing folder or the sound is no file, and
         OutputError where the folder cannot be written.
@@ -162,7 +164,10 @@ class VideoWriter:
         try:
             with ctrl_c_waits():
                 is_claimed = _claim(self._partial, path)
-                encoder = FFmpegProcess(self._output(fps, sound, crf, duration_s), feed=True)
+                encoder = FFmpegProcess(
+                    self._output(fps, crf, duration_s, sound and sound_track(sound, _SOUND_RATE_HZ, sound_start_s)),
+                    feed=True,
+                )
         except BaseException:
             if encoder is not None:
                 encoder.kill()
@@ -212,8 +217,8 @@ class VideoWriter:
             f"The film '{self.path}' could not be written ({self._encoder.reason()}); make room or write elsewhere."
         )
 
-    def _output(self, fps: float, sound: Path | None, crf: int, duration_s: float | None) -> Any:
-        """The ffmpeg-python graph: raw frames on stdin and the sound's file → MP4."""
+    def _output(self, fps: float, crf: int, duration_s: float | None, track: Any | None) -> Any:
+        """The ffmpeg-python graph: raw frames on stdin and a sound track → MP4."""
         import ffmpeg
 
         size = f"{self.width + self.width % 2}x{self.height + self.height % 2}"
@@ -228,9 +233,8 @@ class VideoWriter:
             "format": "mp4", "movflags": "+faststart", "vcodec": "libx264", "preset": "veryfast", "crf": crf,
             "threads": 2, "metadata": f"comment={TAG}",
         }  # fmt: skip
-        if sound is None:
+        if track is None:
             return ffmpeg.output(picture, f"file:{self._partial.absolute()}", **options)
-        track = sound_track(sound, _SOUND_RATE_HZ)
         track = track.filter("aeval", "if(isnan(val(ch)),0,clip(val(ch),-1,1))", c="same")
         track = track.filter("aformat", channel_layouts="mono|stereo").filter("apad")
         if duration_s is None:

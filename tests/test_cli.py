@@ -22,6 +22,7 @@ import toy
 
 from kdtalker import Motion, __version__
 from kdtalker.motion import MOTION_WIDTH
+from kdtalker.video import read_film
 
 ROOT = Path(__file__).parent.parent
 TOY = [sys.executable, str(ROOT / "tests" / "toy.py")]
@@ -165,6 +166,34 @@ def test_crop_films_the_face_alone(folder):
     assert read_back(folder / "film.mp4")[1] == (toy.SIDE_PX, toy.SIDE_PX)
 
 
+def test_a_part_of_the_sound_makes_a_film_of_that_part(folder):
+    done = call(folder, *film(), "--start", "0.3", "--duration", "0.42", "--save-motion", "part.npz")
+    assert done.returncode == 0, done.stderr
+    frames, _, sound_s = read_back(folder / "film.mp4")
+    assert frames == 11 and abs(sound_s - 0.42) <= 0.04
+    samples = toy.sound(1.0)[4800 : 4800 + 6720]
+    write_wav(folder / "cut.wav", samples)
+    assert call(folder, *film(sound="cut.wav", output="cut.mp4"), "--save-motion", "cut.npz").returncode == 0
+    part, cut = (Motion.load(folder / name).vector() for name in ("part.npz", "cut.npz"))
+    np.testing.assert_allclose(part, cut, atol=1e-3)
+
+
+def test_the_head_follows_a_film_while_the_face_speaks(folder):
+    write_film(folder / "head.mp4", driving_frames(10))
+    done = call(folder, *film(), "--pose-from", "head.mp4", "--save-motion", "said.npz")
+    assert done.returncode == 0, done.stderr
+    yaw = Motion.load(folder / "said.npz").pose[:, 0]
+    assert len(yaw) == 25 and (np.diff(yaw[:9]) > 0.1).all() and (np.diff(yaw[9:18]) < -0.1).all()
+    assert yaw[18] == pytest.approx(yaw[0], abs=0.1)
+
+
+def test_another_background_is_behind_the_film(folder):
+    assert call(folder, *film(output="plain.mp4")).returncode == 0
+    assert call(folder, *film(), "--background", "#00ff00").returncode == 0
+    plain, green = (next(iter(read_film(folder / name))).astype(int).mean((0, 1)) for name in ("plain.mp4", "film.mp4"))
+    assert green[1] > plain[1] + 20 and green[0] < plain[0]
+
+
 def test_nobody_needs_to_read_the_last_line(folder):
     reader, writer = os.pipe()
     os.close(reader)
@@ -217,6 +246,17 @@ INPUTS_2 = {
     "guidance not a number": ((*GOOD, "--guidance", "nan"), "'guidance' is nan"),
     "head out of range": ((*GOOD, "--head", "3"), "'head' is 3.0, wanted a number from 0 to 2"),
     "unknown emotion": ((*GOOD, "--emotion", "bored"), "--emotion.*'bored'.*surprised"),
+    "start after the end": ((*GOOD, "--start", "9"), "'voice.wav' has no sound from 9 s on"),
+    "start below 0": ((*GOOD, "--start", "-1"), "'start' is -1"),
+    "no duration": ((*GOOD, "--duration", "0"), "'duration' is 0"),
+    "start of a driving film": (
+        ("--image", "face.png", "--output", "film.mp4", "--driving", "silent.mp4", "--start", "1"),
+        "--start can only",
+    ),
+    "pose from no film": ((*GOOD, "--pose-from", "text.png"), "text.png"),
+    "pose from nowhere": ((*GOOD, "--pose-from", "none.mp4"), "none.mp4"),
+    "no colour": ((*GOOD, "--background", "greenish"), "'greenish' is neither a picture nor a colour"),
+    "background is text": ((*GOOD, "--background", "text.png"), "text.png"),
     "crf out of range": ((*GOOD, "--crf", "52"), "'crf' is 52"),
     "nothing at all": ((), "--image"),
     "no output": (("--image", "face.png", "--audio", "voice.wav"), "--output"),

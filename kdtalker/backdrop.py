@@ -1,0 +1,76 @@
+"""Another background for a picture: the person is cut out once, softly, so that whatever is drawn from it afterwards
+stands before a background that does not move."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kdtalker.litert import LiteRTModel
+from kdtalker.motion import Array
+from kdtalker.renderer import Image
+
+_SEGMENTER_SIDE_PX = 256
+SURE_FROM, SURE_TO = 0.2, 0.85  # of the segmenter's word, between which a pixel is in part the person's
+EDGE_FROM, EDGE_TO = 0.3, 0.9  # the same once the mask lies on the picture's edges
+REACH = 1 / 60  # of the picture's shorter side: how far an edge may be from where the segmenter sees it
+LIGHT_NOISE = 1e-3  # variance of light below which the picture shows no edge
+
+
+def lay_behind(picture: Image, background: Image | tuple[int, int, int]) -> Image:
+    """The person of an (H, W, 3) picture before a colour, or before another picture, which covers the first one and
+    keeps its shape."""
+    matte = person_matte(picture)[..., None]
+    behind = np.full_like(picture, background) if isinstance(background, tuple) else _covering(background, picture)
+    person = _without_seam(picture, matte)
+    return np.rint(behind + matte * (person - behind)).clip(0, 255).astype(np.uint8)
+
+
+def person_matte(picture: Image) -> Array:
+    """(H, W) 0..1: how far each pixel is the person's."""
+    height, width = picture.shape[:2]
+    small = cv2.resize(picture, (_SEGMENTER_SIDE_PX, _SEGMENTER_SIDE_PX), interpolation=cv2.INTER_AREA)
+    (mask,) = LiteRTModel("selfie_segmentation.tflite")(small.astype(np.float32) / 255)
+    sure = _ramp(mask.reshape(_SEGMENTER_SIDE_PX, _SEGMENTER_SIDE_PX), SURE_FROM, SURE_TO)
+    sure = np.asarray(cv2.resize(sure, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    return _ramp(_on_edges(sure, picture, max(2, round(REACH * min(height, width)))), EDGE_FROM, EDGE_TO)
+
+
+def _ramp(values: Array, low: float, high: float) -> Array:
+    return np.asarray(np.clip((values - low) / (high - low), 0, 1), np.float32)
+
+
+def _on_edges(mask: Array, picture: Image, reach: int) -> Array:
+    """The mask (H, W) as a locally linear function of the picture's light (He et al. 2010, eq. 5-8)."""
+    light = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.float32) / 255
+
+    def mean(values: NDArray[Any]) -> Array:
+        return np.asarray(cv2.blur(values, (2 * reach + 1, 2 * reach + 1)), np.float32)
+
+    mean_light, mean_mask = mean(light), mean(mask)
+    slope = (mean(light * mask) - mean_light * mean_mask) / (mean(light * light) - mean_light**2 + LIGHT_NOISE)
+    return np.asarray(mean(slope) * light + mean(mean_mask - slope * mean_light), np.float32)
+
+
+def _without_seam(picture: Image, matte: Array) -> Array:
+    """The picture whose half-covered pixels have the colour of the person beside them, not of what was behind."""
+    reach = max(3.0, REACH * min(picture.shape[:2]) / 2)
+    sure = (matte > 0.97).astype(np.float32)
+    near = cv2.GaussianBlur(picture * sure, (0, 0), reach)
+    weight = cv2.GaussianBlur(sure, (0, 0), reach)[..., None]
+    colour = np.where(weight > 1e-3, near / np.maximum(weight, 1e-3), picture)
+    return np.asarray(picture + (1 - matte) * (colour - picture), np.float32)
+
+
+def _covering(background: Image, picture: Image) -> Image:
+    """Another picture, scaled until it covers the first one; what hangs over is cut off on both sides alike."""
+    height, width = picture.shape[:2]
+    scale = max(height / background.shape[0], width / background.shape[1])
+    size = max(width, round(background.shape[1] * scale)), max(height, round(background.shape[0] * scale))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    scaled = np.asarray(cv2.resize(background, size, interpolation=way), np.uint8)
+    top, left = (size[1] - height) // 2, (size[0] - width) // 2
+    return scaled[top : top + height, left : left + width]
