@@ -33,6 +33,10 @@ def load_engine(job: Job) -> TalkingPortraitPipeline:
 
     if job.engine == "mesh":
         return TalkingPortraitPipeline.mesh()
+    from kdtalker.weights import LIVEPORTRAIT, SPEECH, require
+
+    is_mute = job.motion is not None or job.driving is not None
+    require([name for name in LIVEPORTRAIT if not (is_mute and name in SPEECH)], job.weights)
     return TalkingPortraitPipeline.liveportrait(job.device, job.precision, job.weights)
 
 

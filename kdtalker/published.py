@@ -83,4 +83,7 @@ def read_normalisation(path: Path) -> Normalisation:
     def usable(spread: Array) -> Array:
         return np.where(spread == 0, np.float32(1), spread)
 
-    return Normalisation(mean, usable(std), canonical_mean, usable(canonical_std))
+    try:
+        return Normalisation(mean, usable(std), canonical_mean, usable(canonical_std))
+    except InputError as error:
+        raise InputError(f"'{path}' is not the published norm.npz: {error}") from None

@@ -4,7 +4,7 @@ the way to one of them, verified."""
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Weight:
 
     def command(self, folder: Path | None = None) -> str:
         """What a person runs to get a published file, into the folder if there is one."""
-        return f"kdtalker weights get {self.name}{f' --weights {shlex.quote(str(folder))}' if folder else ''}"
+        return fetching([self], folder)
 
     def remedy(self, folder: Path | None = None) -> str:
         """What helps where the file is not as it should be."""
@@ -224,6 +224,7 @@ TABLE = (
     ),
 )
 
+SPEECH = ("wav2lip.pth", "KDTalker.pth", "norm.npz")  # of the published engine, for sound alone
 LIVEPORTRAIT = tuple(weight.name for weight in TABLE if weight.published and weight.name not in KOKORO)
 
 
@@ -244,14 +245,30 @@ def find(name: str, folder: Path | None = None) -> Path:
     weight = row(name)
     path = locate(weight, folder)
     if path is None:
-        raise InputError(
-            f"There is no '{name}' ({weight.purpose}; licence: {weight.licence}) in {told(folder)}; "
-            f"`{weight.command(folder)}` fetches it."
-        )
+        raise InputError(_absent([weight], folder))
     wrong = fault(weight, path)
     if wrong:
         raise InputError(f"The weights '{path}' {wrong}: {weight.remedy(folder)}.")
     return path
+
+
+def require(names: Iterable[str], folder: Path | None = None) -> None:
+    """Raises InputError that names all of these published files that are in none of the folders."""
+    absent = missing(names, folder)
+    if absent:
+        raise InputError(_absent([row(name) for name in absent], folder))
+
+
+def _absent(weights: Sequence[Weight], folder: Path | None) -> str:
+    files = ", ".join(f"'{weight.name}' ({weight.purpose}; licence: {weight.licence})" for weight in weights)
+    they = "them" if len(weights) > 1 else "it"
+    return f"There is no {files} in {told(folder)}; `{fetching(weights, folder)}` fetches {they}."
+
+
+def fetching(weights: Sequence[Weight], folder: Path | None = None) -> str:
+    """What a person runs to get published files, into the folder if there is one."""
+    names = " ".join(weight.name for weight in weights)
+    return f"kdtalker weights get {names}{f' --weights {shlex.quote(str(folder))}' if folder else ''}"
 
 
 def locate(weight: Weight, folder: Path | None = None) -> Path | None:
@@ -259,6 +276,6 @@ def locate(weight: Weight, folder: Path | None = None) -> Path | None:
     return first_of(weight, folders(folder)) if weight.published else PACKAGE / weight.file
 
 
-def missing(names: Iterable[str]) -> list[str]:
+def missing(names: Iterable[str], folder: Path | None = None) -> list[str]:
     """Those of the published files that are in none of the folders."""
-    return [name for name in names if locate(row(name)) is None]
+    return [name for name in names if locate(row(name), folder) is None]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from kdtalker.denoiser import Denoiser, DenoiserConfig
 from kdtalker.diffusion import MotionModel
 from kdtalker.edits import turned_relative_to
+from kdtalker.errors import InputError
 from kdtalker.liveportrait import SPACE
 from kdtalker.liveportrait.canvas import Canvas
 from kdtalker.liveportrait.networks import Find, Networks, load_strictly, read_tensors
@@ -23,6 +26,8 @@ from kdtalker.published import read_normalisation, rename_published
 from kdtalker.tracker import FaceTracker
 from kdtalker.wav2lip import Wav2LipEncoder, Wav2LipNetwork
 from kdtalker.wav2lip import rename_published as rename_wav2lip
+
+Rename = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 def load(find: Find, device: str = "auto", precision: str = "auto") -> TalkingPortraitPipeline:
@@ -53,19 +58,23 @@ def load(find: Find, device: str = "auto", precision: str = "auto") -> TalkingPo
 def load_speech(find: Find, device: torch.device) -> Speech:
     """Wav2Lip's encoder, on the CPU, and KDTalker's denoiser."""
     path = find("wav2lip.pth")
-    heard = rename_wav2lip(_entry(read_tensors(path), "state_dict"))
+    heard = _renamed(rename_wav2lip, path, "state_dict")
     encoder = Wav2LipEncoder(load_strictly(Wav2LipNetwork, heard, path))
     path = find("KDTalker.pth")
-    state = rename_published(_entry(read_tensors(path), "model"))
+    state = _renamed(rename_published, path, "model")
     denoiser = load_strictly(lambda: Denoiser(DenoiserConfig()), state, path).to(device)
     model = MotionModel(denoiser, read_normalisation(find("norm.npz")), SPACE)
     return Speech(encoder, SmoothedModel(model))
 
 
-def _entry(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors of one entry of a checkpoint; all of them where the file holds that entry alone."""
-    inside = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-    return inside or tensors
+def _renamed(rename: Rename, path: Path, entry: str) -> dict[str, Tensor]:
+    """The tensors of one entry of a checkpoint, or of all where the file holds that entry alone, under our names."""
+    tensors = read_tensors(path)
+    inside = {key.removeprefix(f"{entry}."): value for key, value in tensors.items() if key.startswith(f"{entry}.")}
+    try:
+        return rename(inside or tensors)
+    except InputError as error:
+        raise InputError(f"'{path}' is another checkpoint than the one of this name: {error}") from None
 
 
 def _begin(motion: Motion, rest: Motion, first: Motion, frame: int) -> Motion:
