@@ -13,10 +13,12 @@ from kdtalker.eyes import closing, gaze
 from kdtalker.moods import MOODS
 from kdtalker.motion import Array, Motion, rotation_matrix
 from kdtalker.options import Options
-from kdtalker.renderer import Anatomy, Source
+from kdtalker.renderer import Anatomy, Looks, Source
 from kdtalker.voice import Voice
 
+MET_S = 0.28  # in which lips that the photograph shows parted may be shut
 ASSUMED_S = 0.8  # in which a film goes over from the photograph to the pose and the look that are asked for
+PARTED = 0.04  # inner lips of a photograph that are apart, in outer eye distances
 BROWS_RISE = 0.45  # of --brow 1, at the strongest emphasis
 
 
@@ -63,7 +65,8 @@ def performed(
     if looks is None:
         return motion
     begun = assumed(options, frame, len(motion))
-    motion = lips_met(motion, looks.gaps, looks.parting, begun * voice.hush)
+    free = assumed(options, frame, len(motion), MET_S)
+    motion = lips_met(motion, looks, free * voice.hush, free * parted(source.rest, looks))
     motion = expressed(motion, looks.brow, BROWS_RISE * options.emphasis * begun * voice.emphasis)
     shut = closing(options.seed, options.blink, frame, len(motion))
     motion = expressed(motion, in_head(source.shut, source.rest), shut)
@@ -71,12 +74,18 @@ def performed(
     return motion.looking(gaze(options.gaze, options.seed, frame, away))
 
 
-def assumed(options: Options, frame: int, length: int) -> Array:
-    """(length,) 0 at the film's first frame, which is the photograph, to 1 after ASSUMED_S."""
+def assumed(options: Options, frame: int, length: int, within_s: float = ASSUMED_S) -> Array:
+    """(length,) 0 at the film's first frame, which is the photograph, to 1 after a time."""
     if options.absolute:
         return np.ones(length, np.float32)
-    progress = np.clip((frame + np.arange(length)) / (ASSUMED_S * FRAME_RATE_HZ), 0, 1)
+    progress = np.clip((frame + np.arange(length)) / (within_s * FRAME_RATE_HZ), 0, 1)
     return np.asarray(progress**2 * (3 - 2 * progress), np.float32)
+
+
+def parted(rest: Motion, looks: Looks) -> float:
+    """0 for a face that is photographed with shut lips to 1 for one whose lips are PARTED."""
+    apart = float((looks.gaps @ in_head(rest.expression[0], rest).ravel()).mean())
+    return min(max(apart / PARTED, 0.0), 1.0)
 
 
 def in_head(offset: Array, rest: Motion) -> Array:

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from kdtalker.audio import FRAME_RATE_HZ
 from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
+from kdtalker.renderer import Looks
 
 FADE_S = 0.4
+NEARLY_MET = 0.05  # inner lips less apart than this, in outer eye distances, are on their way to meet
+PRESS = 0.022  # by which parted lips are pressed on one another, in the same unit
 
 
 def start_from(motion: Motion, rest: Motion, first: Motion, start_frame: int) -> Motion:
@@ -101,14 +104,17 @@ def expressed(motion: Motion, offset: Array, amount: Array) -> Motion:
     )
 
 
-def lips_met(motion: Motion, gaps: Array, parting: Array, amount: Array) -> Motion:
-    """Lips brought together by `amount` (T,) of the way; gaps (pairs, 63) and parting (63, pairs) as in `Looks`."""
+def lips_met(motion: Motion, looks: Looks, amount: Array, parted: Array) -> Motion:
+    """Lips brought together by `amount` (T,) of the way. Those of a face that was photographed with parted lips, as far
+    as `parted` (T,) says 0..1, are pressed on one another to leave no slit, and meet where they all but do."""
     turn = rotation_matrix(motion.pose)
     in_head = (motion.expression @ turn.transpose(0, 2, 1)).reshape(len(motion), -1)
-    apart = np.maximum(in_head @ gaps.T, 0) @ parting.T
-    return replace(
-        motion, expression=motion.expression - amount[:, None, None] * (apart.reshape(motion.expression.shape) @ turn)
-    )
+    gaps = in_head @ looks.gaps.T
+    progress = np.clip(gaps.mean(1) / NEARLY_MET, 0, 1)
+    share = np.maximum(amount, parted * (1 - progress**2 * (3 - 2 * progress)))
+    pull = share[:, None] * np.maximum(gaps + PRESS * parted[:, None], 0)
+    apart = (pull @ looks.parting.T).reshape(motion.expression.shape) @ turn
+    return replace(motion, expression=np.asarray(motion.expression - apart, np.float32))
 
 
 def with_head(motion: Motion, head: Motion) -> Motion:

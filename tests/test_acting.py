@@ -10,7 +10,7 @@ from test_pipeline import cut
 
 from kdtalker import eyes, voice
 from kdtalker.acting import check
-from kdtalker.edits import lips_met, posed, region
+from kdtalker.edits import PRESS, lips_met, posed, region
 from kdtalker.errors import InputError
 from kdtalker.motion import MOTION_WIDTH, Motion, rotation_matrix
 from kdtalker.options import Options, controls
@@ -202,10 +202,27 @@ def test_an_expression_turns_with_its_head(motion):
 
 
 def test_lips_meet_and_closed_ones_stay(motion):
-    looks, upright = toy.ToyRenderer.anatomy.looks, replace(motion, pose=0 * motion.pose)
-    met = lips_met(upright, looks.gaps, looks.parting, np.ones(40, np.float32))
-    before, after = (one.expression.reshape(40, -1) @ looks.gaps.T for one in (upright, met))
+    looks, nothing = toy.ToyRenderer.anatomy.looks, np.zeros(40, np.float32)
+    met = lips_met(motion, looks, nothing + 1, nothing)
+    before, after = (gaps(one, looks) for one in (motion, met))
     np.testing.assert_allclose(after, np.minimum(before, 0), atol=1e-5)
+    np.testing.assert_allclose(lips_met(motion, looks, nothing, nothing).vector(), motion.vector(), atol=1e-6)
+
+
+def test_lips_of_an_open_photograph_meet_where_they_all_but_do(motion):
+    looks, nothing = toy.ToyRenderer.anatomy.looks, np.zeros(40, np.float32)
+    small = replace(motion, expression=0.04 * motion.expression)
+    before, after = gaps(small, looks)[:, 0], gaps(lips_met(small, looks, nothing, nothing + 1), looks)[:, 0]
+    closed, ajar, wide = (np.abs(before) < 0.003), (before > 0.01) & (before < 0.03), before >= 0.05
+    assert closed.any() and ajar.any() and wide.any()
+    np.testing.assert_allclose(after[closed], -PRESS, atol=1e-3)
+    assert (after[ajar] < before[ajar] - 0.005).all()
+    np.testing.assert_allclose(after[wide], before[wide], atol=1e-6)
+
+
+def gaps(motion, looks):
+    in_head = motion.expression @ rotation_matrix(motion.pose).transpose(0, 2, 1)
+    return in_head.reshape(len(motion), -1) @ looks.gaps.T
 
 
 @pytest.mark.parametrize("name", ["blink", "gaze", "emphasis", "smile", "brow", "emotion"])
