@@ -7,7 +7,7 @@ import base64
 import hmac
 import html
 import os
-import random
+import re
 import signal
 import sys
 import tempfile
@@ -22,36 +22,31 @@ import cv2
 import gradio as gr
 import numpy as np
 
-from kdtalker import KDTalkerError, Options, TalkingPortraitPipeline
+from app_widgets import EXAMPLES, STYLE, THEME, settings, voice_inputs
+from kdtalker import InputError, KDTalkerError, Options, TalkingPortraitPipeline
+from kdtalker.job import ENGINES
 from kdtalker.mark import framed, shown_scale
-from kdtalker.options import PRESETS, Control, controls
+from kdtalker.options import controls
+from kdtalker.speaker import DEFAULT_VOICE, Line
 from kdtalker.studio import Progress, Studio, Take, Wish
 from kdtalker.uploads import Limits
+from kdtalker.weights import published_engine_lacks
 
-EXAMPLES = Path(__file__).parent / "examples"
 PORTRAITS = {"Grace Hopper": "grace_hopper.jpg", "Eileen Collins": "astronaut.png"}
 PREVIEW_PX, PREVIEW_EVERY_S = 480, 0.12
 FILMS_AT_ONCE, LOOKS_AT_ONCE, WAITING_LIMIT = 2, 1, 16
 KEPT_S, SWEEP_S = 3600, 300  # how long a visitor's files are kept, how often that is looked after
 
-# Darker than Gradio's own: letters stand out 4.5 : 1 from what is behind them, as WCAG wants.
-THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
-    color_accent="*primary_600", block_label_text_color="*primary_700", block_title_text_color="*primary_700",
-    block_info_text_color="*neutral_600", body_text_color_subdued="*neutral_600",
-    button_primary_background_fill="*primary_600", checkbox_label_background_fill_selected="*primary_600",
-)  # fmt: skip
+ENDPOINTS = {
+    "animate": "A portrait and a voice to a film (.mp4) and its motion (.npz).",
+    "animate_text": "A portrait and a text, spoken by `voice`, to a film (.mp4) and its motion (.npz).",
+}
 
 INTRODUCTION = "# kdtalker\nOne portrait and a voice become a talking film. Choose both, then press the button."
 CONSENT = (
     "Only use a face and a voice whose owners agree. Films are marked as generated, in the picture and in the file. "
     f"What you upload stays on this server for at most {KEPT_S // 60} minutes, and no other visitor sees it."
 )
-STYLE = """
-.stage img { width: 100%; max-height: 70vh; object-fit: contain; border-radius: 8px; display: block; }
-.example img { height: 3rem; width: auto; border-radius: 4px; }
-.stage progress { width: 100%; }
-footer { display: none !important; }
-"""
 
 
 def page(studio: Studio) -> gr.Blocks:
@@ -60,23 +55,24 @@ def page(studio: Studio) -> gr.Blocks:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
             with gr.Column():
-                picture, voice, face = _inputs(studio)
+                picture, face = _portrait(studio)
+                kind, sound, text, speaker = voice_inputs()
             with gr.Column():
-                with gr.Row():
-                    make = gr.Button("Make it talk", variant="primary", elem_id="make")
-                    stop = gr.Button("Stop", variant="stop", elem_id="stop")
-                stage = gr.HTML(_stage("The film appears here."), elem_id="stage")
+                stage = gr.HTML(_stage("The film appears here.", kind="empty"), elem_id="stage")
                 film = gr.Video(
                     label="Film", interactive=False, visible=False, autoplay=True, buttons=[], elem_id="film"
                 )
+                with gr.Row():
+                    make = gr.Button("Make it talk", variant="primary", elem_id="make")
+                    stop = gr.Button("Stop", variant="stop", elem_id="stop")
                 with gr.Row():
                     files = [gr.DownloadButton(f"Download the {what}", visible=False) for what in ("film", "motion")]
                 gr.Markdown(CONSENT)
         with gr.Accordion("What happened", open=False, visible=False, elem_id="happened") as happened:
             chart = gr.HTML(elem_id="chart")
         with gr.Accordion("Controls", open=False, elem_id="controls"):
-            settings = _controls()
-        asked, shown = [picture, voice, face, *settings], [stage, film, *files, happened, chart]
+            rest = [face, *settings()]
+        asked, shown = [picture, kind, sound, text, speaker, *rest], [stage, film, *files, happened, chart]
         running = make.click(
             partial(_play, studio), asked, shown, trigger_mode="once", show_progress_on=stage,
             concurrency_id="films", concurrency_limit=FILMS_AT_ONCE, api_visibility="private",
@@ -84,15 +80,16 @@ def page(studio: Studio) -> gr.Blocks:
         stop.click(None, cancels=running, api_visibility="private").then(  # not before the last frame
             lambda: _stage("Stopped; nothing was kept."), None, stage, api_visibility="private"
         )
-        gr.Button(visible=False).click(
-            _endpoint(studio), asked, files, api_name="animate", concurrency_id="films",
-            api_description="A portrait and a voice to a film (.mp4) and its motion (.npz).",
-        )  # fmt: skip
+        for name, voiced in (("animate", [sound]), ("animate_text", [text, speaker])):
+            gr.Button(visible=False).click(
+                _endpoint(studio, name), [picture, *voiced, *rest], files, api_name=name, concurrency_id="films",
+                api_description=ENDPOINTS[name],
+            )  # fmt: skip
     return blocks
 
 
-def _inputs(studio: Studio) -> tuple[gr.Image, gr.Audio, gr.Radio]:
-    """Portrait, voice, and which face of several."""
+def _portrait(studio: Studio) -> tuple[gr.Image, gr.Radio]:
+    """The portrait, and which face of several."""
     picture = gr.Image(
         label="Portrait", type="filepath", sources=["upload", "webcam", "clipboard"], height=320, elem_id="picture"
     )
@@ -107,11 +104,7 @@ def _inputs(studio: Studio) -> tuple[gr.Image, gr.Audio, gr.Radio]:
     look = {"fn": partial(_look, studio), "inputs": picture, "outputs": [found, face], "api_visibility": "private"}
     picture.change(**look, show_progress="minimal", concurrency_id="look", concurrency_limit=LOOKS_AT_ONCE)
     found.select(_clicked(studio), picture, face, api_visibility="private", show_progress="hidden")
-    voice = gr.Audio(label="Voice", type="filepath", sources=["upload", "microphone"], buttons=["download"])
-    voices = sorted(EXAMPLES.glob("*.wav"))
-    names = [f"Jane Austen, {number}" for number in range(1, len(voices) + 1)]
-    gr.Examples([[str(path)] for path in voices], voice, label="Voices to try", example_labels=names, api_name=False)
-    return picture, voice, face
+    return picture, face
 
 
 def _look(studio: Studio, picture: str | None) -> tuple[Any, Any]:
@@ -140,70 +133,37 @@ def _clicked(studio: Studio) -> Callable[..., int]:
     return clicked
 
 
-def _controls() -> list[gr.components.Component]:
-    """A widget for every field of Options, in order, then crop and mark."""
-    preset = gr.Radio(list(PRESETS), value="natural", label="Preset", info="sets everything but the seed")
-    widgets: dict[str, gr.components.Component] = {}
-    with gr.Row():
-        for group in dict.fromkeys(control.group for _, _, control in controls()):
-            with gr.Column(min_width=220):
-                gr.Markdown(f"## {group}")
-                for name, kind, control in controls():
-                    if control.group == group:
-                        widgets[name] = _widget(kind, control, getattr(Options, name))
-                if "seed" in widgets and len(widgets) == 1:
-                    reroll = gr.Button("Another take", elem_id="reroll")
-        with gr.Column(min_width=220):
-            gr.Markdown("## Film")
-            crop = gr.Checkbox(label="Face alone", info="the film shows the square around the face, 512 px wide")
-            mark = gr.Checkbox(True, label="Mark as generated", info="a word in the corner of the picture")
-    reroll.click(lambda: random.randrange(10**6), None, widgets["seed"], api_visibility="private")
-    chosen = {name: widget for name, widget in widgets.items() if name != "seed"}
-    preset.input(
-        lambda name: [getattr(PRESETS[name], option) for option in chosen], preset, list(chosen.values()),
-        api_visibility="private",
-    )  # fmt: skip
-    return [*(widgets[name] for name, _, _ in controls()), crop, mark]
-
-
-def _widget(kind: type, control: Control, default: Any) -> gr.components.Component:
-    if kind is bool:
-        return gr.Checkbox(default, label=control.label, info=control.help)
-    if kind is str:
-        return gr.Dropdown(list(control.choices), value=default, label=control.label, info=control.help)
-    if control.maximum > 1000:
-        return gr.Number(default, label=control.label, info=control.help, precision=0, minimum=0)
-    ends = {"minimum": control.minimum, "maximum": control.maximum, "step": control.step}
-    return gr.Slider(value=default, label=control.label, info=control.help, **ends)
-
-
-def _wish(values: Sequence[Any]) -> Wish:
+def _wish(picture: str | None, voice: str | Line | None, face: int | None, *rest: Any) -> Wish:
     """What the widgets say. Raises InputError for what Options refuses."""
-    picture, voice, face, *settings, crop, mark = values
+    *settings, crop, mark, engine = rest
     options = {
         name: int(value) if kind is int and isinstance(value, float) and value.is_integer() else value
         for (name, kind, _), value in zip(controls(), settings, strict=True)
     }
-    files = [file and Path(file) for file in (picture, voice)]
-    number = None if face in (None, 1) else int(face) - 1  # the largest need not be looked for everywhere
-    return Wish(*files, Options(**options), face=number, crop=bool(crop), mark=bool(mark))
+    return Wish(
+        Path(picture) if picture else None, Path(voice) if isinstance(voice, str) else voice, Options(**options),
+        face=None if face in (None, 1) else int(face) - 1,  # the largest need not be looked for everywhere
+        crop=bool(crop), mark=bool(mark), engine=engine,
+    )  # fmt: skip
 
 
 def _play(studio: Studio, *values: Any) -> Iterator[tuple[Any, ...]]:
     """Stage, film and downloads as the film comes into being; what went wrong is said on the stage."""
+    picture, kind, sound, text, speaker, *rest = values
     hidden = (*[gr.update(visible=False)] * 4, "")
-    yield _stage("Looking at the picture …" if studio.is_ready else "Loading the models …"), *hidden
+    yield _stage("Looking at the picture …" if studio.is_ready(rest[-1]) else "Loading the models …"), *hidden
     shown_s = 0.0
     try:
+        wish = _wish(picture, Line(text, speaker) if kind == "text" else sound, *rest)
         with tempfile.TemporaryDirectory(prefix="kdtalker-") as folder:
-            for step in studio.film(_wish(values), Path(folder)):
+            for step in studio.film(wish, Path(folder)):
                 if isinstance(step, Take):
                     yield _finished(step)
                 elif time.perf_counter() - shown_s > PREVIEW_EVERY_S:
                     shown_s = time.perf_counter()
                     yield _in_progress(step), *hidden
     except KDTalkerError as error:
-        yield _stage(str(error), role="alert"), *hidden
+        yield _stage(_told(error), role="alert"), *hidden
 
 
 def _finished(take: Take) -> tuple[Any, ...]:
@@ -215,26 +175,42 @@ def _finished(take: Take) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _endpoint(studio: Studio) -> Callable[..., Iterator[tuple[str, str]]]:
-    """`/animate`: the same as the button, without the frames on the way."""
+def _endpoint(studio: Studio, name: str) -> Callable[..., Iterator[tuple[str, str]]]:
+    """`/animate` or `/animate_text`: the same as the button, without the frames on the way."""
 
-    def animate(*values: Any) -> Iterator[tuple[str, str]]:
+    def animate(picture: str | None, *values: Any) -> Iterator[tuple[str, str]]:
+        voice, *rest = (Line(*values[:2]), *values[2:]) if name == "animate_text" else values
         try:
             with tempfile.TemporaryDirectory(prefix="kdtalker-") as folder:
-                *_, take = studio.film(_wish(values), Path(folder))
+                *_, take = studio.film(_wish(picture, voice, *rest), Path(folder))
                 yield str(take.film), str(take.motion)
         except KDTalkerError as error:
-            raise gr.Error(str(error)) from None
+            raise gr.Error(_told(error)) from None
 
-    defaults = {"face": 1, **{name: getattr(Options, name) for name, _, _ in controls()}, "crop": False, "mark": True}
-    named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("picture", "voice")]
+    wanted = ("picture", "text") if name == "animate_text" else ("picture", "voice")
+    defaults = {"voice": DEFAULT_VOICE} if name == "animate_text" else {}
+    defaults |= {"face": 1, **{name: getattr(Options, name) for name, _, _ in controls()}}
+    defaults |= {"crop": False, "mark": True, "engine": ENGINES[0]}
+    named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in wanted]
     named += [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=value) for name, value in defaults.items()]
     animate.__signature__ = Signature(named)  # type: ignore[attr-defined]
     return animate
 
 
-def _stage(text: str, above: str = "", role: str = "status") -> str:
-    return f'<div class="stage">{above}<p role="{role}">{html.escape(text)}</p></div>'
+def _told(error: KDTalkerError) -> str:
+    """What went wrong, without where the server keeps its files."""
+    return re.sub(r"(?<![\w.])(?:/[^\s/'`]+){2,}", "…", str(error))
+
+
+def _published() -> TalkingPortraitPipeline:
+    """The published engine. Raises InputError where its files are not here."""
+    if lacking := published_engine_lacks():
+        raise InputError(lacking)
+    return TalkingPortraitPipeline.liveportrait()
+
+
+def _stage(text: str, kind: str = "", role: str = "status") -> str:
+    return f'<div class="stage {kind}"><p role="{role}">{html.escape(text)}</p></div>'
 
 
 def _in_progress(step: Progress) -> str:
@@ -280,7 +256,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the folder below goes away
     with tempfile.TemporaryDirectory(prefix="kdtalker-page-", ignore_cleanup_errors=True) as folder:
         tempfile.tempdir = os.environ["GRADIO_TEMP_DIR"] = folder  # whatever is of a visitor goes with the server
-        studio = Studio(TalkingPortraitPipeline.mesh, limits, EXAMPLES / PORTRAITS["Grace Hopper"])
+        warm_up = EXAMPLES / PORTRAITS["Grace Hopper"]
+        studio = Studio(TalkingPortraitPipeline.mesh, limits, warm_up, _published)
         blocks = page(studio)
         address = open_page(blocks, limits, given.password, server_name=given.host, server_port=given.port)
         sys.stdout.write(f"kdtalker is at {address}\n")

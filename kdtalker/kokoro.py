@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -44,8 +45,7 @@ class Kokoro:
             raise InputError(f"Kokoro could not be read from '{model}' and '{voices}': {error}.") from None
 
     def voices(self) -> dict[str, str]:
-        names = sorted(self._model.get_voices())
-        return {name: f"Kokoro {name[3:].title()} ({LANGUAGES.get(name[0], '?')})" for name in names}
+        return _labelled(self._model.get_voices())
 
     def say(self, line: Line) -> Sound:
         known = self.voices()
@@ -56,3 +56,15 @@ class Kokoro:
 
 
 kokoro = cache(Kokoro.load)
+
+
+def voices_here() -> dict[str, str]:
+    """The voices as `Speaker.voices` gives them, without loading the network; none where the weights are not here."""
+    if missing(KOKORO):
+        return {}
+    with np.load(find(KOKORO[1])) as file:
+        return _labelled(file.files)
+
+
+def _labelled(names: Iterable[str]) -> dict[str, str]:
+    return {name: f"Kokoro {name[3:].title()} ({LANGUAGES.get(name[0], '?')})" for name in sorted(names)}

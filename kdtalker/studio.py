@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
@@ -14,25 +14,31 @@ import numpy as np
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count, read_sound
 from kdtalker.chart import chart, loudness
 from kdtalker.errors import InputError, OutputError
+from kdtalker.job import ENGINES
 from kdtalker.mark import Mark
 from kdtalker.motion import Motion
 from kdtalker.options import Options
 from kdtalker.pipeline import EncodedPortrait, Square, TalkingPortraitPipeline
 from kdtalker.renderer import Image
+from kdtalker.speaker import Line, speak
 from kdtalker.uploads import Limits, copy_sound, read_picture
 from kdtalker.video import VideoWriter
+
+Load = Callable[[], TalkingPortraitPipeline]
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a visitor asks for. `face` counts by size from 0; `crop`: the film shows the face's square alone."""
+    """What a visitor asks for. `voice`: a file or words to be spoken; `face` counts by size from 0; `crop`: the film
+    shows the face's square alone."""
 
     picture: Path | None
-    voice: Path | None
+    voice: Path | Line | None
     options: Options
     face: int | None = None
     crop: bool = False
     mark: bool = True
+    engine: str = ENGINES[0]
 
 
 @dataclass(frozen=True)
@@ -60,32 +66,44 @@ class Studio:
     """Loads the engine behind the caller's back; whoever wants a film before it is there waits for it."""
 
     def __init__(
-        self,
-        load: Callable[[], TalkingPortraitPipeline],
-        limits: Limits | None = None,
-        warm_up: Path | None = None,
+        self, load: Load, limits: Limits | None = None, warm_up: Path | None = None, published: Load | None = None
     ) -> None:
-        """warm_up: a portrait to try the engine on, so that the first visitor does not wait for what is slow once."""
+        """warm_up: a portrait to try the engine on, so that the first visitor does not wait for what is slow once.
+        published: loads the published engine, when it is first asked for."""
         self.limits = limits or Limits()
-        self._engine: Future[TalkingPortraitPipeline] = Future()
+        self._loads = dict(zip(ENGINES, (load, published), strict=True))
+        self._warm_up = warm_up
+        self._engines: dict[str, TalkingPortraitPipeline] = {}
         self._is_closed = False
+        self._opening = Lock()  # one engine at a time
         self._looking = Lock()  # the tracker looks at one picture at a time
-        Thread(target=self._open, args=(load, warm_up), daemon=True).start()
+        Thread(target=self._open_first, daemon=True).start()
 
-    def _open(self, load: Callable[[], TalkingPortraitPipeline], warm_up: Path | None) -> None:
-        try:
-            pipeline = load()
-            pipeline.speech.silence  # noqa: B018 - reads the models of speech and runs them once
-            if warm_up:
-                portrait = pipeline.portrait(read_picture(warm_up, self.limits))
-                next(pipeline.animate(portrait, [np.zeros(SAMPLE_RATE_HZ, np.float32)]))
-            self._engine.set_result(pipeline)
-        except BaseException as error:
-            self._engine.set_exception(error)
+    def _open_first(self) -> None:
+        with suppress(Exception):  # the first visitor tries again and is told
+            self._engine(ENGINES[0])
 
-    @property
-    def is_ready(self) -> bool:
-        return self._engine.done()
+    def _engine(self, name: str) -> TalkingPortraitPipeline:
+        """Raises InputError where it cannot be opened."""
+        load = self._loads.get(name)
+        if load is None:
+            raise InputError(f"There is no engine '{name}' on this page, wanted '{ENGINES[0]}'.")
+        if name not in self._engines:
+            with self._opening:
+                if name not in self._engines:
+                    self._engines[name] = self._opened(load, self._warm_up if name == ENGINES[0] else None)
+        return self._engines[name]
+
+    def _opened(self, load: Load, warm_up: Path | None) -> TalkingPortraitPipeline:
+        pipeline = load()
+        pipeline.speech.silence  # noqa: B018 - reads the models of speech and runs them once
+        if warm_up:
+            portrait = pipeline.portrait(read_picture(warm_up, self.limits))
+            next(pipeline.animate(portrait, [np.zeros(SAMPLE_RATE_HZ, np.float32)]))
+        return pipeline
+
+    def is_ready(self, engine: str) -> bool:
+        return engine in self._engines
 
     def close(self) -> None:
         """Films in the making end with their next frame, in an error."""
@@ -96,7 +114,7 @@ class Studio:
         and no film; the folder is the caller's to remove. Raises KDTalkerError."""
         began = time.perf_counter()
         picture, voice, film_s = self._receive(wish, folder)
-        pipeline = self._engine.result()
+        pipeline = self._engine(wish.engine)
         with self._looking:
             portrait = pipeline.portrait(picture, face=wish.face, crop=wish.crop)
         recorded: list[Motion] = []
@@ -110,7 +128,7 @@ class Studio:
 
     def faces(self, picture: Path) -> tuple[Image, list[Square]]:
         """The picture and the squares around its faces as they are numbered. Raises InputError."""
-        image, pipeline = read_picture(picture, self.limits), self._engine.result()
+        image, pipeline = read_picture(picture, self.limits), self._engine(ENGINES[0])
         with self._looking:
             return image, pipeline.find_squares(image) if pipeline.find_squares else []
 
@@ -120,8 +138,11 @@ class Studio:
             raise InputError("There is no portrait yet: choose a picture of a face first.")
         if wish.voice is None:
             raise InputError("There is no voice yet: choose a sound or record one first.")
-        picture, voice = read_picture(wish.picture, self.limits), folder / "voice.wav"
-        return picture, voice, copy_sound(wish.voice, voice, self.limits)
+        picture, voice, heard = read_picture(wish.picture, self.limits), folder / "voice.wav", wish.voice
+        if isinstance(heard, Line):
+            speak(heard, folder / "spoken.wav")
+            heard = folder / "spoken.wav"
+        return picture, voice, copy_sound(heard, voice, self.limits)
 
     def _write(
         self, wish: Wish, frames: Iterator[Image], portrait: EncodedPortrait, folder: Path, film_s: float

@@ -279,3 +279,14 @@ def locate(weight: Weight, folder: Path | None = None) -> Path | None:
 def missing(names: Iterable[str], folder: Path | None = None) -> list[str]:
     """Those of the published files that are in none of the folders."""
     return [name for name in names if locate(row(name), folder) is None]
+
+
+def published_engine_lacks() -> str:
+    """A sentence about the files that `--engine liveportrait` needs and are not here; empty where all are."""
+    names = missing(LIVEPORTRAIT)
+    if not names:
+        return ""
+    return (
+        f"{len(names)} of the {len(LIVEPORTRAIT)} files of the published engine are not here; "
+        f"`{fetching([row(name) for name in names])}` fetches them."
+    )

@@ -35,7 +35,7 @@ def opened(folder, load=toy.pipeline, limits=None, **how):
     """Its address; the files of its visitors lie in the folder."""
     limits = limits or Limits(voice_s=30)
     with mock.patch.dict(os.environ, GRADIO_TEMP_DIR=str(folder)):
-        blocks = app.page(Studio(load, limits))
+        blocks = app.page(Studio(load, limits, published=app._published))
         try:
             yield app.open_page(blocks, limits, **how)
         finally:

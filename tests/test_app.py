@@ -74,11 +74,34 @@ def test_options_reach_the_film_and_the_seed_repeats_it(address, inputs):
 
 def test_the_endpoint_names_every_option_with_its_default(address):
     endpoints = client(address).view_api(return_format="dict")["named_endpoints"]
-    assert list(endpoints) == ["/animate"]
-    told = {row["parameter_name"]: row for row in endpoints["/animate"]["parameters"]}
+    assert list(endpoints) == ["/animate", "/animate_text"]
     options = {name: getattr(app.Options, name) for name, _, _ in controls()}
-    assert list(told) == ["picture", "voice", "face", *options, "crop", "mark"]
-    assert {name: told[name]["parameter_default"] for name in options} == options
+    for endpoint, voiced in (("/animate", ["voice"]), ("/animate_text", ["text", "voice"])):
+        told = {row["parameter_name"]: row for row in endpoints[endpoint]["parameters"]}
+        assert list(told) == ["picture", *voiced, "face", *options, "crop", "mark", "engine"]
+        assert {name: told[name]["parameter_default"] for name in options} == options
+
+
+def test_animate_text_speaks(address, inputs):
+    there, picture = client(address, download_files=str(inputs)), handle_file(str(inputs / "face.png"))
+    films = [
+        there.predict(picture, text, api_name="/animate_text", **voice)[0]
+        for text, voice in (("Hello.", {}), ("She had no wish to be told that it was late.", {"voice": "en-gb"}))
+    ]
+    (short, _, short_s), (long, _, long_s) = map(read_back, map(Path, films))
+    assert 0.3 < short_s < 1.5 and 2 < long_s < 5
+    assert abs(short / 25 - short_s) <= 0.05 and abs(long / 25 - long_s) <= 0.05
+    for text, voice, told in (("", "en-us", "no text"), ("a" * 2001, "en-us", "at most"), ("Hello", "tlh", "no voice")):
+        with pytest.raises(exceptions.AppError, match=told):
+            there.predict(picture, text, voice, api_name="/animate_text")
+
+
+def test_the_published_engine_says_what_it_lacks(address, inputs, monkeypatch):
+    monkeypatch.setattr("kdtalker.weights.locate", lambda weight, folder=None: None)
+    with pytest.raises(exceptions.AppError, match="8 of the 8 files .* `kdtalker weights get KDTalker.pth norm.npz"):
+        animate(address, inputs, engine="liveportrait")
+    with pytest.raises(exceptions.AppError, match="engine|choices"):
+        animate(address, inputs, engine="another")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +133,7 @@ def test_a_path_that_was_never_uploaded_is_no_input(address, inputs, name):
     """What a visitor says is an upload must be one; asked without the client, which would upload it."""
     claimed = {"path": str(ROOT / "examples" / "grace_hopper.jpg"), "meta": {"_type": "gradio.FileData"}}
     data = [claimed if name == "picture" else None, claimed if name == "voice" else None]
-    data += [1] + [getattr(app.Options, name) for name, _, _ in controls()] + [False, True]
+    data += [1] + [getattr(app.Options, name) for name, _, _ in controls()] + [False, True, "mesh"]
     body, kind = json.dumps({"data": data}).encode(), {"Content-Type": "application/json"}
     call = f"{address}gradio_api/call/animate"
     with urllib.request.urlopen(urllib.request.Request(call, body, kind), timeout=10) as answer:

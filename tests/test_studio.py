@@ -130,7 +130,7 @@ def test_the_engine_is_tried_before_the_first_visitor_comes(inputs):
 
     studio = Studio(lambda: replace(toy.pipeline(), renderer=Watched()), warm_up=inputs / "face.png")
     studio.faces(inputs / "face.png")  # waits for the engine
-    assert sum(drawn) > 0 and studio.is_ready
+    assert sum(drawn) > 0 and studio.is_ready("mesh") and not studio.is_ready("liveportrait")
 
 
 def test_presets_differ_and_natural_is_the_default():

@@ -1,0 +1,127 @@
+"""What the page is made of, without what it does: its look, and a widget for every choice."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from kdtalker import InputError, Options
+from kdtalker.espeak import espeak
+from kdtalker.job import ENGINES
+from kdtalker.kokoro import voices_here
+from kdtalker.options import PRESETS, Control, controls
+from kdtalker.speaker import DEFAULT_VOICE, LONGEST_TEXT
+from kdtalker.weights import KOKORO, missing, published_engine_lacks
+
+EXAMPLES = Path(__file__).parent / "examples"
+
+# Darker than Gradio's own: letters stand out 4.5 : 1 from what is behind them, as WCAG wants.
+THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
+    color_accent="*primary_600", block_label_text_color="*primary_700", block_title_text_color="*primary_700",
+    block_info_text_color="*neutral_600", body_text_color_subdued="*neutral_600",
+    button_primary_background_fill="*primary_600", checkbox_label_background_fill_selected="*primary_600",
+)  # fmt: skip
+
+STYLE = """
+.stage img { width: 100%; max-height: 70vh; object-fit: contain; border-radius: 8px; display: block; }
+.stage.empty { border: 1px dashed var(--border-color-primary); border-radius: 8px; padding: 1rem; display: grid;
+  place-items: center; }
+@media (min-width: 700px) { .stage.empty { min-height: 320px; } }
+.example img { height: 3rem; width: auto; border-radius: 4px; }
+.stage progress { width: 100%; }
+footer { display: none !important; }
+"""
+
+
+def voice_inputs() -> tuple[gr.Radio, gr.Audio, gr.Textbox, gr.Dropdown]:
+    """A sound or a text: which of the two, the sound, the text and who speaks it."""
+    kind = gr.Radio([("Sound", "sound"), ("Text", "text")], value="sound", label="Voice", elem_id="kind")
+    with gr.Column(visible=True) as heard:
+        sound = gr.Audio(
+            label="Sound", type="filepath", sources=["upload", "microphone"], buttons=["download"], elem_id="sound"
+        )
+        sounds = sorted(EXAMPLES.glob("*.wav"))
+        names = [f"Jane Austen, {number}" for number in range(1, len(sounds) + 1)]
+        gr.Examples(
+            [[str(path)] for path in sounds], sound, label="Voices to try", example_labels=names, api_name=False
+        )
+    with gr.Column(visible=False) as said:
+        text = gr.Textbox(label="What the portrait says", lines=3, max_length=LONGEST_TEXT, elem_id="text")
+        speaker = _speakers()
+    kind.change(
+        lambda kind: (gr.update(visible=kind == "sound"), gr.update(visible=kind == "text")), kind, [heard, said],
+        api_visibility="private", show_progress="hidden", queue=False,
+    )  # fmt: skip
+    return kind, sound, text, speaker
+
+
+def _speakers() -> gr.Dropdown:
+    """Every voice that is here; what brings more is said below."""
+    try:
+        voices, info = {**espeak().voices(), **voices_here()}, "a language, or one with a person behind it (en-us+f3)"
+    except InputError as error:
+        voices, info = {DEFAULT_VOICE: "English (America)"}, str(error)
+    if lacking := missing(KOKORO):
+        info += f"; `kdtalker weights get {' '.join(lacking)}` fetches Kokoro, which sounds like a person"
+    choices = [(label, name) for name, label in voices.items()]
+    return gr.Dropdown(
+        choices, value=DEFAULT_VOICE, label="Spoken by", info=info, allow_custom_value=True, elem_id="speaker"
+    )
+
+
+def settings() -> list[gr.components.Component]:
+    """A widget for every field of Options, in order, then crop, mark and engine."""
+    preset = gr.Radio(list(PRESETS), value="natural", label="Preset", info="sets everything but the seed")
+    widgets: dict[str, gr.components.Component] = {}
+    with gr.Row():
+        for group in dict.fromkeys(control.group for _, _, control in controls()):
+            with gr.Column(min_width=220):
+                gr.Markdown(f"## {group}")
+                for name, kind, control in controls():
+                    if control.group == group:
+                        widgets[name] = _widget(kind, control, getattr(Options, name))
+                if "seed" in widgets and len(widgets) == 1:
+                    reroll = gr.Button("Another take", elem_id="reroll")
+        with gr.Column(min_width=220):
+            gr.Markdown("## Film")
+            crop = gr.Checkbox(label="Face alone", info="the film shows the square around the face, 512 px wide")
+            mark = gr.Checkbox(True, label="Mark as generated", info="a word in the corner of the picture")
+            engine = _engine()
+    reroll.click(lambda: random.randrange(10**6), None, widgets["seed"], api_visibility="private")
+    chosen = {name: widget for name, widget in widgets.items() if name != "seed"}
+    preset.input(
+        lambda name: [getattr(PRESETS[name], option) for option in chosen], preset, list(chosen.values()),
+        api_visibility="private",
+    )  # fmt: skip
+    return [*(widgets[name] for name, _, _ in controls()), crop, mark, engine]
+
+
+def _engine() -> gr.Radio:
+    """The engines, and what the published one lacks as soon as it is chosen."""
+    labels = dict(zip(ENGINES, ("Mesh, in real time", "LivePortrait, published"), strict=True))
+    engine = gr.Radio(
+        [(label, name) for name, label in labels.items()], value=ENGINES[0], label="Engine", elem_id="engine",
+        info="the published networks take seconds a frame without a graphics card",
+    )  # fmt: skip
+    lacking = gr.Markdown(visible=False, elem_id="lacking")
+
+    def tell(name: str) -> Any:
+        told = published_engine_lacks() if name != ENGINES[0] else ""
+        return gr.update(value=told, visible=bool(told))
+
+    engine.change(tell, engine, lacking, api_visibility="private", show_progress="hidden")
+    return engine
+
+
+def _widget(kind: type, control: Control, default: Any) -> gr.components.Component:
+    if kind is bool:
+        return gr.Checkbox(default, label=control.label, info=control.help)
+    if kind is str:
+        return gr.Dropdown(list(control.choices), value=default, label=control.label, info=control.help)
+    if control.maximum > 1000:
+        return gr.Number(default, label=control.label, info=control.help, precision=0, minimum=0)
+    ends = {"minimum": control.minimum, "maximum": control.maximum, "step": control.step}
+    return gr.Slider(value=default, label=control.label, info=control.help, **ends)
