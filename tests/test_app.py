@@ -23,6 +23,7 @@ from test_cli import read_back, write_wav
 import app
 from kdtalker import Motion
 from kdtalker.options import controls
+from kdtalker.uploads import Limits
 from kdtalker.video import read_film
 
 ROOT = Path(__file__).parent.parent
@@ -192,6 +193,34 @@ def test_who_stops_the_server_finds_nothing_of_its_visitors_left(tmp_path, input
             server.kill()
     left = list((tmp_path / "tmp").rglob("*"))
     assert [path for path in left if path.is_file() or path.name.startswith("kdtalker")] == []
+
+
+def upload(address, content):
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + content + b"\r\n--x--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    return urllib.request.urlopen(urllib.request.Request(f"{address}gradio_api/upload", body, kind), timeout=30)
+
+
+def test_what_was_uploaded_goes_after_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "SWEEP_S", 1)
+    monkeypatch.setattr(app, "KEPT_S", 2)
+    with page.opened(tmp_path) as address, upload(address, b"of a visitor") as answer:
+        path = Path(json.load(answer)[0])
+        assert path.read_bytes() == b"of a visitor"
+        waited_until = time.monotonic() + 30
+        while path.exists() and time.monotonic() < waited_until:
+            time.sleep(0.1)
+        assert not path.exists()
+
+
+def test_more_than_the_allowed_size_is_refused_without_a_path(tmp_path):
+    with page.opened(tmp_path, limits=Limits(file_megabytes=1)) as address:
+        before = set(tmp_path.rglob("*"))
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            upload(address, bytes(2_000_000))
+        told = caught.value.read().decode()
+        assert caught.value.code == 413 and "exceeded maximum allowed size" in told and "/" not in told
+        assert set(tmp_path.rglob("*")) == before
 
 
 def test_a_password_locks_the_page_and_its_endpoint(tmp_path, inputs):
