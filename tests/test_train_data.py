@@ -2,18 +2,24 @@
 
 import json
 import shutil
+import threading
+import time
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+import torch
 
 from kdtalker.errors import InputError
+from kdtalker.liveportrait.motion_extractor import MotionExtractor
 from kdtalker.video import VideoWriter, read_image
 from train import data
-from train.films import find_films
-from train.shards import Shard, load_shards
+from train.films import find_films, speaker_of
+from train.published import add_published
+from train.shards import Shard, load_published, load_shards
 from train.sync import COMMON_LAG_FRAMES, HALVES_FRAMES, LARGEST_LAG_FRAMES, estimate_lags
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -75,7 +81,7 @@ def state_of(folder):
 
 def test_stretches_with_a_steady_face_become_shards(made):
     out = made[1]
-    shards = load_shards(out)
+    shards = list(load_shards(out))
     assert [(shard.film, len(shard.landmarks)) for shard in shards if "cut" not in shard.film] == [
         ("films/deep/hopper.mp4", FRAMES),
         ("films/lost.mp4", FRAMES),
@@ -143,6 +149,76 @@ def test_a_second_run_changes_nothing_and_a_changed_film_or_row_is_seen(made, po
         "hopper.mp4": ("Hopper", "train"),
     }
     assert "cannot be read" not in json.loads((out / "report.json").read_text())["dropped"]
+
+
+def kill_a_worker(killed):
+    """Kill -9 the first worker of Ray that is at work on a film."""
+    while not killed:
+        for process in psutil.Process().children(recursive=True):
+            try:
+                if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Map"):
+                    process.kill()
+                    killed.append(process.pid)
+                    return
+            except psutil.NoSuchProcess:
+                continue
+        time.sleep(0.05)
+
+
+def test_ray_makes_the_same_shards_though_a_worker_is_killed(made, tmp_path):
+    films, local, table, _ = made
+    killed = []
+    killer = threading.Thread(target=kill_a_worker, args=(killed,), daemon=True)
+    killer.start()
+    try:
+        run(films, "--out", tmp_path / "shards", "--table", table, "--ray")
+    finally:
+        killed.append(None)
+        killer.join()
+    assert killed[0] is not None
+    manifest = json.loads((local / "manifest.json").read_text())
+    assert manifest["counts"] == {"films": 6, "films without shards": 3, "shards": 4}
+    assert (tmp_path / "shards" / "manifest.json").read_bytes() == (local / "manifest.json").read_bytes()
+
+
+def test_a_cluster_that_is_not_there_is_told(made, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(made[0], "--out", tmp_path / "shards", "--ray", "no-such-host:1")
+    assert "No Ray cluster answers at 'no-such-host:1'" in capsys.readouterr().err
+
+
+def test_the_published_networks_see_every_frame_of_a_shard(made, tmp_path):
+    shutil.copytree(made[1], tmp_path / "shards")
+    (shard,) = (shard for shard in load_shards(tmp_path / "shards") if "hopper" in shard.film)
+    torch.manual_seed(0)
+    add_published(made[0] / "deep" / "hopper.mp4", [shard], tmp_path / "shards", MotionExtractor().eval())
+    motion, canonical = load_published(tmp_path / "shards", shard)
+    assert (motion.space, len(motion), canonical.shape) == ("liveportrait", FRAMES, (21, 3))
+    assert np.ptp(motion.pose, axis=0).max() < 1  # a still picture
+
+
+def test_published_weights_that_are_not_there_are_told(made, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(made[0] / "lost.mp4", "--out", tmp_path / "shards", "--published")
+    assert "kdtalker weights get motion_extractor.pth" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("layout", "path", "speaker"),
+    [
+        ("hdtf", "HDTF/WDA_BobMenendez_000.mp4", "WDA_BobMenendez"),
+        ("hdtf", "HDTF/RD_Radio10.mp4", "RD_Radio10"),
+        ("voxceleb", "vox/id10012/FZ7ELP9RgQM/00001.mp4", "id10012"),
+        (None, "films/one.mp4", "films/one"),
+    ],
+)
+def test_a_corpus_names_its_speakers(layout, path, speaker):
+    assert speaker_of(Path(path), layout) == speaker
+
+
+def test_a_film_that_does_not_fit_a_layout_is_told():
+    with pytest.raises(InputError, match="not named as films of voxceleb"):
+        speaker_of(Path("films/one.mp4"), "voxceleb")
 
 
 def test_the_sound_beside_a_film_is_its_sound(portrait, tmp_path):

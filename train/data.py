@@ -1,21 +1,18 @@
-"""Films to shards: `python -m train.data FILMS... --out SHARDS [--table CSV] [--workers N]`. Run it again to go on.
+"""Films to shards: `python -m train.data FILMS... --out SHARDS [--ray [ADDRESS]]`. Run it again to go on.
 
 FILMS are files or folders. Each film is tracked at 25 fps and cut into stretches where its face is always there and
 never jumps; then the lag between mouth and sound is estimated over all stretches together. The table gives split and
-speaker; a film without a row counts as its own speaker, for training. SHARDS/report.json tells what was dropped.
+speaker; a film without a row counts as its own speaker, for training. SHARDS/report.json tells what was dropped,
+SHARDS/manifest.json every film with its shards and their sha256.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
-from io import BytesIO
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -28,8 +25,10 @@ from kdtalker.errors import InputError, KDTalkerError
 from kdtalker.motion import Array
 from kdtalker.tracker import EYE_CONTOURS, LANDMARKS, FaceTracker, mouth_opening
 from kdtalker.video import read_film
-from train.films import Film, find_films
-from train.shards import Shard, shard_paths
+from train.cluster import HERE, for_all, for_all_on_ray
+from train.films import LAYOUTS, Film, find_films
+from train.records import Drop, Record, write_manifest, write_report
+from train.shards import PUBLISHED, Shard, shard_paths, write_whole
 from train.sync import LARGEST_LAG_FRAMES, Sync, estimate_lags
 
 LEAST_STRETCH_S, LEAST_EYE_DISTANCE_PX = 1.0, 30.0
@@ -37,38 +36,6 @@ LARGEST_STEP, LARGEST_GROWTH = 0.5, 0.15  # in eye distances a frame, and of the
 SETTLING_FRAMES = 2  # before and after a jump the tracker may be between two faces
 LEAST_CORRELATION = 0.5  # stretches whose sound explains less of the mouth count as not in sync
 LARGEST_DRIFT_FRAMES = 1  # and so do those whose halves are not equally late
-ENOUGH_TO_SYNC_S = 300.0  # with less the regression knows every take by heart
-
-
-@dataclass(frozen=True)
-class Drop:
-    """Seconds of a film that do not serve, why, and where needed what exactly was wrong."""
-
-    film: str
-    reason: str
-    seconds: float
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is kept of a film that has been tracked: by size and time a changed film is known."""
-
-    film: str
-    size_bytes: int
-    modified_ns: int
-    speaker: str
-    split: str
-    shards: list[str]
-    drops: list[Drop]
-
-    @staticmethod
-    def load(path: Path) -> Record:
-        values = json.loads(path.read_text("utf-8"))
-        return Record(**(values | {"drops": [Drop(**drop) for drop in values["drops"]]}))
-
-    def save(self, path: Path) -> None:
-        _write(path, json.dumps(asdict(self), indent=1).encode())
 
 
 def track(path: Path) -> Array:
@@ -114,19 +81,22 @@ def stretches(landmarks: Array) -> Iterator[tuple[slice, str]]:
             yield stretch, ""
 
 
-def make_shards(film: Film, out: Path) -> None:
+def make_shards(film: Film, out: Path, *, published: bool = False) -> None:
     """Track one film and write its shards, and then the record that says it is done; nothing where it has been done
-    already, except what the table now says differently."""
+    already, except what the table now says differently. published: also what LivePortrait's networks see in it."""
     place, status = out / "films" / f"{film.stem}.json", film.path.stat()
     record = Record(film.name, status.st_size, status.st_mtime_ns, film.speaker, film.split, [], [])
     if place.exists():
         old = Record.load(place)
         if (old.size_bytes, old.modified_ns) == (record.size_bytes, record.modified_ns):
             _rename_speaker(film, old, out)
+            if published:
+                _add_published(film, old.shards, out)
             return
         for name in old.shards:
             (out / f"{name}.npz").unlink(missing_ok=True)
             (out / "features" / f"{name}.npy").unlink(missing_ok=True)
+            (out / PUBLISHED / f"{name}.npz").unlink(missing_ok=True)
     try:
         landmarks, sound = track(film.path), sound_of(film.path)
     except (InputError, cv2.error) as error:
@@ -139,7 +109,17 @@ def make_shards(film: Film, out: Path) -> None:
         shard = _shard(film, landmarks, sound, stretch)
         shard.save(out)
         record.shards.append(shard.name)
+    if published:
+        _add_published(film, record.shards, out)
     record.save(place)
+
+
+def _add_published(film: Film, shards: list[str], out: Path) -> None:
+    from train.published import add_published, load_extractor
+
+    missing = [name for name in shards if not (out / PUBLISHED / f"{name}.npz").exists()]
+    if missing:
+        add_published(film.path, [Shard.load(out / f"{name}.npz") for name in missing], out, load_extractor())
 
 
 def _shard(film: Film, landmarks: Array, sound: Array, stretch: slice) -> Shard:
@@ -157,24 +137,6 @@ def _rename_speaker(film: Film, old: Record, out: Path) -> None:
         shard = Shard.load(out / f"{name}.npz")
         replace(shard, speaker=film.speaker, split=film.split).save(out)
     replace(old, speaker=film.speaker, split=film.split).save(out / "films" / f"{film.stem}.json")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
-def track_all(films: list[Film], out: Path, workers: int) -> None:
-    """make_shards for all films in that many processes; what is not begun is left where one of them fails."""
-    (out / "films").mkdir(parents=True, exist_ok=True)
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,))
-    try:
-        for _ in tqdm(pool.map(partial(make_shards, out=out), films), desc="films", total=len(films), disable=None):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def synchronise(out: Path) -> list[Drop]:
@@ -202,9 +164,8 @@ def synchronise(out: Path) -> list[Drop]:
 def _upper_layers(shard: Shard, encoder: WhisperEncoder, kept: Path) -> Array:
     """Layers 3 and 4 of the audio features (T, 768); all features are kept in a file for whoever trains on them."""
     if not kept.exists():
-        content = BytesIO()
-        np.save(content, encode_all(encoder, shard.sound.astype(np.float32)).astype(np.float16))
-        _write(kept, content.getvalue())
+        features = encode_all(encoder, shard.sound.astype(np.float32)).astype(np.float16)
+        write_whole(kept, lambda file: np.save(file, features))
     steps = np.load(kept).reshape(len(shard.landmarks), 2, 3, -1)
     layers: Array = steps.astype(np.float32).mean(1)[:, 1:]
     return layers.reshape(len(layers), -1)
@@ -223,46 +184,28 @@ def _mark(shard: Shard, sync: Sync | None, out: Path) -> str:
     return reason
 
 
-def write_report(out: Path, unsynced: list[Drop]) -> str:
-    """report.json over everything in the folder; the same as a table to print."""
-    records = [Record.load(path) for path in sorted((out / "films").glob("*.json"))]
-    tracked_s = sum(len(np.load(path)["landmarks"]) for path in shard_paths(out)) / FRAME_RATE_HZ
-    synced_s = tracked_s - sum(drop.seconds for drop in unsynced)
-    reasons: dict[str, dict[str, Drop]] = {}
-    for drop in [drop for record in records for drop in record.drops] + unsynced:
-        films = reasons.setdefault(drop.reason, {})
-        before = films[drop.film].seconds if drop.film in films else 0.0
-        films[drop.film] = replace(drop, seconds=round(before + drop.seconds, 2))
-    dropped = {
-        reason: {"seconds": round(sum(drop.seconds for drop in films.values()), 2), "films": films}
-        for reason, films in sorted(reasons.items())
-    }
-    report = {"films": len(records), "kept_s": round(tracked_s, 2), "in_sync_s": round(synced_s, 2), "dropped": dropped}
-    _write(out / "report.json", json.dumps(report, indent=1, default=_told).encode())
-    lines = [f"{tracked_s:9.1f} s  kept of {len(records)} films, {synced_s:.1f} s of them in sync with their sound"]
-    if tracked_s < ENOUGH_TO_SYNC_S:
-        lines.append(
-            f"            {ENOUGH_TO_SYNC_S:.0f} s or more are wanted to tell what is in sync; with less it is a guess"
-        )
-    for reason, films in sorted(reasons.items()):
-        lines.append(f"{sum(drop.seconds for drop in films.values()):9.1f} s  {reason}: {', '.join(sorted(films))}")
-    return "\n".join(lines)
-
-
-def _told(drop: Drop) -> dict[str, float | str]:
-    return {"seconds": drop.seconds} | ({"detail": drop.detail} if drop.detail else {})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Track films and cut them into shards.")
     parser.add_argument("films", type=Path, nargs="+", help="films, or folders that are searched for films")
     parser.add_argument("--out", type=Path, required=True, help="folder of the shards")
     parser.add_argument("--table", type=Path, nargs="+", default=[], help="CSV with file, speaker, split")
-    parser.add_argument("--workers", type=int, default=2, help="films that are tracked at once")
+    parser.add_argument("--layout", choices=LAYOUTS, help="take the speaker from a film's name as this corpus has it")
+    parser.add_argument("--workers", type=int, default=2, help="films that are tracked at once on this machine")
+    parser.add_argument(
+        "--ray", nargs="?", const=HERE, metavar="ADDRESS", help="over Ray Data, here or on that cluster"
+    )
+    parser.add_argument("--published", action="store_true", help="also the motion that LivePortrait's networks see")
     options = parser.parse_args()
     try:
-        track_all(find_films(options.films, options.table), options.out, options.workers)
+        films = find_films(options.films, options.table, options.layout)
+        (options.out / "films").mkdir(parents=True, exist_ok=True)
+        work = partial(make_shards, out=options.out.resolve(), published=options.published)
+        if options.ray:
+            for_all_on_ray(films, work, options.workers, options.ray)
+        else:
+            for_all(films, work, options.workers)
         print(write_report(options.out, synchronise(options.out)))
+        write_manifest(options.out)
     except KDTalkerError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdtalker.errors import InputError
 
+# How a corpus tells the speaker of a film: HDTF by RD_Radio10_000.mp4, VoxCeleb by id10012/FZ7ELP9RgQM/00001.mp4.
+LAYOUTS = {
+    "hdtf": re.compile(r"(?P<speaker>[^/]+?)(_\d+)?\.\w+$"),
+    "voxceleb": re.compile(r"(^|/)(?P<speaker>id\d{5})/"),
+}
 SUFFIXES = {".mp4", ".mpg", ".mpeg", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 
 
@@ -42,7 +48,7 @@ def read_tables(tables: list[Path]) -> dict[Path, dict[str, str]]:
     return rows
 
 
-def find_films(places: list[Path], tables: list[Path]) -> list[Film]:
+def find_films(places: list[Path], tables: list[Path], layout: str | None = None) -> list[Film]:
     """All films of the places in order, each once. Raises InputError where a place does not exist, where there are
     no films, or where two have one name."""
     rows = read_tables(tables)
@@ -55,7 +61,7 @@ def find_films(places: list[Path], tables: list[Path]) -> list[Film]:
         for path in inside if place.is_dir() else [place]:
             row = rows.get(path.resolve(), {})
             name = path.relative_to(place.parent if place.is_dir() else path.parent.parent).as_posix()
-            speaker = row.get("speaker") or f"{path.parent.name}/{path.stem}"
+            speaker = row.get("speaker") or speaker_of(path, layout)
             film = Film(path, name, speaker, row.get("split") or "train")
             if films.setdefault(path.resolve(), film) is not film:
                 continue
@@ -64,3 +70,14 @@ def find_films(places: list[Path], tables: list[Path]) -> list[Film]:
     if not films:
         raise InputError(f"No films were found in {', '.join(map(str, places))}; wanted {', '.join(sorted(SUFFIXES))}.")
     return list(films.values())
+
+
+def speaker_of(path: Path, layout: str | None) -> str:
+    """Who speaks by the layout of a corpus; without one every film is its own speaker. Raises InputError for a film
+    whose name does not fit."""
+    if layout is None:
+        return f"{path.parent.name}/{path.stem}"
+    match = LAYOUTS[layout].search(path.as_posix())
+    if match is None:
+        raise InputError(f"'{path}' is not named as films of {layout} are; leave out --layout, or give a --table.")
+    return match["speaker"]

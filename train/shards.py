@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import IO, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdtalker.errors import InputError
+from kdtalker.errors import InputError, OutputError
+from kdtalker.motion import Array, Motion
+
+PUBLISHED = "liveportrait"  # the folder beside the shards for motion in that keypoint space
 
 
 @dataclass(frozen=True)
@@ -35,26 +41,62 @@ class Shard:
         return f"{self.film.replace('/', '__')}_{self.start_frame:06d}"
 
     def save(self, folder: Path) -> None:
-        partial = folder / f"{self.name}.part.npz"
-        np.savez(partial, **{field.name: getattr(self, field.name) for field in fields(self)})
-        partial.replace(folder / f"{self.name}.npz")
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        write_whole(folder / f"{self.name}.npz", lambda file: np.savez(file, **values))
 
     @staticmethod
     def load(path: Path) -> Shard:
-        with np.load(path) as file:
-            values = {field.name: file[field.name] for field in fields(Shard)}
+        """Raises InputError for a file that is no shard."""
+        try:
+            with np.load(path) as file:
+                values = {field.name: file[field.name] for field in fields(Shard)}
+        except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
+            raise InputError(
+                f"'{path}' is no shard of this program ({error}); make it again with train.data."
+            ) from None
         plain = {name: value.item() for name, value in values.items() if value.ndim == 0}
         return Shard(**(values | plain))
 
 
 def shard_paths(folder: Path) -> list[Path]:
     """The files of all shards of a folder in the order of their names; none that is only half written."""
-    return [path for path in sorted(folder.glob("*.npz")) if not path.name.endswith(".part.npz")]
+    return sorted(folder.glob("*.npz"))
 
 
-def load_shards(folder: Path) -> list[Shard]:
+def load_shards(folder: Path) -> Iterator[Shard]:
     """All shards of a folder in the order of their names. Raises InputError where there are none."""
-    shards = [Shard.load(path) for path in shard_paths(folder)]
-    if not shards:
+    paths = shard_paths(folder)
+    if not paths:
         raise InputError(f"'{folder}' holds no shards; make some with `python -m train.data FILMS --out {folder}`.")
-    return shards
+    return map(Shard.load, paths)
+
+
+def save_published(folder: Path, shard: Shard, motion: Motion, canonical: Array) -> None:
+    """Beside a shard its motion (T) and canonical keypoints (21, 3) as LivePortrait's networks see them."""
+    (folder / PUBLISHED).mkdir(exist_ok=True)
+    values = {"motion": motion.vector(), "canonical": canonical}
+    write_whole(folder / PUBLISHED / f"{shard.name}.npz", lambda file: np.savez(file, **values))
+
+
+def load_published(folder: Path, shard: Shard) -> tuple[Motion, Array]:
+    """What `save_published` wrote. Raises InputError where it is not there."""
+    try:
+        with np.load(folder / PUBLISHED / f"{shard.name}.npz") as file:
+            return Motion.from_vector(file["motion"], PUBLISHED), file["canonical"]
+    except (KeyError, ValueError, OSError, BadZipFile):
+        raise InputError(
+            f"The shards in '{folder}' hold no motion of the keypoint space '{PUBLISHED}' ({shard.film}); make "
+            "them with `python -m train.data --published`, or train in the space 'mesh'."
+        ) from None
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Let `write` fill a file that takes its name only when it is whole. Raises OutputError where there is no room."""
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        with partial.open("wb") as file:
+            write(file)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"'{path}' cannot be written ({error.strerror}); make room and run this again.") from None
