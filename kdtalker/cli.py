@@ -32,12 +32,13 @@ def load_engine(job: Job) -> TalkingPortraitPipeline:
     from kdtalker.pipeline import TalkingPortraitPipeline
 
     if job.engine == "mesh":
-        return TalkingPortraitPipeline.mesh()
+        return TalkingPortraitPipeline.mesh(job.checkpoint)
     from kdtalker.weights import LIVEPORTRAIT, SPEECH, require
 
     is_mute = job.motion is not None or job.driving is not None
-    require([name for name in LIVEPORTRAIT if not (is_mute and name in SPEECH)], job.weights)
-    return TalkingPortraitPipeline.liveportrait(job.device, job.precision, job.weights)
+    has_own_speech = is_mute or job.checkpoint is not None
+    require([name for name in LIVEPORTRAIT if not (has_own_speech and name in SPEECH)], job.weights)
+    return TalkingPortraitPipeline.liveportrait(job.device, job.precision, job.weights, job.checkpoint)
 
 
 def main(arguments: Sequence[str] | None = None, load: Load = load_engine) -> int:

@@ -51,6 +51,7 @@ class Job:
     weights: Path | None
     retarget_eyes: float | str | None
     retarget_lips: float | str | None
+    checkpoint: Path | None
     options: Options
 
 
@@ -96,6 +97,7 @@ def _parser() -> Parser:
         help="mesh ships with the package; liveportrait is the published networks (default: mesh)")  # fmt: skip
     add("--device", default="auto", help="of --engine liveportrait: auto, cpu, cuda, or mps (experimental)")
     add("--precision", choices=PRECISIONS, default="auto", help="of --engine liveportrait (default: half on cuda)")
+    add("--checkpoint", type=Path, metavar="FILE", help="a motion model of your own, see docs/training.md")
     add("--weights", type=Path, metavar="FOLDER", help="of --engine liveportrait: look for its files here first")
     for part, gap in (("eyes", "lids' gap over the eyes' width"), ("lips", "lips' gap over the mouth's width")):
         add(f"--retarget-{part}", type=_ratio, metavar=f"{FOLLOW}|0..{WIDEST}",
@@ -228,7 +230,8 @@ def _check_engine(values: dict[str, Any], parser: Parser) -> None:
 
 def _check_paths(job: Job) -> None:
     wanted = {job.image: "a picture", job.audio: "a sound or a film with sound", job.driving: "a film",
-              job.pose_from: "a film", job.motion: "a motion (.npz or .pkl)"}  # fmt: skip
+              job.pose_from: "a film", job.motion: "a motion (.npz or .pkl)",
+              job.checkpoint: "a motion model (.safetensors)"}  # fmt: skip
     inputs = [path for path in wanted if path is not None]
     for path in inputs:
         check_file(path, wanted[path])

@@ -98,25 +98,29 @@ class TalkingPortraitPipeline:
     retargeting: Callable[[Any, Array | float | None, Array | float | None], Edit] | None = None
 
     @staticmethod
-    def mesh() -> TalkingPortraitPipeline:
-        """The engine that ships with the package. Raises InputError where its weights are missing or damaged."""
+    def mesh(checkpoint: Path | None = None) -> TalkingPortraitPipeline:
+        """The engine that ships with the package; `checkpoint` is a motion model of one's own (train/export.py).
+        Raises InputError where weights are missing or damaged."""
         from kdtalker.mesh.engine import load
 
-        return load()
+        return load(checkpoint)
 
     @staticmethod
     def liveportrait(
-        device: str = "auto", precision: str = "auto", weights: Path | None = None
+        device: str = "auto",
+        precision: str = "auto",
+        weights: Path | None = None,
+        checkpoint: Path | None = None,
     ) -> TalkingPortraitPipeline:
         """The published networks of KDTalker and LivePortrait, from files that were fetched before; `weights` is a
-        folder that is looked in first.
+        folder that is looked in first, `checkpoint` a motion model of one's own in place of KDTalker's.
 
         Raises InputError where one is missing or damaged, or the device is not there.
         """
         from kdtalker.liveportrait.engine import load
         from kdtalker.weights import find
 
-        return load(partial(find, folder=weights), device, precision)
+        return load(partial(find, folder=weights), device, precision, checkpoint)
 
     @cached_property
     def speech(self) -> Speech:

@@ -231,7 +231,7 @@ def main() -> None:
     parser.add_argument("shards", type=Path, help="folder that `python -m train.data` wrote")
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     options = parser.parse_args()
-    model, figures = train_keypoints(load_shards(options.shards))
+    model, figures = train_keypoints(list(load_shards(options.shards)))
     save_file({name: np.ascontiguousarray(value) for name, value in vars(model).items()}, options.out,
               metadata={name: f"{value:.5f}" for name, value in figures.items()})  # fmt: skip
     print(f"variance explained on people held out: all {figures['all']:.4f}, lips {figures['lips']:.4f}")

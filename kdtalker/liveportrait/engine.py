@@ -23,6 +23,7 @@ from kdtalker.liveportrait.smoothing import SmoothedModel
 from kdtalker.motion import Motion
 from kdtalker.pipeline import Speech, TalkingPortraitPipeline
 from kdtalker.published import read_normalisation, rename_published
+from kdtalker.speech import load_trained
 from kdtalker.tracker import FaceTracker
 from kdtalker.wav2lip import Wav2LipEncoder, Wav2LipNetwork
 from kdtalker.wav2lip import rename_published as rename_wav2lip
@@ -30,9 +31,11 @@ from kdtalker.wav2lip import rename_published as rename_wav2lip
 Rename = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
-def load(find: Find, device: str = "auto", precision: str = "auto") -> TalkingPortraitPipeline:
+def load(
+    find: Find, device: str = "auto", precision: str = "auto", checkpoint: Path | None = None
+) -> TalkingPortraitPipeline:
     """`find` is asked for each published file by its name; device and precision as `Painter` knows them, "auto" being
-    the fastest that is there and half precision on CUDA.
+    the fastest that is there and half precision on CUDA. checkpoint: a motion model of one's own.
 
     Raises InputError for files that are missing or hold something else, or a device that is not there.
     """
@@ -47,7 +50,7 @@ def load(find: Find, device: str = "auto", precision: str = "auto") -> TalkingPo
         renderer=renderer,
         find_canvas=partial(Canvas.find, tracker=tracker),
         track=renderer.track,
-        load_speech=lambda: load_speech(find, where),
+        load_speech=lambda: load_speech(find, where, checkpoint),
         begin=_begin,
         relative=turned_relative_to,
         retargeting=renderer.retargeting,
@@ -55,16 +58,24 @@ def load(find: Find, device: str = "auto", precision: str = "auto") -> TalkingPo
     )
 
 
-def load_speech(find: Find, device: torch.device) -> Speech:
-    """Wav2Lip's encoder, on the CPU, and KDTalker's denoiser."""
-    path = find("wav2lip.pth")
-    heard = _renamed(rename_wav2lip, path, "state_dict")
-    encoder = Wav2LipEncoder(load_strictly(Wav2LipNetwork, heard, path))
+def load_speech(find: Find, device: torch.device, checkpoint: Path | None = None) -> Speech:
+    """Wav2Lip's encoder, on the CPU, and KDTalker's denoiser; or a model of one's own with the encoder it names."""
+    if checkpoint is not None:
+        encoder, own = load_trained(checkpoint, SPACE, find)
+        own.denoiser.to(device)
+        return Speech(encoder, SmoothedModel(own))
     path = find("KDTalker.pth")
     state = _renamed(rename_published, path, "model")
     denoiser = load_strictly(lambda: Denoiser(DenoiserConfig()), state, path).to(device)
     model = MotionModel(denoiser, read_normalisation(find("norm.npz")), SPACE)
-    return Speech(encoder, SmoothedModel(model))
+    return Speech(load_encoder(find), SmoothedModel(model))
+
+
+def load_encoder(find: Find) -> Wav2LipEncoder:
+    """Wav2Lip's audio encoder, on the CPU."""
+    path = find("wav2lip.pth")
+    heard = _renamed(rename_wav2lip, path, "state_dict")
+    return Wav2LipEncoder(load_strictly(Wav2LipNetwork, heard, path))
 
 
 def _renamed(rename: Rename, path: Path, entry: str) -> dict[str, Tensor]:

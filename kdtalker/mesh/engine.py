@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from kdtalker.pipeline import Speech, TalkingPortraitPipeline
 from kdtalker.weights import find
 
 
-def load() -> TalkingPortraitPipeline:
+def load(checkpoint: Path | None = None) -> TalkingPortraitPipeline:
+    """checkpoint: a motion model of one's own in place of the one that ships with the package."""
     from kdtalker.mesh.renderer import MeshRenderer
     from kdtalker.portrait import Portrait, find_squares
     from kdtalker.tracker import FaceTracker
@@ -19,15 +21,16 @@ def load() -> TalkingPortraitPipeline:
         renderer=renderer,
         find_canvas=partial(Portrait.find, tracker=tracker),  # (image, face=, box=, crop=) -> .face, .paste(face)
         track=renderer.track,  # Iterable[Image] at 25 fps -> Iterator[Motion], any number of frames a piece
-        load_speech=_load_speech,
+        load_speech=partial(_load_speech, checkpoint),
         find_squares=partial(find_squares, tracker=tracker),
         openings=renderer.openings,
     )
 
 
-def _load_speech() -> Speech:
-    from kdtalker.audio_encoder import WhisperEncoder
-    from kdtalker.diffusion import MotionModel
+def _load_speech(checkpoint: Path | None) -> Speech:
+    from kdtalker.mesh.geometry import SPACE
     from kdtalker.mesh.steady import SteadyModel
+    from kdtalker.speech import load_trained
 
-    return Speech(WhisperEncoder.load(), SteadyModel(MotionModel.load(find("mesh_motion.safetensors"))))
+    encoder, model = load_trained(checkpoint or find("mesh_motion.safetensors"), SPACE)
+    return Speech(encoder, SteadyModel(model))

@@ -1,0 +1,52 @@
+"""Motion models of one's own, with the audio encoder that each of them names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdtalker.diffusion import MotionModel
+from kdtalker.errors import InputError
+from kdtalker.weights import find
+
+if TYPE_CHECKING:
+    from kdtalker.audio_encoder import AudioEncoder
+    from kdtalker.liveportrait.networks import Find
+
+ENCODERS = ("whisper-tiny.en", "wav2lip")
+
+
+def load_encoder(name: str, find: Find = find) -> AudioEncoder:
+    """The audio encoder of that name. Raises InputError for another one, and where its weights are missing."""
+    if name == "whisper-tiny.en":
+        from kdtalker.audio_encoder import WhisperEncoder
+
+        return WhisperEncoder.load()
+    if name == "wav2lip":
+        from kdtalker.liveportrait.engine import load_encoder as load_wav2lip
+
+        return load_wav2lip(find)
+    raise InputError(f"The motion model hears through '{name}', known are {' and '.join(ENCODERS)}.")
+
+
+def load_model(path: Path, space: str) -> MotionModel:
+    """What `python -m train.export` wrote. Raises InputError for another file and for another keypoint space."""
+    model = MotionModel.load(path)
+    if model.space != space:
+        raise InputError(
+            f"'{path}' moves keypoints of the space '{model.space}', this engine draws '{space}'; "
+            "choose the other engine, or a model that was trained for this one."
+        )
+    return model
+
+
+def load_trained(path: Path, space: str, find: Find = find) -> tuple[AudioEncoder, MotionModel]:
+    """A model of one's own and its encoder. Raises InputError also where the two do not fit."""
+    model = load_model(path, space)
+    encoder = load_encoder(model.config.audio_encoder, find)
+    if encoder.feature_size != model.config.audio_input:
+        raise InputError(
+            f"'{path}' takes {model.config.audio_input} audio features a frame, "
+            f"'{model.config.audio_encoder}' gives {encoder.feature_size}; train it again on features of this version."
+        )
+    return encoder, model
