@@ -1,13 +1,16 @@
-"""Figures on real films: `python -m train.evaluate talk|reenact DATA`, DATA a folder with clips.csv.
+"""Figures of films, ours and others': `python -m train.evaluate films|measures|talk|reenact`.
 
-talk: the first frame of each film held out speaks the film's own sound; the mouth tracked in what was rendered is
-compared with the real one. reenact: the first frame follows the film itself. One line a film, then the summary.
+films FILMS [--reference FILMS]: any films as they are, by the table of measures, which `measures` tells. talk and
+reenact DATA make films first, DATA being a folder with clips.csv. talk: the first frame of each film held out speaks
+the film's own sound; the mouth tracked in what was rendered is compared with the real one. reenact: the first frame
+follows the film itself. One line a film, then the summary.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +21,15 @@ from numpy.typing import NDArray
 from kdtalker import Options, TalkingPortraitPipeline
 from kdtalker.audio import read_sound
 from kdtalker.audio_encoder import AudioEncoder, EncoderState
+from kdtalker.errors import KDTalkerError
 from kdtalker.motion import Array, Motion
 from kdtalker.pipeline import EncodedPortrait
 from kdtalker.tracker import MOUTH_CORNERS, Face, FaceTracker, eye_opening, mouth_opening, outer_eye_distance
 from kdtalker.video import read_film
+from train.curves import best_lag, correlation
+from train.films_report import find_pairs, measure_films, tell_measures, write_report
 
-LEAST_SYNC, LARGEST_LAG_FRAMES = 0.4, 6
+LEAST_SYNC = 0.4
 
 
 @dataclass(frozen=True)
@@ -77,18 +83,6 @@ def landmarks(frames: Iterable[NDArray[np.uint8]], tracker: FaceTracker) -> Arra
         if last is not None:
             found.append(last.landmarks)
     return np.stack(found)
-
-
-def correlation(one: Array, other: Array, lag: int = 0) -> float:
-    """Of two curves, the first `lag` frames later than the second."""
-    length = min(len(one), len(other))
-    late, early = max(0, lag), max(0, -lag)
-    return float(np.corrcoef(one[late : length - early], other[early : length - late])[0, 1])
-
-
-def best_lag(one: Array, other: Array) -> int:
-    lags = range(-LARGEST_LAG_FRAMES, LARGEST_LAG_FRAMES + 1)
-    return max(lags, key=lambda lag: correlation(one, other, lag))
 
 
 def in_time(real: Array, lag_frames: int) -> Array:
@@ -182,24 +176,48 @@ def mouth_error(frame: NDArray[np.uint8], picture: NDArray[np.uint8], points: Ar
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Figures on real films.")
-    parser.add_argument("what", choices=("talk", "reenact"))
-    parser.add_argument("data", type=Path, help="folder with clips.csv")
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--guidance", type=float, default=Options().guidance)
+    parser = argparse.ArgumentParser(description="Figures of films.")
+    commands = parser.add_subparsers(dest="what", required=True)
+    films = commands.add_parser("films", help="finished films, of any system")
+    films.add_argument("films", type=Path, help="a film, or a folder of films")
+    films.add_argument("--reference", type=Path, help="the film to compare with, or a folder with films of those names")
+    films.add_argument("--out", type=Path, required=True, help="folder for table, JSON and pictures")
+    films.add_argument("--syncnet", type=Path, help="SyncNet's weights (.model), for LSE-C and LSE-D; unverified")
+    commands.add_parser("measures", help="what each measure is")
+    for name in ("talk", "reenact"):
+        command = commands.add_parser(name, help="films that are made for it")
+        command.add_argument("data", type=Path, help="folder with clips.csv")
+        command.add_argument("--checkpoint", type=Path, help="a motion model of your own")
+        command.add_argument("--seeds", type=int, default=8)
+        command.add_argument("--guidance", type=float, default=Options().guidance)
     options = parser.parse_args()
-    pipeline = TalkingPortraitPipeline.mesh()
+    try:
+        if options.what == "measures":
+            print(tell_measures())
+        elif options.what == "films":
+            rows, skipped = measure_films(find_pairs(options.films, options.reference), options.syncnet)
+            print(write_report(rows, skipped, options.out))
+            for name, reason in skipped.items():
+                print(f"skipped {name}: {reason}")
+        else:
+            tell_made_films(options.what, options.data, options)
+    except KDTalkerError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def tell_made_films(what: str, data: Path, options: argparse.Namespace) -> None:
+    """One line a film, then mean and median."""
+    pipeline = TalkingPortraitPipeline.mesh(options.checkpoint)
     rows: list[list[float]] = []
-    for film in real_films(options.data, ("val",)):
-        figures = (
-            talk(film, pipeline, options.seeds, options.guidance) if options.what == "talk" else reenact(film, pipeline)
-        )
+    for film in real_films(data, ("val",)):
+        figures = talk(film, pipeline, options.seeds, options.guidance) if what == "talk" else reenact(film, pipeline)
         if not rows:
             print(" | ".join(["film", *figures]))
         rows.append(list(figures.values()))
         print(" | ".join([film.path.name, *(f"{value:.3f}" for value in figures.values())]), flush=True)
-    print(" | ".join(["mean", *(f"{value:.3f}" for value in np.mean(rows, axis=0))]))
-    print(" | ".join(["median", *(f"{value:.3f}" for value in np.median(rows, axis=0))]))
+    for name, summary in (("mean", np.mean), ("median", np.median)):
+        print(" | ".join([name, *(f"{value:.3f}" for value in summary(rows, axis=0))]))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from kdtalker.motion import Array, to_head_frame
 from kdtalker.pipeline import EncodedPortrait, Speech
 from kdtalker.tracker import LIP_PAIRS, FaceTracker, eye_opening
 from kdtalker.video import read_film, read_image
-from train.evaluate import correlation, first_frame, in_time, landmarks, real_films
+from train.curves import correlation
+from train.evaluate import first_frame, in_time, landmarks, real_films
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PORTRAITS = ("grace_hopper.jpg", "astronaut.png")
