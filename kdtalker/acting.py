@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from kdtalker.audio import FRAME_RATE_HZ
-from kdtalker.edits import expressed, lips_met, posed, region, still, stronger
+from kdtalker.edits import expressed, lips_met, posed, region, resting, still, stronger
 from kdtalker.errors import InputError
 from kdtalker.eyes import closing, gaze
 from kdtalker.moods import MOODS
@@ -59,13 +59,14 @@ def edited(motion: Motion, source: Source, anatomy: Anatomy, options: Options, *
 def performed(
     motion: Motion, source: Source, anatomy: Anatomy, options: Options, *, frame: int, voice: Voice
 ) -> Motion:
-    """`edited`, and what comes from the voice and from life: brows, a mouth shut in silence, blinks, the eyes' way."""
+    """`edited`, and what comes from the voice and from life: brows, a face that rests in silence, blinks, gaze."""
     motion = edited(motion, source, anatomy, options, frame=frame)
     looks = anatomy.looks
     if looks is None:
         return motion
     begun = assumed(options, frame, len(motion))
     free = assumed(options, frame, len(motion), MET_S)
+    motion = resting(motion, begun * voice.hush)
     motion = lips_met(motion, looks, free * voice.hush, free * parted(source.rest, looks))
     motion = expressed(motion, looks.brow, BROWS_RISE * options.emphasis * begun * voice.emphasis)
     shut = closing(options.seed, options.blink, frame, len(motion))

@@ -104,6 +104,11 @@ def expressed(motion: Motion, offset: Array, amount: Array) -> Motion:
     )
 
 
+def resting(motion: Motion, amount: Array) -> Motion:
+    """The face at rest, its mouth shut, to a share amount (T,) 0..1."""
+    return replace(motion, expression=motion.expression * (1 - amount)[:, None, None])
+
+
 def lips_met(motion: Motion, looks: Looks, amount: Array, parted: Array) -> Motion:
     """Lips brought together by `amount` (T,) of the way. Those of a face that was photographed with parted lips, as far
     as `parted` (T,) says 0..1, are pressed on one another to leave no slit, and meet where they all but do."""

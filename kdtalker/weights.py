@@ -132,6 +132,20 @@ TABLE = (
         "turns speech features into motion: the denoiser (train/motion.py)",
     ),
     Weight(
+        "data/mesh_eyes.safetensors",
+        1_049_416,
+        "6eaef49682d3bdb61fa6cd5e45cf976b8540b3422b53471d1c4ceaa6007f3e59",
+        *_OURS,
+        "paints closing lids (train/mesh.py)",
+    ),
+    Weight(
+        "data/mesh_mouth.safetensors",
+        2_570_128,
+        "6244b8f92bdbc3f2cae4e8e079e52c2a3aadaaaf9fabc8137dd144d0ac75a55e",
+        *_OURS,
+        "paints what is between moving lips (train/mesh.py)",
+    ),
+    Weight(
         "KDTalker.pth",
         None,
         None,

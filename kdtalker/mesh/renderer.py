@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 import cv2
@@ -12,24 +12,20 @@ from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.anatomy import anatomy
 from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
+from kdtalker.mesh.painter import Painter
+from kdtalker.mesh.parts import EYES, MOUTH, Part
 from kdtalker.mesh.raster import backward_flow, composite, soften_edges, stand_still, tiles_that_move
 from kdtalker.mesh.reach import iris_way, within_reach
-from kdtalker.mesh.source import MeshSource, encode, shut_mouth
-from kdtalker.mesh.topology import (
-    FACE_OVAL,
-    INNER_LOWER_LIP,
-    INNER_UPPER_LIP,
-    OUTER_LOWER_LIP,
-    OUTER_UPPER_LIP,
-)
+from kdtalker.mesh.source import MeshSource, encode, resting_face
+from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP
 from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.portrait import face_square
 from kdtalker.renderer import Anatomy, Image
 from kdtalker.tracker import FaceTracker, eye_opening, mouth_opening
+from kdtalker.weights import find
 
 BORDER_SHOWS_DEG = 5.0
 MOVED_PX = 1.5  # from here on nothing of the unmoved photograph shines through
-LIPS_PART, OUTER_LIPS_FOLLOW = 0.8, 0.6
 STILL_PX = 0.02  # a pixel that moves less is the photograph's own
 TILES = 16  # a side: those in which nothing of the person moves are not warped
 
@@ -39,13 +35,17 @@ class MeshRenderer:
 
     space = SPACE
 
-    def __init__(self, tracker: FaceTracker, segmenter: LiteRTModel, model: FaceModel) -> None:
-        self._tracker, self._segmenter, self.model = tracker, segmenter, model
+    def __init__(
+        self, tracker: FaceTracker, segmenter: LiteRTModel, model: FaceModel, painters: Mapping[Part, Painter]
+    ) -> None:
+        self._tracker, self._segmenter, self.model, self._painters = tracker, segmenter, model, painters
 
     @staticmethod
     def load(tracker: FaceTracker) -> MeshRenderer:
         """With the weights that ship with the package."""
-        return MeshRenderer(tracker, LiteRTModel("selfie_segmentation.tflite"), FaceModel.load())
+        mouths, eyes = (Painter.load(find(f"mesh_{name}.safetensors")) for name in ("mouth", "eyes"))
+        painters = {MOUTH: mouths, **dict.fromkeys(EYES, eyes)}
+        return MeshRenderer(tracker, LiteRTModel("selfie_segmentation.tflite"), FaceModel.load(), painters)
 
     @cached_property
     def anatomy(self) -> Anatomy:
@@ -65,20 +65,28 @@ class MeshRenderer:
         return self._frames(source, motion)
 
     def _frames(self, source: MeshSource, motion: Motion) -> Iterator[Image]:
-        side = len(source.picture)
         motion = within_reach(motion, source.rest)
         for frame in range(len(motion)):
-            one = motion[frame : frame + 1]
-            vertices = to_pixels(self.model.pose_vertices(source.identity, one)[0], side)
-            jaw_closed = shut_mouth(self.model, source.identity, one, side)
-            vertices, places = source.lids.move(
-                _part_lips(source, vertices, float(one.scale[0, 0] / source.rest.scale[0, 0]))
-            )
-            places[:, :2] += _turned(source, one) * (source.within - source.landmarks)[:, :2]
-            picture = _warp(source, vertices, places, _posed_rings(source, one, vertices), iris_way(one, side)[0])
-            source.lids.draw(picture, vertices)
-            source.mouth.draw(picture, vertices, jaw_closed)
+            picture, vertices, resting = self.warp(source, motion[frame : frame + 1])
+            for part in source.parts:
+                part.repaint(picture, vertices, resting, self._painters[part.part].paint)
             yield picture
+
+    def shape(self, source: MeshSource, motion: Motion) -> tuple[Array, Array]:
+        """The mesh (468, 3) px of one frame (T = 1), and that with its face at rest."""
+        side = len(source.picture)
+        vertices = to_pixels(self.model.pose_vertices(source.identity, motion)[0], side)
+        return _lips_meet(vertices), resting_face(self.model, source.identity, motion, side)
+
+    def warp(self, source: MeshSource, motion: Motion) -> tuple[Image, Array, Array]:
+        """One frame (T = 1) before anything is painted, (S, S, 3), with its mesh and that with the face at rest."""
+        vertices, resting = self.shape(source, motion)
+        drawn, places = source.lids.move(vertices)
+        places[:, :2] += _turned(source, motion) * (source.within - source.landmarks)[:, :2]
+        picture = _warp(
+            source, drawn, places, _posed_rings(source, motion, drawn), iris_way(motion, len(source.picture))[0]
+        )
+        return picture, vertices, resting
 
     def openings(self, source: MeshSource, motion: Motion) -> tuple[Array, Array]:
         """How far mouth and eyes are open in each frame, (T,) each, in the measures of the tracker."""
@@ -168,21 +176,11 @@ def _warp_tiles(source: MeshSource, flow: Array, alpha: Array) -> Image:
     return warped
 
 
-def _part_lips(source: MeshSource, vertices: Array, scale: float) -> Array:
-    """Lips as they are drawn. What is drawn between them is darker than real mouths, and a tracker sees it wider:
-    beyond the photograph's own gap, which grows with the head by `scale`, they part by LIPS_PART of what is asked.
-    Inner lips that would pass through one another meet half-way."""
-    parted = vertices.copy()
+def _lips_meet(vertices: Array) -> Array:
+    """Inner lips that would pass through one another meet half-way."""
+    met = vertices.copy()
     upper, lower = list(INNER_UPPER_LIP[1:-1]), list(INNER_LOWER_LIP[1:-1])
-    gap = vertices[lower, :2] - vertices[upper, :2]
-    wide, own = (
-        np.linalg.norm(points[lower, :2] - points[upper, :2], axis=1) for points in (vertices, source.landmarks)
-    )
-    pull = ((1 - LIPS_PART) / 2 * np.maximum(wide - scale * own, 0) / np.maximum(wide, 1e-6))[:, None] * gap
-    for inner, outer, way in ((upper, OUTER_UPPER_LIP, pull), (lower, OUTER_LOWER_LIP, -pull)):
-        parted[inner, :2] += way
-        parted[list(outer), :2] += OUTER_LIPS_FOLLOW * way
-    crossed = np.maximum(parted[upper, 1] - parted[lower, 1], 0) / 2
-    parted[upper, 1] -= crossed
-    parted[lower, 1] += crossed
-    return parted
+    crossed = np.maximum(met[upper, 1] - met[lower, 1], 0) / 2
+    met[upper, 1] -= crossed
+    met[lower, 1] += crossed
+    return met

@@ -13,7 +13,7 @@ from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
 from kdtalker.mesh.lids import Lids
-from kdtalker.mesh.mouth import Mouth
+from kdtalker.mesh.parts import EYES, MOUTH, PhotographedPart
 from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP, SKIN
 from kdtalker.motion import Array, Motion, pose_of_rotation
 from kdtalker.renderer import Image
@@ -41,7 +41,7 @@ class MeshSource:
     canonical vertices with the mouth shut and the sides made flatter, as they are drawn; canonical (21, 3) keypoints of
     the face as it is; landmarks (468, 3) px, within (468, 3) px the same but on the person; rings (R, 3) px with their
     rigid places in the head (R, 3) and weights follow, jaw (R,); triangles (M, 3) of both; rest the photograph's
-    motion; shut (21, 3) closes its lids; mouth and lids draw what it does not show."""
+    motion; shut (21, 3) closes its lids; parts are repainted; lids move the eyes'."""
 
     picture: Image
     behind: Image
@@ -57,7 +57,7 @@ class MeshSource:
     follow: Array
     jaw: Array
     triangles: NDArray[np.int32]
-    mouth: Mouth
+    parts: tuple[PhotographedPart, ...]
     lids: Lids
 
 
@@ -78,6 +78,7 @@ def encode(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: Fac
     rest = Motion(scale[None], pose_of_rotation(rotation[None]), shift[None], (offset @ rotation)[None], SPACE)
     rings, follow, jaw = _rings(flat)
     rings_in_head = (rings - shift) / scale @ rotation.T
+    resting = resting_face(model, drawn, rest, side)
     person = _person_mask(face, segmenter, found.landmarks)
     return MeshSource(
         picture=face,
@@ -94,8 +95,8 @@ def encode(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: Fac
         follow=follow,
         jaw=jaw,
         triangles=_triangles(),
-        lids=Lids.of(face, found.landmarks),
-        mouth=Mouth.of(face, found.landmarks, shut_mouth(model, drawn, rest, side)),
+        lids=Lids(found.landmarks),
+        parts=tuple(PhotographedPart.of(part, face, found.landmarks, resting) for part in (MOUTH, *EYES)),
     )
 
 
@@ -110,8 +111,8 @@ def _flatter(vertices: Array) -> Array:
     return flatter
 
 
-def shut_mouth(model: FaceModel, identity: Array, motion: Motion, side: int) -> Array:
-    """The head (468, 3) px in a motion's pose (T = 1), its mouth shut."""
+def resting_face(model: FaceModel, identity: Array, motion: Motion, side: int) -> Array:
+    """The head (468, 3) px in a motion's pose (T = 1), its mouth shut and its eyes as they are photographed."""
     at_rest = Motion(motion.scale, motion.pose, motion.shift, 0 * motion.expression, SPACE)
     return to_pixels(model.pose_vertices(identity, at_rest)[0], side)
 

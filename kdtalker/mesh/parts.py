@@ -1,0 +1,205 @@
+"""The parts of a face that a network repaints, mouth and eyes: cut out where the skull holds them, so that teeth and
+eye corners stand still in the crop however lips and lids move, and put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kdtalker.mesh.curves import soft_polygon, spline
+from kdtalker.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, OUTER_LOWER_LIP, OUTER_UPPER_LIP
+from kdtalker.motion import Array
+from kdtalker.renderer import Image
+from kdtalker.tracker import EYE_CONTOURS
+
+LINE_RANGE = 0.6  # part widths above and below its line that a view's third map tells apart
+RIM = 0.09  # of the crop's side, over which the painting fades out
+Curve = tuple[int, ...]  # landmarks from one end of the part to the other
+# Views (B, side_px, side_px, 6) of warped and photographed parts to (B, side_px, side_px, 4): RGB 0..255 and how much
+# of it counts, 0..1.
+Paint = Callable[[NDArray[np.uint8], NDArray[np.uint8]], Array]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part, in landmarks; all lengths in its width, the distance of its ends.
+
+    side_px of the crop, which reaches `reach` to all sides of a middle that lies `drop` below that of the ends.
+    `inside` is the opening between an upper and a lower curve, `around` a second such area, of the resting mesh where
+    `around_rests`; `line`, a curve or the mean of two, likewise. The painting appears where the opening's rim has moved
+    by so much (from, to)."""
+
+    side_px: int
+    ends: tuple[int, int]
+    reach: float
+    drop: float
+    inside: tuple[Curve, Curve]
+    around: tuple[Curve, Curve]
+    around_rests: bool
+    line: tuple[Curve, ...]
+    line_rests: bool
+    appears: tuple[float, float]
+
+
+MOUTH = Part(
+    side_px=112,
+    ends=(78, 308),
+    reach=0.8,
+    drop=0.18,
+    inside=(INNER_UPPER_LIP, INNER_LOWER_LIP),
+    around=((61, *OUTER_UPPER_LIP, 291), (61, *OUTER_LOWER_LIP, 291)),
+    around_rests=False,
+    line=(INNER_UPPER_LIP, INNER_LOWER_LIP),  # at rest they meet in it
+    line_rests=True,
+    appears=(0.002, 0.012),
+)
+
+
+def _eye(contour: Curve) -> Part:
+    outer, inner = contour[0], contour[8]
+    lids = ((outer, *contour[9:], inner), contour[:9])
+    return Part(
+        side_px=64,
+        ends=(outer, inner),
+        reach=0.8,
+        drop=-0.05,
+        inside=lids,
+        around=lids,
+        around_rests=True,
+        line=lids[:1],
+        line_rests=False,
+        appears=(0.015, 0.06),
+    )
+
+
+EYES = tuple(_eye(contour) for contour in EYE_CONTOURS)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Where a part is cut out: `place` (2, 3), px of the crop (x, y, 1) to px of the picture; side_px; finer, the
+    picture's pixels for one of the crop."""
+
+    place: Array
+    side_px: int
+    finer: float
+
+    @staticmethod
+    def of(part: Part, resting: Array) -> Crop:
+        """In a picture with a head (468, 3) px whose face is at rest. The first end is on the left of every crop."""
+        first, second = resting[part.ends[0], :2], resting[part.ends[1], :2]
+        width = float(np.linalg.norm(second - first)) + 1e-6
+        across = (second - first) / width
+        down = np.array([-across[1], across[0]])
+        down *= np.sign(down @ (resting[152, :2] - resting[10, :2])) or 1  # towards the chin: the left eye is mirrored
+        finer = 2 * part.reach * width / part.side_px
+        turn = finer * np.stack([across, down], 1)
+        corner = (first + second) / 2 + part.drop * width * down - turn @ np.full(2, (part.side_px - 1) / 2)
+        return Crop(np.c_[turn, corner].astype(np.float32), part.side_px, finer)
+
+    def moved(self, by: Array) -> Crop:
+        """The same further on by (2,) px of the picture."""
+        return Crop(np.c_[self.place[:, :2], self.place[:, 2] + by].astype(np.float32), self.side_px, self.finer)
+
+    def cut(self, picture: Image) -> Image:
+        """(side_px, side_px, 3) of a picture, averaged where that is finer."""
+        times = max(1, round(self.finer))
+        place = self.place.copy()
+        place[:, :2] /= times
+        place[:, 2] -= place[:, :2] @ np.full(2, (times - 1) / 2)
+        way, edge = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
+        fine = cv2.warpAffine(picture, place, (self.side_px * times,) * 2, flags=way, borderMode=edge)
+        return np.asarray(cv2.resize(fine, (self.side_px,) * 2, interpolation=cv2.INTER_AREA), np.uint8)
+
+    def inward(self, points: Array) -> Array:
+        """(N, 2) px of the picture to px of the crop."""
+        inward: Array = (points - self.place[:, 2]) @ np.linalg.inv(self.place[:, :2]).T
+        return inward
+
+    def put(self, painted: Array, appears: float, picture: Image) -> None:
+        """Blend painted (side_px, side_px, 4), RGB 0..255 and how much of it counts, into picture (S, S, 3)."""
+        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * (self.side_px - 1)
+        corners = corners @ self.place[:, :2].T + self.place[:, 2]
+        low = np.clip(np.floor(corners.min(0)), 0, len(picture)).astype(int)
+        high = np.clip(np.ceil(corners.max(0)) + 1, 0, len(picture)).astype(int)
+        if (high <= low).any():
+            return
+        area = picture[low[1] : high[1], low[0] : high[0]]
+        place = self.place.copy()
+        place[:, 2] -= low
+        size = (area.shape[1], area.shape[0])
+        there = cv2.warpAffine(painted, place, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        counts = cv2.warpAffine(appears * painted[..., 3] * rim(self.side_px), place, size, flags=cv2.INTER_LINEAR)
+        area[:] = np.clip(area + counts[..., None] * (there[..., :3] - area) + 0.5, 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class PhotographedPart:
+    """A part as the photograph shows it: landmarks (468, 3) px; resting (468, 3) px the same head with its face at
+    rest; view (side_px, side_px, 6) what the painter sees of it."""
+
+    part: Part
+    landmarks: Array
+    resting: Array
+    view: NDArray[np.uint8]
+
+    @staticmethod
+    def of(part: Part, picture: Image, landmarks: Array, resting: Array) -> PhotographedPart:
+        return PhotographedPart(part, landmarks, resting, view(part, picture, landmarks, resting))
+
+    @property
+    def is_grey(self) -> bool:
+        colours = self.view[..., :3]
+        return not np.ptp(colours, axis=-1).any()
+
+    def repaint(self, picture: Image, vertices: Array, resting: Array, paint: Paint) -> None:
+        """Paint the part into picture (S, S, 3), whose mesh (468, 3) px and resting mesh these are."""
+        appears = self.appears(vertices, resting)
+        if appears == 0:
+            return
+        warped = view(self.part, picture, vertices, resting)
+        painted = paint(warped[None], self.view[None])[0]
+        if self.is_grey:
+            painted[..., :3] = painted[..., :3].mean(-1, keepdims=True)
+        Crop.of(self.part, resting).put(painted, appears, picture)
+
+    def appears(self, vertices: Array, resting: Array) -> float:
+        """0 where the opening's rim stands in the head as it is photographed, 1 where it has moved."""
+        points = list({*self.part.inside[0], *self.part.inside[1]})
+        meshes = (vertices, resting), (self.landmarks, self.resting)
+        now, then = (Crop.of(self.part, rests).inward(mesh[points, :2]) for mesh, rests in meshes)
+        moved = float(np.linalg.norm(now - then, axis=1).mean()) * 2 * self.part.reach / self.part.side_px
+        start, end = self.part.appears
+        return float(np.clip((moved - start) / (end - start), 0, 1))
+
+
+def view(part: Part, picture: Image, vertices: Array, resting: Array) -> NDArray[np.uint8]:
+    """(side_px, side_px, 6): the picture around a part; the areas inside and around it; how far above or below its line
+    a pixel is. vertices (468, 3) px as they are drawn, resting (468, 3) px the same head with its face at rest."""
+    crop, side = Crop.of(part, resting), part.side_px
+
+    def area(curves: tuple[Curve, Curve], mesh: Array) -> Array:
+        upper, lower = (spline(crop.inward(mesh[list(curve), :2])) for curve in curves)
+        return soft_polygon((side, side), np.concatenate([upper, lower[-2:0:-1]]), 0.6)
+
+    line = np.mean([(resting if part.line_rests else vertices)[list(curve), :2] for curve in part.line], axis=0)
+    line = crop.inward(line)
+    places = np.arange(side, dtype=np.float32)
+    below = (places[:, None] - np.interp(places, line[:, 0], line[:, 1])[None]) * 2 * part.reach / side
+    height = 0.5 + 0.5 * np.clip(below / LINE_RANGE, -1, 1)
+    maps = np.stack(
+        [area(part.inside, vertices), area(part.around, resting if part.around_rests else vertices), height], -1
+    )
+    return np.concatenate([crop.cut(picture), np.round(255 * maps).astype(np.uint8)], -1)
+
+
+def rim(side_px: int) -> Array:
+    """(side_px, side_px) 0..1: 1 but for a crop's border."""
+    places = np.arange(side_px)
+    along = np.clip(np.minimum(places, places[::-1]) / (RIM * side_px), 0, 1)
+    smooth = along * along * (3 - 2 * along)
+    return np.asarray(np.minimum(smooth[:, None], smooth[None]), np.float32)
