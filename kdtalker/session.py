@@ -110,7 +110,7 @@ class Session:
         encoder, model = speech.audio_encoder, speech.motion_model
         encoded, listening, heard = encoder.start(), voice.start(), voice.NOTHING_YET
         window = model.start(source.canonical, source.rest, options.seed, speech.silence)
-        last = False
+        waiting, last = None, False
         while not last:
             if self._queue:
                 samples = self._queue.popleft()
@@ -124,6 +124,8 @@ class Session:
             new, listening = voice.listen(listening, samples, last=last)
             heard += new
             motion, window = model.advance(window, features, steps=options.steps, guidance=options.guidance, last=last)
-            if len(motion):
-                yield motion, heard[: len(motion)]
-                heard = heard[len(motion) :]
+            waiting = motion if waiting is None else Motion.concatenate([waiting, motion])
+            ready = len(waiting) if last else max(0, min(len(waiting), len(heard) - voice.AHEAD))
+            if ready:
+                yield waiting[:ready], heard.foreseen(ready)
+                waiting, heard = waiting[ready:], heard[ready:]

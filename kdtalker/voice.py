@@ -20,6 +20,7 @@ FAST_S, SLOW_S = 0.1, 2.0  # over which loudness, and what is usual of it, are a
 KNOWN_S = 0.4  # of speech, until it is known what is usual
 EMPHASIS_FROM_DB, EMPHASIS_TO_DB = 1.5, 6.0  # above the usual
 RISE_S, FALL_S = 0.12, 0.5  # in which emphasis shows and is gone
+AHEAD = 8  # frames before a voice that a mouth is free
 HUSH_FROM_S, HUSH_TO_S, WAKE_S = 0.12, 0.28, 0.08  # of silence, until the mouth is shut; of sound, until it is free
 
 
@@ -35,6 +36,12 @@ class Voice:
 
     def __getitem__(self, frames: slice) -> Voice:
         return Voice(self.emphasis[frames], self.hush[frames])
+
+    def foreseen(self, frames: int) -> Voice:
+        """The first `frames`, hushed no more than any of the AHEAD that follow each: a mouth opens before its sound."""
+        padded = np.pad(self.hush, (0, AHEAD), mode="edge") if len(self) else self.hush
+        least = np.lib.stride_tricks.sliding_window_view(padded, AHEAD + 1).min(1) if len(self) else padded
+        return Voice(self.emphasis[:frames], least[:frames])
 
     def __add__(self, later: Voice) -> Voice:
         return Voice(np.append(self.emphasis, later.emphasis), np.append(self.hush, later.hush))

@@ -231,3 +231,15 @@ def test_what_an_engine_cannot_show_is_refused_by_name(name):
     check(Options(mouth=0.5, yaw=5), blind)
     with pytest.raises(InputError, match=f"'{name}'.*mesh"):
         check(Options(**{name: ASKED[name]}), blind)
+
+
+def test_a_mouth_is_free_before_its_sound():
+    loud = np.sin(np.arange(8000) / 5).astype(np.float32) / 2
+    silence = np.zeros(32000, np.float32)
+    heard, _ = voice.listen(voice.start(), np.concatenate([loud, silence, loud]), last=True)
+    foreseen = heard.foreseen(len(heard))
+    sounds_again = (len(loud) + len(silence)) // 640
+    assert heard.hush[sounds_again - 1] == 1
+    assert (foreseen.hush[sounds_again - voice.AHEAD + 3 :] == 0).all()
+    assert foreseen.hush[sounds_again - voice.AHEAD - 6] == 1
+    np.testing.assert_array_equal(foreseen.emphasis, heard.emphasis)
