@@ -38,7 +38,7 @@ def load_engine(job: Job) -> TalkingPortraitPipeline:
     is_mute = job.motion is not None or job.driving is not None
     has_own_speech = is_mute or job.checkpoint is not None
     require([name for name in LIVEPORTRAIT if not (has_own_speech and name in SPEECH)], job.weights)
-    return TalkingPortraitPipeline.liveportrait(job.device, job.precision, job.weights, job.checkpoint)
+    return TalkingPortraitPipeline.liveportrait(job.device, job.precision, job.weights, job.checkpoint, job.compile)
 
 
 def main(arguments: Sequence[str] | None = None, load: Load = load_engine) -> int:

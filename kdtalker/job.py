@@ -18,7 +18,14 @@ from kdtalker.speaker import DEFAULT_VOICE, SAID_OF_VOICES, Line
 
 ENGINES = ("mesh", "liveportrait")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
-PUBLISHED_ONLY = ("device", "precision", "weights", "retarget_eyes", "retarget_lips")  # not of the mesh engine
+PUBLISHED_ONLY = (
+    "device",
+    "precision",
+    "compile",
+    "weights",
+    "retarget_eyes",
+    "retarget_lips",
+)  # not of the mesh engine
 FOLLOW = "driving"  # as far open as in what drives the portrait
 WIDEST = 0.8  # the largest ratio that may be asked for
 
@@ -48,6 +55,7 @@ class Job:
     engine: str
     device: str
     precision: str
+    compile: bool
     weights: Path | None
     retarget_eyes: float | str | None
     retarget_lips: float | str | None
@@ -97,6 +105,8 @@ def _parser() -> Parser:
         help="mesh ships with the package; liveportrait is the published networks (default: mesh)")  # fmt: skip
     add("--device", default="auto", help="of --engine liveportrait: auto, cpu, cuda, or mps (experimental)")
     add("--precision", choices=PRECISIONS, default="auto", help="of --engine liveportrait (default: half on cuda)")
+    add("--compile", action="store_true",
+        help="of --engine liveportrait: paint by torch.compile (experimental; wants a C++ compiler)")  # fmt: skip
     add("--checkpoint", type=Path, metavar="FILE", help="a motion model of your own, see docs/training.md")
     add("--weights", type=Path, metavar="FOLDER", help="of --engine liveportrait: look for its files here first")
     for part, gap in (("eyes", "lids' gap over the eyes' width"), ("lips", "lips' gap over the mouth's width")):

@@ -111,16 +111,18 @@ class TalkingPortraitPipeline:
         precision: str = "auto",
         weights: Path | None = None,
         checkpoint: Path | None = None,
+        compiled: bool = False,
     ) -> TalkingPortraitPipeline:
         """The published networks of KDTalker and LivePortrait, from files that were fetched before; `weights` is a
-        folder that is looked in first, `checkpoint` a motion model of one's own in place of KDTalker's.
+        folder that is looked in first, `checkpoint` a motion model of one's own in place of KDTalker's; `compiled`
+        paints by torch.compile (experimental).
 
         Raises InputError where one is missing or damaged, or the device is not there.
         """
         from kdtalker.liveportrait.engine import load
         from kdtalker.weights import find
 
-        return load(partial(find, folder=weights), device, precision, checkpoint)
+        return load(partial(find, folder=weights), device, precision, checkpoint, compiled)
 
     @cached_property
     def speech(self) -> Speech:

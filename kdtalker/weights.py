@@ -239,6 +239,7 @@ TABLE = (
 )
 
 SPEECH = ("wav2lip.pth", "KDTalker.pth", "norm.npz")  # of the published engine, for sound alone
+# Those of the published engine, which `kdtalker weights get` fetches unasked; Kokoro it fetches by name.
 LIVEPORTRAIT = tuple(weight.name for weight in TABLE if weight.published and weight.name not in KOKORO)
 
 

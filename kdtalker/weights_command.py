@@ -10,21 +10,22 @@ from pathlib import Path
 from kdtalker.errors import InputError
 from kdtalker.job import Parser
 from kdtalker.weight_files import destination, is_good, told, verify
-from kdtalker.weights import TABLE, Weight, find, locate, row
+from kdtalker.weights import LIVEPORTRAIT, TABLE, Weight, find, locate, row
 
 
 def run(arguments: Sequence[str]) -> str:
     """Do what the words after `kdtalker weights` ask for; returns the lines that tell of it."""
     parser = _parser()
     asked = parser.parse_args(arguments)
-    chosen = tuple(map(row, dict.fromkeys(asked.names))) or TABLE
+    named = tuple(map(row, dict.fromkeys(asked.names)))
     if asked.action == "get":
-        return "\n".join(_got(weight, asked.weights) for weight in chosen)
+        return "\n".join(_got(weight, asked.weights) for weight in named or map(row, LIVEPORTRAIT))
+    chosen = named or TABLE
     if asked.weights is not None and not asked.weights.is_dir():
         raise InputError(f"There is no folder '{asked.weights}'.")
     if asked.action == "list":
         return "\n".join(_listed(weight, asked.weights) for weight in chosen)
-    return _verified(chosen, asked.weights, named=bool(asked.names))
+    return _verified(chosen, asked.weights, named=bool(named))
 
 
 def _parser() -> Parser:
@@ -38,7 +39,7 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("action", choices=("list", "get", "verify"), help="tell of the files, fetch the missing ones, or check them")
-    add("names", nargs="*", metavar="NAME", help="which files (default: all)")
+    add("names", nargs="*", metavar="NAME", help="which files (default: all; for get: those of --engine liveportrait)")
     add("--weights", type=Path, metavar="FOLDER", help="look here first; for get: put them here")
     return parser
 

@@ -276,8 +276,8 @@ INPUTS_2 = {
     "motion's folder missing": ((*GOOD, "--save-motion", "no/said.npz"), "no folder 'no'"),
     "motion over the film": ((*GOOD, "--save-motion", "film.mp4"), "two names"),
     "options of the other engine": (
-        (*GOOD, "--device", "cpu", "--weights", "sub"),
-        "--device and --weights can only be chosen for --engine liveportrait",
+        (*GOOD, "--device", "cpu", "--compile", "--weights", "sub"),
+        "--device and --compile and --weights can only be chosen for --engine liveportrait",
     ),
     "retargeting of the mesh": ((*GOOD, "--retarget-lips", "0.1"), "--retarget-lips can only be chosen for --engine"),
     "retargeting out of range": (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -226,6 +227,73 @@ def test_half_precision_that_works_is_kept(tracker, source, caplog):
 
     drawn(renderer(tracker, watched, "bfloat16"), source, moving(source, 3))
     assert used == [True] * 3 and not caplog.records
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """What torch.compile was given to make programs of, and whether that was under autocast; nothing is built."""
+    seen = []
+
+    def backend(graph, examples):
+        seen.append((graph, torch.is_autocast_enabled("cpu")))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    torch.compiler.reset()
+    yield seen
+    torch.compiler.reset()
+
+
+@torch.inference_mode()
+def test_both_networks_are_compiled_as_one_program_that_paints_the_same(graphs):
+    torch.manual_seed(0)
+    warping, small = faster_warping(WarpingModule().eval()), faster_generator(SpadeGenerator().eval())
+
+    def generator(features):
+        return small(torch.nn.functional.avg_pool2d(features, 4))
+
+    volume, source = torch.randn(1, 32, 16, 32, 32), torch.rand(1, 21, 3) - 0.5
+    driving = source + 0.1 * torch.randn(1, 21, 3)
+    plain, compiled = (Painter(warping, generator, CPU, "float32", compiled=is_it) for is_it in (False, True))
+    appearance = plain.prepare(volume, source)
+    wanted = plain.paint_batch(appearance, driving, torch.float32)
+    assert not graphs
+    found = compiled.paint_batch(appearance, driving, torch.float32)
+    assert torch.equal(found, wanted) and wanted[:-1].float().std() > 1
+    ((graph, _),) = graphs
+    convolutions = sum("conv" in str(node.target) for node in graph.graph.nodes)
+    assert convolutions > 50
+
+
+@pytest.mark.parametrize("fault", [torch.nan, 0.0], ids=["nan", "black"])
+def test_compiled_half_precision_that_fails_is_painted_again_in_full(tracker, source, caplog, graphs, fault):
+    def fails_in_half(features):
+        image = toy_generator(features)
+        return torch.full_like(image, fault) if torch.is_autocast_enabled("cpu") else image
+
+    wanted = drawn(renderer(tracker), source, moving(source, 3))
+    painter = Painter(ToyWarping(), fails_in_half, CPU, "bfloat16", compiled=True)
+    with caplog.at_level(logging.WARNING):
+        found = drawn(LivePortraitRenderer(networks(), painter, tracker), source, moving(source, 3))
+    np.testing.assert_array_equal(found, wanted)
+    assert [is_half for _, is_half in graphs] == [True, False]
+    told = [record.message for record in caplog.records]
+    assert len(told) == 2 and "experimental" in told[0] and "bfloat16 were black or not finite" in told[1]
+
+
+def test_where_nothing_can_be_compiled_it_paints_all_the_same(tracker, source, caplog, monkeypatch):
+    def fails(graph, examples):
+        raise RuntimeError("there is no compiler here")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=fails))
+    torch.compiler.reset()
+    wanted = drawn(renderer(tracker), source, moving(source, 3))
+    painter = Painter(ToyWarping(), toy_generator, CPU, "float32", compiled=True)
+    with caplog.at_level(logging.WARNING):
+        found = drawn(LivePortraitRenderer(networks(), painter, tracker), source, moving(source, 3))
+    np.testing.assert_array_equal(found, wanted)
+    told = [record.message for record in caplog.records]
+    assert len(told) == 2 and "no compiler here" in told[1]
 
 
 def test_numbers_that_are_no_picture_are_never_a_film(tracker, source):

@@ -19,7 +19,7 @@ import torch
 from toy_hub import serve
 
 from kdtalker import hub as fetching
-from kdtalker import weight_files, weights
+from kdtalker import weight_files, weights, weights_command
 from kdtalker.errors import InputError, OutputError
 from kdtalker.pth import read_pth
 
@@ -168,6 +168,17 @@ def test_the_second_source_helps_where_the_first_has_not_the_file_of_the_table(p
     done = call(place, hub, "get", name, "--weights", str(place / "new" / "folder"))
     assert (done.returncode, done.stderr) == (0, "")
     assert (place / "new" / "folder" / name).read_bytes() == good
+
+
+def test_without_names_what_the_published_engine_needs_is_fetched(monkeypatch, tmp_path):
+    fetched = []
+    monkeypatch.setattr(fetching, "fetch", lambda weight, folder: fetched.append(weight.name) or "good")
+    told = weights_command.run(["get", "--weights", str(tmp_path)])
+    published = [row.name for row in weights.TABLE if row.published]
+    assert fetched == [name for name in published if name not in weights.KOKORO]
+    assert [line.partition(":")[0] for line in told.splitlines()] == fetched
+    weights_command.run(["get", *weights.KOKORO, "--weights", str(tmp_path)])
+    assert sorted(fetched) == sorted(published)
 
 
 # --- what goes wrong while fetching: exit 1, and nothing is left behind --------------------------------------------

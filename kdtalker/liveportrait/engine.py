@@ -32,10 +32,11 @@ Rename = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 def load(
-    find: Find, device: str = "auto", precision: str = "auto", checkpoint: Path | None = None
+    find: Find, device: str = "auto", precision: str = "auto", checkpoint: Path | None = None, compiled: bool = False
 ) -> TalkingPortraitPipeline:
     """`find` is asked for each published file by its name; device and precision as `Painter` knows them, "auto" being
-    the fastest that is there and half precision on CUDA. checkpoint: a motion model of one's own.
+    the fastest that is there and half precision on CUDA. checkpoint: a motion model of one's own. compiled: paint by
+    torch.compile (experimental).
 
     Raises InputError for files that are missing or hold something else, or a device that is not there.
     """
@@ -43,7 +44,7 @@ def load(
     networks = Networks.load(find).to(where)
     if precision == "auto":
         precision = "float16" if where.type == "cuda" else "float32"
-    painter = Painter(networks.warping, networks.generator, where, precision)
+    painter = Painter(networks.warping, networks.generator, where, precision, compiled=compiled)
     tracker = FaceTracker()
     renderer = LivePortraitRenderer(networks, painter, tracker)
     return TalkingPortraitPipeline(

@@ -36,18 +36,31 @@ class Appearance:
     prepared: Prepared
 
 
+Paint = Callable[[Appearance, Tensor], Tensor]  # keypoints (B, 21, 3) to RGB 0..1 (B, 3, 512, 512)
+
+
 class Painter:
     """The two networks that every frame takes, on one device.
 
     precision is "float32", "float16" or "bfloat16"; should the half ones fail on a device, it paints on in float32 and
-    says so in the log. Raises InputError for a device that is not there or another precision.
+    says so in the log. compiled: run them by torch.compile (experimental). Raises InputError for a device that is not
+    there or another precision.
     """
 
-    def __init__(self, warping: WarpingModule, generator: Generator, device: torch.device, precision: str) -> None:
+    def __init__(
+        self,
+        warping: WarpingModule,
+        generator: Generator,
+        device: torch.device,
+        precision: str,
+        *,
+        compiled: bool = False,
+    ) -> None:
         if precision not in PRECISIONS:
             raise InputError(f"The precision '{precision}' was asked for, known are {', '.join(PRECISIONS)}.")
         self._warping, self._generator = warping, generator
         self.device, self._precision = device, PRECISIONS[precision]
+        self._run = _compiled(self._image) if compiled else self._image
 
     def prepare(self, volume: Tensor, keypoints: Tensor) -> Appearance:
         """All that depends on the source alone."""
@@ -83,11 +96,35 @@ class Painter:
         comes back from the device comes in one piece."""
         is_half = precision is not torch.float32
         with torch.autocast(self.device.type, dtype=precision) if is_half else nullcontext():
-            warped = self._warping(appearance.volume, driving, appearance.keypoints, appearance.prepared)
-            image = self._generator(warped.features).float()
+            image = self._run(appearance, driving).float()
         is_good = (image.flatten(1).amax(dim=1) > BLACK).all() & image.isfinite().all()
         frames = image.nan_to_num().mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
         return torch.cat([frames.flatten(), is_good.to(torch.uint8)[None]])
+
+    def _image(self, appearance: Appearance, driving: Tensor) -> Tensor:
+        """Keypoints (B, 21, 3) to RGB 0..1 (B, 3, 512, 512)."""
+        warped = self._warping(appearance.volume, driving, appearance.keypoints, appearance.prepared)
+        return self._generator(warped.features)
+
+
+def _compiled(paint: Paint) -> Paint:
+    """The same by torch.compile; where that fails, as it is, which the log tells."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    _log.warning("Compiling (--compile) is experimental; the first frame waits for it.")
+    run: Paint = torch.compile(paint)
+
+    def painted(appearance: Appearance, driving: Tensor) -> Tensor:
+        nonlocal run
+        try:
+            return run(appearance, driving)
+        except TorchDynamoException as error:
+            told = " ".join(str(error).split("\n")[:2])  # which backend failed, and why
+            _log.warning("torch.compile failed (%s); painting without it.", told)
+            run = paint
+            return run(appearance, driving)
+
+    return painted
 
 
 def _unpacked(row: Tensor) -> tuple[Image, bool]:
