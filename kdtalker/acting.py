@@ -60,13 +60,11 @@ def performed(
     motion: Motion, source: Source, anatomy: Anatomy, options: Options, *, frame: int, voice: Voice
 ) -> Motion:
     """`edited`, and what comes from the voice and from life: brows, a face that rests in silence, blinks, gaze."""
-    motion = edited(motion, source, anatomy, options, frame=frame)
-    looks = anatomy.looks
+    looks, begun = anatomy.looks, assumed(options, frame, len(motion))
     if looks is None:
-        return motion
-    begun = assumed(options, frame, len(motion))
+        return edited(motion, source, anatomy, options, frame=frame)
+    motion = edited(resting(motion, begun * voice.hush), source, anatomy, options, frame=frame)
     free = assumed(options, frame, len(motion), MET_S)
-    motion = resting(motion, begun * voice.hush)
     motion = lips_met(motion, looks, free * voice.hush, free * parted(source.rest, looks))
     motion = expressed(motion, looks.brow, BROWS_RISE * options.emphasis * begun * voice.emphasis)
     shut = closing(options.seed, options.blink, frame, len(motion))

@@ -31,7 +31,8 @@ class Part:
     side_px of the crop, which reaches `reach` to all sides of a middle that lies `drop` below that of the ends.
     `inside` is the opening between an upper and a lower curve, `around` a second such area, of the resting mesh where
     `around_rests`; `line`, a curve or the mean of two, likewise. The painting appears where the opening's rim has moved
-    by so much (from, to)."""
+    by so much (from, to), at most `margin` beyond both areas where one is given: there may be the
+    frame of glasses."""
 
     side_px: int
     ends: tuple[int, int]
@@ -43,6 +44,7 @@ class Part:
     line: tuple[Curve, ...]
     line_rests: bool
     appears: tuple[float, float]
+    margin: float | None = None
 
 
 MOUTH = Part(
@@ -73,6 +75,7 @@ def _eye(contour: Curve) -> Part:
         line=lids[:1],
         line_rests=False,
         appears=(0.015, 0.06),
+        margin=0.2,
     )
 
 
@@ -165,6 +168,8 @@ class PhotographedPart:
         painted = paint(warped[None], self.view[None])[0]
         if self.is_grey:
             painted[..., :3] = painted[..., :3].mean(-1, keepdims=True)
+        if self.part.margin:
+            painted[..., 3] *= _near(warped, self.part.margin / (2 * self.part.reach))
         Crop.of(self.part, resting).put(painted, appears, picture)
 
     def appears(self, vertices: Array, resting: Array) -> float:
@@ -195,6 +200,14 @@ def view(part: Part, picture: Image, vertices: Array, resting: Array) -> NDArray
         [area(part.inside, vertices), area(part.around, resting if part.around_rests else vertices), height], -1
     )
     return np.concatenate([crop.cut(picture), np.round(255 * maps).astype(np.uint8)], -1)
+
+
+def _near(view: NDArray[np.uint8], margin: float) -> Array:
+    """(side_px, side_px) 0..1: 1 in both areas of a view and near them, 0 from `margin`, a share of the side, on."""
+    px = margin * len(view)
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(0.75 * px) + 1,) * 2)
+    wide = cv2.dilate(view[..., 3:5].max(-1), brush).astype(np.float32) / 255
+    return np.asarray(cv2.GaussianBlur(wide, (0, 0), px / 4), np.float32)
 
 
 def rim(side_px: int) -> Array:
