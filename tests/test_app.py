@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 import toy
 from gradio_client import Client, exceptions, handle_file
 from test_cli import read_back, write_wav
+from test_uploads import BAD_PICTURES, BAD_SOUNDS, LIMITS, PICTURE, wav_claiming
 
 import app
 from kdtalker import Motion
@@ -221,6 +223,55 @@ def test_more_than_the_allowed_size_is_refused_without_a_path(tmp_path):
         told = caught.value.read().decode()
         assert caught.value.code == 413 and "exceeded maximum allowed size" in told and "/" not in told
         assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_hundred_bad_uploads_are_told_and_take_no_memory(tmp_path, inputs):
+    """Cut short, of another kind, two kinds at once, bombs, scripts; and then a film is made as ever."""
+    voice = wav_claiming(10, toy.sound(1.0))
+    pictures = [content for content, _ in BAD_PICTURES.values() if len(content) < 1e6]
+    pictures += [PICTURE[:length] for length in range(8, len(PICTURE) - 40, (len(PICTURE) - 48) // 40)]
+    pictures += [b"GIF89a" + voice, b"\xff\xd8\xff\xe0" + PICTURE, b"%PDF-1.7\n" + PICTURE]
+    sounds = [content for content, _ in BAD_SOUNDS.values() if len(content) < 1e5]
+    sounds += [PICTURE + voice, *(voice[:length] for length in range(1, 45))]
+    bad = [("picture", content) for content in pictures] + [("voice", content) for content in sounds]
+    with page.opened(tmp_path / "visitors", limits=LIMITS) as address:
+        there = client(address, download_files=str(inputs))
+
+        def refused(number):
+            what, content = bad[number]
+            (path := inputs / f"bad{number}").write_bytes(content)
+            files = {"picture": inputs / "face.png", "voice": inputs / "voice.wav", what: path}
+            with pytest.raises(exceptions.AppError) as caught:
+                there.predict(*(handle_file(str(file)) for file in files.values()), api_name="/animate")
+            return str(caught.value)
+
+        refused(0), refused(-1)
+        before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        with ThreadPoolExecutor(4) as pool:
+            told = list(pool.map(refused, range(len(bad))))
+        grown_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before_mb
+        assert len(told) >= 100 and all("wanted" in text or "choose" in text for text in told), told
+        assert not any(folder in text for text in told for folder in (str(tmp_path), tempfile.gettempdir()))
+        assert grown_mb < 50
+        (inputs / "claims.wav").write_bytes(voice)
+        assert read_back(animate(address, inputs, voice="claims.wav")[0])[0] == 25
+
+
+def test_a_full_queue_says_so(tmp_path, inputs, monkeypatch):
+    monkeypatch.setattr(app, "WAITING_LIMIT", 1)
+    write_wav(inputs / "long.wav", toy.sound(20.0))
+    with page.opened(tmp_path / "visitors", page.unhurried) as address:
+        there, files = client(address), [handle_file(str(inputs / name)) for name in ("face.png", "long.wav")]
+        jobs = [there.submit(*files, api_name="/animate")]
+        with pytest.raises(Exception, match="[Qq]ueue is full"):
+            for _ in range(5):
+                time.sleep(0.5)  # so that those before have begun
+                jobs.append(there.submit(*files, api_name="/animate"))
+                if jobs[-1].done():
+                    jobs[-1].result()
+            jobs[-1].result(timeout=5)
+        for job in jobs:
+            job.cancel()
 
 
 def test_a_password_locks_the_page_and_its_endpoint(tmp_path, inputs):
