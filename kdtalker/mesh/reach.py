@@ -8,6 +8,8 @@ from kdtalker.edits import posed
 from kdtalker.motion import Array, Motion
 
 TURN_DEG = (20.0, 15.0)  # yaw and pitch from the photograph's own pose
+ASIDE_DEG, PROFILE_DEG = 25.0, 55.0  # a face photographed this far from the front turns less, and hardly at all
+LEAST_TURN = 0.15
 GAZE_DEG = (14.0, 8.0)
 FREE_SHARE = 0.7  # of those, within which nothing is changed
 EYE_RADIUS = 0.12  # of an iris about the middle of its eyeball, in canonical units
@@ -17,7 +19,8 @@ def within_reach(motion: Motion, rest: Motion) -> Motion:
     """The motion with a head whose turn from `rest` stays within TURN_DEG: beyond a share of that it is bent, smoothly,
     so that it comes near the limit and never there."""
     away = (motion.pose - rest.pose)[:, :2]
-    near = softly_limited(away, TURN_DEG)
+    seen = np.clip((PROFILE_DEG - abs(rest.pose[0, 0])) / (PROFILE_DEG - ASIDE_DEG), LEAST_TURN, 1)
+    near = softly_limited(away, (TURN_DEG[0] * float(seen), TURN_DEG[1]))
     if np.array_equal(near, away):
         return motion
     return posed(motion, np.concatenate([rest.pose[:, :2] + near, motion.pose[:, 2:]], axis=1))
