@@ -255,7 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limits = Limits(voice_s=given.longest)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the folder below goes away
     with tempfile.TemporaryDirectory(prefix="kdtalker-page-", ignore_cleanup_errors=True) as folder:
-        tempfile.tempdir = os.environ["GRADIO_TEMP_DIR"] = folder  # whatever is of a visitor goes with the server
+        tempfile.tempdir = folder  # whatever is of a visitor goes with the server
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "visitors")  # Gradio copies what lies outside of it alone
         warm_up = EXAMPLES / PORTRAITS["Grace Hopper"]
         studio = Studio(TalkingPortraitPipeline.mesh, limits, warm_up, _published)
         blocks = page(studio)

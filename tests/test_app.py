@@ -184,7 +184,9 @@ def test_who_stops_the_server_finds_nothing_of_its_visitors_left(tmp_path, input
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True) as server:
         try:
-            there = client(server.stdout.readline().split()[-1])
+            address = server.stdout.readline().split()[-1]
+            assert read_back(animate(address, inputs)[0])[0] == 25  # and its film can be had while it runs
+            there = client(address)
             there.submit(*(handle_file(str(inputs / name)) for name in ("face.png", "long.wav")), api_name="/animate")
             waited_until = time.monotonic() + 30
             while not (begun := list((tmp_path / "tmp").rglob("*.part"))) and time.monotonic() < waited_until:

@@ -1,5 +1,6 @@
 """The page in a real browser, over the toy engine. `tests/browser.sh` installs the browser where there is none."""
 
+import base64
 import shutil
 import tempfile
 import time
@@ -15,7 +16,8 @@ from test_cli import write_wav
 
 expect.set_options(timeout=60_000)  # for machines that are busy
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run", "--autoplay-policy=no-user-gesture-required"]  # fmt: skip
+         "--disable-sync", "--no-first-run", "--autoplay-policy=no-user-gesture-required",
+         "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +183,41 @@ def test_what_happened_is_drawn_below_the_film(visit, inputs):
     expect(visitor.locator("#film video")).to_be_visible()
     visitor.locator("#happened button").first.click()
     expect(visitor.locator("#chart svg")).to_be_visible()
+
+
+def test_a_picture_is_taken_and_a_voice_recorded(browser, address):
+    """From Chromium's own camera and microphone, which show a test pattern and beep."""
+    context = browser.new_context(permissions=["camera", "microphone"])
+    visitor = context.new_page()
+    visitor.goto(address)
+    visitor.get_by_label("Capture from camera").click()
+    visitor.get_by_text("Click to Access Webcam").click()
+    visitor.get_by_label("capture photo").click()
+    visitor.get_by_label("Record audio").click()
+    visitor.locator("#sound .record-button").click()
+    visitor.wait_for_timeout(1500)
+    with visitor.expect_response(lambda response: "/upload" in response.url and response.ok):
+        visitor.locator("#sound .stop-button").click()
+    visitor.click("#make")
+    expect(visitor.locator("#stage")).to_contain_text("of film, made in")
+    assert 0.5 < float(visitor.locator("#stage").inner_text().split()[0]) < 30
+    context.close()
+
+
+def test_a_picture_is_pasted(browser, address, inputs):
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    visitor = context.new_page()
+    visitor.goto(address)
+    content = base64.b64encode((inputs / "face.png").read_bytes()).decode()
+    visitor.evaluate(
+        """async content => navigator.clipboard.write([new ClipboardItem({
+            'image/png': await (await fetch('data:image/png;base64,' + content)).blob()})])""",
+        content,
+    )
+    with visitor.expect_response(lambda response: "/upload" in response.url and response.ok):
+        visitor.get_by_label("Paste from clipboard").click()
+    expect(visitor.locator("#picture img")).to_be_visible()
+    context.close()
 
 
 def test_who_closes_the_page_leaves_nothing_running(visit, inputs):
