@@ -73,6 +73,9 @@ class Painter(nn.Module):
         header, state = read_checkpoint(path, ("side_px", "widths"))
         painter = Painter(**header).eval().requires_grad_(False)
         painter.load_state_dict(state)
+        for weights in painter.parameters():
+            if weights.ndim == 4:
+                weights.data = weights.data.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
         return painter
 
     @torch.inference_mode()
