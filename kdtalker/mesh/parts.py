@@ -74,7 +74,7 @@ def _eye(contour: Curve) -> Part:
         around_rests=True,
         line=lids[:1],
         line_rests=False,
-        appears=(0.025, 0.07),
+        appears=(0.035, 0.06),
         margin=0.2,
     )
 

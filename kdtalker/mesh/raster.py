@@ -13,7 +13,7 @@ _FAR = np.float32(1e30)  # not inf, which fastmath takes for something that neve
 _EDGE = 1e-4  # a pixel that far outside a triangle, in barycentric units, still belongs to it, so that none cracks
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def stand_still(flow: Array, depth: Array) -> None:
     """The flow (2, S, S) of a picture in which nothing has moved, and nothing near in its depth (S, S)."""
     side = flow.shape[1]
@@ -22,7 +22,7 @@ def stand_still(flow: Array, depth: Array) -> None:
             flow[0, y, x], flow[1, y, x], depth[y, x] = x, y, _FAR
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def backward_flow(target: Array, source: Array, triangles: NDArray[np.int32], flow: Array, depth: Array) -> None:
     """Rasterise triangles (M, 3) of target vertices (N, 3; x, y, z in px): each covered pixel of flow (2, S, S)
     gets the place in the source picture, source (N, 2), that is drawn there; the nearer triangle (smaller z) wins.
@@ -57,7 +57,7 @@ def backward_flow(target: Array, source: Array, triangles: NDArray[np.int32], fl
                     flow[1, y, x] = u * source[a, 1] + v * source[b, 1] + w * source[c, 1]
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def _span(start: float, step: float, first: int, last: int) -> tuple[int, int]:
     """The steps of first..last at which start + step * n is inside a triangle's edge."""
     if abs(step) < 1e-9:
@@ -68,7 +68,7 @@ def _span(start: float, step: float, first: int, last: int) -> tuple[int, int]:
     return first, min(last, int(np.floor(border)))
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def tiles_that_move(flow: Array, alpha: Array, still_px: float, tile: int, moves: NDArray[np.bool_]) -> None:
     """moves (S / tile, S / tile), rounded up: where warped person, alpha (S, S) above 0, is to be seen at all."""
     side = flow.shape[1]
@@ -79,7 +79,7 @@ def tiles_that_move(flow: Array, alpha: Array, still_px: float, tile: int, moves
                 moves[y // tile, x // tile] = True
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def composite(  # noqa: PLR0917 (compiled code takes no keywords)
     warped: Image,
     alpha: Array,
@@ -110,7 +110,7 @@ def composite(  # noqa: PLR0917 (compiled code takes no keywords)
                 frame[y, x, channel] = np.uint8(a * warped[y, x, channel] + (1 - a) * under + 0.5)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def soften_edges(frame: Image, flow: Array, places: NDArray[np.int32], colours: Image) -> None:
     """Smooth frame (S, S, 3) in place by 3x3 binomial weights along the edges where one part of the mesh hides another:
     flow (2, S, S) jumps there. places (N, 2) and colours (N, 3) are room for the pixels that change."""

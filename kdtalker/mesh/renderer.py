@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 import cv2
@@ -65,12 +66,22 @@ class MeshRenderer:
         return self._frames(source, motion)
 
     def _frames(self, source: MeshSource, motion: Motion) -> Iterator[Image]:
-        motion = within_reach(motion, source.rest)
-        for frame in range(len(motion)):
-            picture, vertices, resting = self.warp(source, motion[frame : frame + 1])
-            for part in source.parts:
-                part.repaint(picture, vertices, resting, self._painters[part.part].paint)
-            yield picture
+        """A frame is painted while the next one is warped."""
+        motion, before = within_reach(motion, source.rest), None
+        with ThreadPoolExecutor(1) as beside:
+            for frame in range(len(motion)):
+                warped = self.warp(source, motion[frame : frame + 1])
+                painted = beside.submit(self._paint, source, *warped)
+                if before:
+                    yield before.result()
+                before = painted
+            if before:
+                yield before.result()
+
+    def _paint(self, source: MeshSource, picture: Image, vertices: Array, resting: Array) -> Image:
+        for part in source.parts:
+            part.repaint(picture, vertices, resting, self._painters[part.part].paint)
+        return picture
 
     def shape(self, source: MeshSource, motion: Motion) -> tuple[Array, Array]:
         """The mesh (468, 3) px of one frame (T = 1), and that with its face at rest."""
@@ -163,14 +174,16 @@ def _warp(source: MeshSource, vertices: Array, origin: Array, rings: Array, look
 
 
 def _warp_tiles(source: MeshSource, flow: Array, alpha: Array) -> Image:
-    """The picture under the flow (2, S, S), in the tiles where the person, alpha (S, S), moves; the rest is left
-    unset, for most of a film's pixels are background and shoulders, and a bicubic pixel is what costs most."""
+    """The picture under the flow (2, S, S), in the tiles where the person, alpha (S, S), moves, and between them in
+    their row; the rest is left unset, for most of a film's pixels are background and shoulders, and a bicubic pixel is
+    what costs most."""
     tile = -(-len(alpha) // TILES)
     moves = np.empty((TILES, TILES), np.bool_)
     tiles_that_move(flow, alpha, STILL_PX, tile, moves)
     warped = np.empty_like(source.picture)
-    for row, column in np.argwhere(moves) * tile:
-        area = np.s_[row : row + tile, column : column + tile]
+    for row in np.flatnonzero(moves.any(1)):
+        columns = np.flatnonzero(moves[row])
+        area = np.s_[row * tile : (row + 1) * tile, columns[0] * tile : (columns[-1] + 1) * tile]
         maps = flow[0][area], flow[1][area]
         warped[area] = cv2.remap(source.picture, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return warped
