@@ -22,7 +22,7 @@ import cv2
 import gradio as gr
 import numpy as np
 
-from app_widgets import EXAMPLES, STYLE, THEME, settings, voice_inputs
+from app_widgets import EXAMPLES, SCRIPT, STYLE, THEME, settings, voice_inputs
 from kdtalker import InputError, KDTalkerError, Options, TalkingPortraitPipeline
 from kdtalker.job import ENGINES
 from kdtalker.mark import framed, shown_scale
@@ -245,7 +245,7 @@ def open_page(blocks: gr.Blocks, limits: Limits, password: str | None = None, **
     auth = password and (lambda _, word: hmac.compare_digest(word.encode(), password.encode()))
     *_, address, _ = blocks.launch(
         auth=auth or None, max_file_size=limits.file_megabytes * gr.FileSize.MB, css=STYLE, theme=THEME,
-        share=False, ssr_mode=False, footer_links=[], quiet=True, prevent_thread_lock=True, **where,
+        head=SCRIPT, share=False, ssr_mode=False, footer_links=[], quiet=True, prevent_thread_lock=True, **where,
     )  # fmt: skip
     return address
 

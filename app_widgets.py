@@ -33,7 +33,38 @@ STYLE = """
 .example img { height: 3rem; width: auto; border-radius: 4px; }
 .stage progress { width: 100%; }
 footer { display: none !important; }
+#make.waiting::after { content: "…"; }
 """
+
+# Whoever presses the button while a file is still on its way is served when it has come.
+SCRIPT = r"""<script>
+(() => {
+  const ask = window.fetch;
+  let coming = 0, pressed = null;
+  const arrived = () => {
+    if (--coming || !pressed) return;
+    pressed.classList.remove("waiting");
+    pressed.click();
+    pressed = null;
+  };
+  window.fetch = async (...request) => {
+    if (!/\/upload(\?|$)/.test(request[0]?.url ?? request[0])) return ask(...request);
+    coming++;
+    try {
+      const answer = await ask(...request);
+      await answer.clone().blob();
+      return answer;
+    } finally { setTimeout(arrived, 200); }  // the page takes the answer in meanwhile
+  };
+  addEventListener("click", (event) => {
+    if (event.target.closest("#stop")) pressed?.classList.remove("waiting"), pressed = null;
+    const button = event.target.closest("#make");
+    if (!coming || !button) return;
+    event.stopImmediatePropagation();
+    (pressed = button).classList.add("waiting");
+  }, true);
+})();
+</script>"""
 
 
 def voice_inputs() -> tuple[gr.Radio, gr.Audio, gr.Textbox, gr.Dropdown]:

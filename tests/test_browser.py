@@ -137,6 +137,20 @@ def test_wrong_and_missing_files_are_told_on_the_page(visit, inputs):
     expect(visitor.get_by_role("alert")).to_contain_text("not a picture")
 
 
+def test_who_presses_the_button_before_the_files_are_there_gets_the_film(visit, inputs):
+    visitor, uploads = visit(), []
+    visitor.route("**/upload?*", lambda upload: uploads.append(upload))
+    for number, name in ((0, "face.png"), (-1, "voice.wav")):
+        visitor.locator("input[type=file]").nth(number).set_input_files(inputs / name)
+    expect(visitor.locator(".uploading")).to_have_count(2)
+    visitor.click("#make")
+    expect(visitor.locator("#make")).to_have_class(re.compile("waiting"))
+    for upload in uploads:
+        upload.continue_()
+    expect(visitor.locator("#film video")).to_be_visible()
+    expect(visitor.locator("#make")).not_to_have_class(re.compile("waiting"))
+
+
 def test_stop_stops_and_the_page_can_be_used_again(visit, inputs):
     visitor = visit()
     make(visitor, inputs, "long.wav")
