@@ -139,7 +139,11 @@ def test_wrong_and_missing_files_are_told_on_the_page(visit, inputs):
 
 def test_who_presses_the_button_before_the_files_are_there_gets_the_film(visit, inputs):
     visitor, uploads = visit(), []
-    visitor.route("**/upload?*", lambda upload: uploads.append(upload))
+
+    def hold(upload):
+        uploads.append(upload)
+
+    visitor.route("**/upload?*", hold)
     for number, name in ((0, "face.png"), (-1, "voice.wav")):
         visitor.locator("input[type=file]").nth(number).set_input_files(inputs / name)
     expect(visitor.locator(".uploading")).to_have_count(2)
