@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +17,16 @@ from kdtalker.motion import KEYPOINTS, Motion
 from kdtalker.tracker import LIP_PAIRS
 from kdtalker.video import VideoWriter, read_image
 from train import evaluate
+from train.command import NOBODY_READS
 from train.films_report import find_pairs, measure_films
+from train.held_out import Film as HeldOut
+from train.held_out import measured, real_films
 from train.measures import MEASURES, alignment, head_beats_s, sound_beats_s
 from train.seen import SeenFilm
 from train.syncnet import COLUMNS, FRAMES, SIDE_PX, SyncNet, distances, mfcc
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
 FRAMES_LONG = 200
 BY_NAME = {measure.name: measure.of for measure in MEASURES}
 SPEECH = np.abs(np.sin(np.arange(FRAMES_LONG) * 0.7 + np.random.default_rng(3).uniform(0, 3, FRAMES_LONG)))
@@ -138,6 +144,43 @@ def test_every_measure_says_what_it_is(capsys, monkeypatch):
     told = capsys.readouterr().out
     for measure in MEASURES:
         assert measure.name in told and measure.definition in told and measure.unit and measure.source
+
+
+def test_a_reader_who_has_seen_enough_is_no_error():
+    words = [sys.executable, "-m", "train.evaluate", "measures"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as told:
+        told.stdout.close()  # before it says anything
+        assert told.stderr.read() == b""
+    assert told.returncode == NOBODY_READS
+
+
+def test_films_held_out_are_measured_once(tmp_path):
+    films = [HeldOut(Path(name), Path(name), 0) for name in ("a.mp4", "b.mp4")]
+    asked = []
+
+    def measure(film):
+        asked.append(film.path.name)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return {"r": 0.5}
+
+    with pytest.raises(KeyboardInterrupt):
+        list(measured(films, measure, tmp_path / "talk.json", {"seeds": 8}))
+    rows = list(measured(films, measure, tmp_path / "talk.json", {"seeds": 8}))
+    assert asked == ["a.mp4", "b.mp4", "b.mp4"] and [row for _, row in rows] == [{"r": 0.5}] * 2
+    list(measured(films[:1], measure, tmp_path / "talk.json", {"seeds": 4}))
+    assert asked[3:] == ["a.mp4"]
+
+
+def test_a_folder_without_films_held_out_is_told(tmp_path):
+    with pytest.raises(InputError, match="holds no clips.csv"):
+        real_films(tmp_path, ("val",))
+    (tmp_path / "clips.csv").write_text("file,kind\na.mp4,real\n")
+    with pytest.raises(InputError, match="lacks the columns split, sync_lag_frames, sync_r"):
+        real_films(tmp_path, ("val",))
+    (tmp_path / "clips.csv").write_text("file,kind,split,sync_r,sync_lag_frames\na.mp4,real,train,0.9,0\n")
+    with pytest.raises(InputError, match="names no real film in sync with its sound of the split val"):
+        real_films(tmp_path, ("val",))
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,8 @@ from kdtalker.motion import Array, from_head_frame, to_head_frame
 from kdtalker.pipeline import EncodedPortrait
 from kdtalker.tracker import FaceTracker
 from kdtalker.video import VideoWriter, read_film
-from train.evaluate import Film, real_films
+from train.command import command
+from train.held_out import Film, real_films
 from train.identity import FaceRecogniser, identity_distance
 
 EVERY_FRAMES, MOST_FRAMES = 10, 300  # of a film are compared
@@ -127,6 +128,7 @@ def figures(film: Film, pipeline: TalkingPortraitPipeline, folder: Path) -> dict
     }
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description="Identity, grain and flicker of films made from photographs.")
     parser.add_argument("data", type=Path, help="folder with clips.csv")

@@ -22,7 +22,8 @@ from kdtalker.motion import Array
 from kdtalker.pipeline import EncodedPortrait
 from kdtalker.tracker import FaceTracker, mouth_opening
 from kdtalker.video import read_film, read_image
-from train.evaluate import landmarks
+from train.command import command
+from train.held_out import landmarks
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PORTRAITS = ("grace_hopper.jpg", "astronaut.png")
@@ -119,6 +120,7 @@ def spoken(
     return Openings.of(mouth_opening(made), phones)
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grid", type=Path, help="folder of films with .align files")

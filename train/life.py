@@ -24,8 +24,9 @@ from kdtalker.motion import Array, to_head_frame
 from kdtalker.pipeline import EncodedPortrait, Speech
 from kdtalker.tracker import LIP_PAIRS, FaceTracker, eye_opening
 from kdtalker.video import read_film, read_image
+from train.command import command
 from train.curves import correlation
-from train.evaluate import first_frame, in_time, landmarks, real_films
+from train.held_out import first_frame, in_time, landmarks, real_films
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PORTRAITS = ("grace_hopper.jpg", "astronaut.png")
@@ -143,6 +144,7 @@ def follows_loudness(speech: Speech, portrait: EncodedPortrait, samples: Array) 
     return correlation(gap, np.log(loudness(samples) + 1e-3))
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--films", type=Path, help="folder with clips.csv")
