@@ -13,13 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kdtalker.errors import InputError
+from kdtalker.errors import InputError, OutputError
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any], *, half: bool) -> None:
     """Write tensors and a JSON value for each header name; a reader sees the old file or the whole new one.
 
-    half: matrices are stored as float16, vectors (gains, biases, frequencies) always as float32.
+    half: matrices are stored as float16, vectors (gains, biases, frequencies) always as float32. Raises OutputError
+    where there is no room.
     """
     kept = {name: value.detach().cpu().float().contiguous() for name, value in state.items()}
     if half:
@@ -28,6 +29,8 @@ def write_checkpoint(path: Path, state: Mapping[str, Tensor], header: Mapping[st
     try:
         save_file(kept, partial, {name: json.dumps(value) for name, value in header.items()})
         partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"'{path}' cannot be written ({error}); make room or choose another place.") from None
     finally:
         partial.unlink(missing_ok=True)
 

@@ -1,17 +1,14 @@
 """Training the motion model: configs are closed, runs go on exactly where they were stopped, what they write loads."""
 
 import json
-import random
-import sys
-import time
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from toy_shards import SMALL_MODEL, shard, write_config, write_shards
+from toy_training import assert_same_runs, command, killed_at_random
 
 from kdtalker import cli
 from kdtalker.denoiser import Denoiser
@@ -25,12 +22,12 @@ from train.curves import best_lag, correlation
 from train.dataset import Corpus
 from train.objective import Objective
 from train.recipe import PRESETS, Recipe
-from train.shards import save_published
+from train.shards import save_published, write_whole
 from train.windows import Windows
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-KILLS, STEPS = 3, 300
-LONG = f"steps = {STEPS}\nsave_every = 10\nvalidate_every = 100\nwarm_up_steps = 20"
+KILLS, STEPS = 3, 160
+LONG = f"steps = {STEPS}\nsave_every = 5\nvalidate_every = {STEPS // 2}\nvalidate_takes = 1\nwarm_up_steps = 20"
 
 
 @pytest.fixture(scope="module")
@@ -38,82 +35,23 @@ def shards(tmp_path_factory):
     return write_shards(tmp_path_factory.mktemp("prepared") / "shards")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small networks on several threads wait for each other most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def train(config, *arguments):
-    """The command in this process; gives its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["motion", str(config), *arguments])
-        try:
-            motion.main()
-        except SystemExit as stop:
-            return stop.code
-    return 0
+    return command("motion", config, *arguments)
 
 
 def recipe_of(tmp_path, shards, extra="", model=SMALL_MODEL):
     return read_config(write_config(tmp_path / "c.toml", shards, tmp_path / "run", extra, model), PRESETS)
 
 
-def train_alone(config):
-    """The command in a process of its own."""
-    torch.set_num_threads(1)
-    sys.exit(train(config))
-
-
-def killed_at_random(config, run):
-    """Start the command, kill -9 it somewhere after it has written a state; gives when, and how it ended."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["train.motion"])
-    begun = (run / "state.pt").stat().st_mtime_ns if (run / "state.pt").exists() else 0
-    process = context.Process(target=train_alone, args=(config,))
-    process.start()
-    while process.is_alive():
-        if (run / "state.pt").exists() and (run / "state.pt").stat().st_mtime_ns > begun:
-            break
-        time.sleep(0.01)
-    delay_s = random.uniform(0, 0.5)
-    process.join(delay_s)
-    process.kill()
-    process.join()
-    return delay_s, process.exitcode
-
-
-def assert_same(one, other):
-    """To the last bit, whatever is nested in what."""
-    assert type(one) is type(other)
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for name in one:
-            assert_same(one[name], other[name])
-    elif isinstance(one, list):
-        for first, second in zip(one, other, strict=True):
-            assert_same(first, second)
-    else:
-        assert one == other
-
-
 def test_a_run_that_was_killed_three_times_ends_in_the_same_bits(tmp_path, shards):
     once = write_config(tmp_path / "once.toml", shards, tmp_path / "once", LONG)
     again = write_config(tmp_path / "again.toml", shards, tmp_path / "again", LONG)
-    kills = [killed_at_random(again, tmp_path / "again") for _ in range(KILLS)]
+    kills = [killed_at_random("motion", [again], tmp_path / "again", 0.3) for _ in range(KILLS)]
     assert train(again) == 0 and train(once) == 0
-    states = [torch.load(tmp_path / run / "state.pt", weights_only=True) for run in ("once", "again")]
-    assert_same(*states)
-    logs = [(tmp_path / run / "log.jsonl").read_bytes() for run in ("once", "again")]
-    assert logs[0] == logs[1], kills
-    assert kills[0][1] == -9, kills
+    assert_same_runs(tmp_path / "once", tmp_path / "again")
+    assert kills[0] == -9, kills
     rows = [json.loads(line) for line in (tmp_path / "once" / "log.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [100, 200, 300]
+    assert [row["step"] for row in rows] == [STEPS // 2, STEPS]
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert {"r", "r_best", "lag", "amplitude", "yaw"} <= rows[0].keys()
     assert all((tmp_path / "once" / name).stat().st_size > 10_000 for name in ("curves.png", "motion.png"))
@@ -149,6 +87,7 @@ def test_what_was_told_can_be_seen_in_tensorboard(trained):
         ("steps = 10.5", "'steps' as 10.5, wanted a whole number"),
         ("mirror = 1", "wanted true or false"),
         ("betas = [0.9]", "wanted 2 numbers in brackets"),
+        ('device = "gpu"', "device is 'gpu', known are auto, cpu"),
         ("model = 3", "wanted a table"),
         ("[model]\nlayer = 3", r"table \[model\], has the unknown key 'layer'; did you mean 'layers'?"),
         ("audio_drop = 1.5", "audio_drop is 1.5, wanted from 0 to 1"),
@@ -177,10 +116,10 @@ def test_a_config_lies_over_its_preset(tmp_path):
 
 
 def test_the_rate_warms_up_and_falls_like_a_cosine():
-    recipe = Recipe(steps=1000, warm_up_steps=100)
-    assert motion.rate_at(50, recipe) == pytest.approx(0.5, abs=0.01)
-    assert motion.rate_at(500, recipe) == pytest.approx(0.5)
-    assert motion.rate_at(1000, recipe) == pytest.approx(0, abs=1e-9)
+    recipe = Recipe(steps=1000, warm_up_steps=100, learning_rate=6e-4)
+    assert recipe.rate_at(50) == pytest.approx(3e-4, rel=0.01)
+    assert recipe.rate_at(500) == pytest.approx(3e-4)
+    assert recipe.rate_at(1000) == pytest.approx(0, abs=1e-9)
 
 
 def test_a_dry_run_tells_sizes_and_writes_nothing(tmp_path, shards, capsys):
@@ -197,15 +136,23 @@ def test_a_run_is_not_continued_with_another_recipe_or_other_data(trained, shard
     assert "was begun with clip = 1.0, the config now says 2.0" in " ".join(capsys.readouterr().err.split())
     config = write_config(tmp_path / "c.toml", write_shards(tmp_path / "other", "ab"), trained, "steps = 12")
     assert train(config) == 2
-    assert "3 takes of 180 frames to learn from, the shards now hold 2" in capsys.readouterr().err
+    assert "3 takes, 180 frames to learn from, now there are 2 takes" in capsys.readouterr().err
 
 
-def test_a_full_disk_keeps_the_last_state(trained, shards, tmp_path):
-    before = (trained / "state.pt").read_bytes()
-    (trained / "state.pt.part").symlink_to("/dev/full")
+def test_a_full_disk_is_told_and_keeps_the_last_state(tmp_path, shards, capsys):
+    config = write_config(
+        tmp_path / "c.toml", shards, tmp_path / "run", "steps = 2\nsave_every = 1\nvalidate_takes = 0"
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "state.pt").write_bytes(b"last")
+    (tmp_path / "run" / "state.pt.part").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="No space left on device"):
-        motion.save_state(trained, {"step": 1})
-    assert (trained / "state.pt").read_bytes() == before
+        write_whole(tmp_path / "run" / "state.pt", lambda file: file.write(b"new" * 10_000))
+    assert (tmp_path / "run" / "state.pt").read_bytes() == b"last"
+    (tmp_path / "run" / "state.pt").unlink()
+    (tmp_path / "run" / "state.pt.part").symlink_to("/dev/full")
+    assert train(config) == 1
+    assert "No space left on device); make room and run this again" in capsys.readouterr().err
 
 
 def test_shards_that_cannot_serve_are_told(tmp_path, shards):

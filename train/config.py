@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tomli
 
@@ -49,19 +49,22 @@ def overlaid(defaults: Config, table: Mapping[str, object], place: str) -> Confi
         if is_dataclass(known) and isinstance(value, Mapping):
             values[name] = overlaid(known, value, f"{place}, table [{name}],")
         else:
-            values[name] = _value(value, known, f"{place} gives '{name}' as {value!r}")
+            values[name] = _value(value, kinds[name], f"{place} gives '{name}' as {value!r}")
     return replace(defaults, **values)  # type: ignore[type-var]
 
 
-def _value(value: object, known: object, told: str) -> Any:
-    """The value as the kind of thing that the default is."""
-    if is_dataclass(known):
-        raise InputError(f"{told}, wanted a table with {', '.join(field.name for field in fields(known))}.")
-    if isinstance(known, tuple):
-        if not isinstance(value, list) or len(value) != len(known):
-            raise InputError(f"{told}, wanted {len(known)} numbers in brackets.")
-        return tuple(_value(one, default, told) for one, default in zip(value, known, strict=True))
-    kind = Path if isinstance(known, Path) else type(known)
+def _value(value: object, kind: Any, told: str) -> Any:
+    """The value as that kind of thing."""
+    if is_dataclass(kind):
+        raise InputError(f"{told}, wanted a table with {', '.join(field.name for field in fields(kind))}.")
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        if kinds[-1] is Ellipsis and isinstance(value, list):
+            kinds = kinds[:1] * len(value)
+        if not isinstance(value, list) or len(value) != len(kinds):
+            wanted = "a list" if kinds[-1] is Ellipsis else f"{len(kinds)} numbers"
+            raise InputError(f"{told}, wanted {wanted} in brackets.")
+        return tuple(_value(one, kind, told) for one, kind in zip(value, kinds, strict=True))
     accepted = {float: (int, float), Path: str}.get(kind, kind)
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"{told}, wanted {_WORDS[kind]}.")

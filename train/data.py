@@ -9,7 +9,6 @@ SHARDS/manifest.json every film with its shards and their sha256.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,11 +20,12 @@ from tqdm import tqdm
 
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLES_PER_FRAME, read_sound
 from kdtalker.audio_encoder import WhisperEncoder, encode_all
-from kdtalker.errors import InputError, KDTalkerError
+from kdtalker.errors import InputError
 from kdtalker.motion import Array
 from kdtalker.tracker import EYE_CONTOURS, LANDMARKS, FaceTracker, mouth_opening
 from kdtalker.video import read_film
 from train.cluster import HERE, for_all, for_all_on_ray
+from train.command import command
 from train.films import LAYOUTS, Film, find_films
 from train.records import Drop, Record, write_manifest, write_report
 from train.shards import PUBLISHED, Shard, shard_paths, write_whole
@@ -184,11 +184,12 @@ def _mark(shard: Shard, sync: Sync | None, out: Path) -> str:
     return reason
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description="Track films and cut them into shards.")
     parser.add_argument("films", type=Path, nargs="+", help="films, or folders that are searched for films")
     parser.add_argument("--out", type=Path, required=True, help="folder of the shards")
-    parser.add_argument("--table", type=Path, nargs="+", default=[], help="CSV with file, speaker, split")
+    parser.add_argument("--table", type=Path, nargs="+", action="extend", default=[], help="CSV: file, speaker, split")
     parser.add_argument("--layout", choices=LAYOUTS, help="take the speaker from a film's name as this corpus has it")
     parser.add_argument("--workers", type=int, default=2, help="films that are tracked at once on this machine")
     parser.add_argument(
@@ -196,19 +197,15 @@ def main() -> None:
     )
     parser.add_argument("--published", action="store_true", help="also the motion that LivePortrait's networks see")
     options = parser.parse_args()
-    try:
-        films = find_films(options.films, options.table, options.layout)
-        (options.out / "films").mkdir(parents=True, exist_ok=True)
-        work = partial(make_shards, out=options.out.resolve(), published=options.published)
-        if options.ray:
-            for_all_on_ray(films, work, options.workers, options.ray)
-        else:
-            for_all(films, work, options.workers)
-        print(write_report(options.out, synchronise(options.out)))
-        write_manifest(options.out)
-    except KDTalkerError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    films = find_films(options.films, options.table, options.layout)
+    (options.out / "films").mkdir(parents=True, exist_ok=True)
+    work = partial(make_shards, out=options.out.resolve(), published=options.published)
+    if options.ray:
+        for_all_on_ray(films, work, options.workers, options.ray)
+    else:
+        for_all(films, work, options.workers)
+    print(write_report(options.out, synchronise(options.out)))
+    write_manifest(options.out)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from kdtalker.diffusion import MotionModel
-from kdtalker.errors import InputError, KDTalkerError, OutputError
-from train.run_state import LOG_FILE, MODEL_FILE
+from kdtalker.errors import InputError
+from train.command import command
+from train.motion import MODEL_FILE
+from train.run import LOG_FILE
 
 LICENCE = "not stated: rights in the footage and in the model are for you to clear"
 
@@ -27,13 +28,11 @@ def export(run: Path, out: Path, note: str, licence: str) -> MotionModel:
         raise InputError(f"'{run}' holds no model yet; `python -m train.motion CONFIG` writes one when it validates.")
     rows = [json.loads(line) for line in (run / LOG_FILE).read_text("utf-8").splitlines()]
     told = {"licence": licence, "figures": json.dumps(rows[-1])} | ({"note": note} if note else {})
-    try:
-        replace(model, card=model.card | told).save(out)
-    except OSError as error:
-        raise OutputError(f"'{out}' cannot be written ({error.strerror}); choose another place.") from None
+    replace(model, card=model.card | told).save(out)
     return MotionModel.load(out)
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make one file of a run, for inference.py --checkpoint.")
     parser.add_argument("run", type=Path, help="folder that `python -m train.motion` wrote")
@@ -41,15 +40,11 @@ def main() -> None:
     parser.add_argument("--note", default="", help="what else people should know, for the card")
     parser.add_argument("--licence", default=LICENCE, help="for the card")
     options = parser.parse_args()
-    try:
-        model = export(options.run, options.out, options.note, options.licence)
-        print(f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MB, keypoint space '{model.space}', "
-              f"audio by '{model.config.audio_encoder}'")  # fmt: skip
-        for name, text in model.card.items():
-            print(f"  {name}: {text}")
-    except KDTalkerError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    model = export(options.run, options.out, options.note, options.licence)
+    print(f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MB, keypoint space '{model.space}', "
+          f"audio by '{model.config.audio_encoder}'")  # fmt: skip
+    for name, text in model.card.items():
+        print(f"  {name}: {text}")
 
 
 if __name__ == "__main__":

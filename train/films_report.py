@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,10 +13,10 @@ from kdtalker.audio import FRAME_RATE_HZ
 from kdtalker.errors import InputError
 from train.films import SUFFIXES
 from train.measures import MEASURES, Measure
+from train.pictures import Figure, save_figure
 from train.seen import SeenFilm, Tools, look_at
 from train.shards import write_whole
 from train.syncnet import SyncNet, lse_measures
-from train.validation import save_figure
 
 Figures = dict[str, float | None]
 
@@ -122,8 +121,8 @@ def write_report(rows: list[Row], skipped: dict[str, str], out: Path) -> str:
     return table
 
 
-def draw(row: Row) -> Any:
-    """A matplotlib figure: frames, mouth, head and eyes over time, the reference in black."""
+def draw(row: Row) -> Figure:
+    """Frames, mouth, head and eyes over time, the reference in black."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 9))

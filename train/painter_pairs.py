@@ -23,6 +23,7 @@ from kdtalker.portrait import Portrait
 from kdtalker.tracker import FaceTracker, outer_eye_distance
 from kdtalker.video import read_film
 from train.films import Film
+from train.shards import write_whole
 
 LEAST_EYES_PX = 40  # between the eyes' centres; smaller faces are left out
 GOOD_EYES_PX = 90  # from here on a face counts in full
@@ -134,23 +135,32 @@ class Maker:
                 )
 
 
+def pairs_file(film: Film, folder: Path) -> Path:
+    """Where the pairs of a film are kept; beside it, where it is of no use, a .txt says why."""
+    return folder / f"{film.stem}.npz"
+
+
 def load_pairs(films: list[Film], parts: tuple[Part, ...], folder: Path) -> list[Pairs]:
-    """The pairs of all films that are of use, those that `folder` does not hold yet made first."""
+    """The pairs of all films that are of use, those that `folder` does not hold yet made first. Raises InputError where
+    no film is, OutputError where there is no room."""
     folder.mkdir(parents=True, exist_ok=True)
-    maker, loaded = None, []
+    maker, loaded, reasons = None, [], []
     for number, film in enumerate(tqdm(films, desc="pairs", disable=None)):
-        kept, useless = folder / f"{film.stem}.npz", folder / f"{film.stem}.txt"
-        if useless.exists():
-            continue
-        if not kept.exists():
+        kept = pairs_file(film, folder)
+        useless = kept.with_suffix(".txt")
+        if not kept.exists() and not useless.exists():
             maker = maker or Maker(parts)
             try:
                 made = maker.pairs(film, np.random.default_rng(number))
+                write_whole(kept, lambda file, made=made: np.savez(file, **vars(made)))  # type: ignore[misc]
             except InputError as error:
-                useless.write_text(f"{error}\n")
-                continue
-            np.savez(partial := kept.with_suffix(".part.npz"), **vars(made))
-            partial.replace(kept)
+                write_whole(useless, lambda file, error=error: file.write(f"{error}\n".encode()))  # type: ignore[misc]
+        if useless.exists():
+            reasons.append(useless.read_text("utf-8").strip())
+            continue
         with np.load(kept) as file:
-            loaded.append(Pairs(**{name: file[name] if file[name].ndim else file[name].item() for name in file.files}))
+            values = {name: file[name] if file[name].ndim else file[name].item() for name in file.files}
+        loaded.append(Pairs(**(values | {"split": film.split})))
+    if not loaded:
+        raise InputError(f"No film can teach a painter. {' '.join(reasons)}")
     return loaded

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kdtalker.denoiser import DenoiserConfig
 from kdtalker.errors import InputError
 from kdtalker.motion import SPACES
-
-PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # the words of accelerate
-TRACKERS = ("tensorboard", "wandb", "none")
-# What may change while a run goes on, because no number of the model depends on it.
-AT_WILL = (
-    "shards",
-    "run",
-    "device",
-    "workers",
-    "tracker",
-    "log_every",
-    "validate_every",
-    "validate_takes",
-    "save_every",
-)
+from train.training import Training, number
 
 OURS = DenoiserConfig(
     width=192, layers=4, heads=4, head_width=48, rotary_width=12, time_width=64, audio_width=128, audio_input=2304,
@@ -34,70 +18,46 @@ OURS = DenoiserConfig(
 )  # fmt: skip
 
 
-def _number(default: float, least: float, most: float = math.inf) -> Any:
-    return field(default=default, metadata={"least": least, "most": most})
-
-
 @dataclass(frozen=True)
-class Recipe:
-    """Every choice of a training; the defaults are ours, for the mesh engine.
+class Recipe(Training):
+    """Every choice of a training; the defaults are ours, for the mesh engine. Those of Training, and:
 
-    shards, run: folders to read and to write. space: the keypoint space, "mesh" or "liveportrait". batch: windows a
-    step, over all processes. shortest_window: frames; `shorter_share` of the batches hold windows of a random length
-    from there on. mirror: half of the windows are seen in a mirror. corpus_share: of the windows that come from
-    speakers with more than 50 takes. ema: of the averaged weights. audio_drop: share of the windows without audio, for
-    guidance (arXiv 2207.12598). audio_noise: in deviations of the features, on `audio_noise_share` of the windows.
-    context_drop: share of the windows that continue from nothing; context_noise, canonical_noise: on known frames and
-    on the portrait's keypoints, in deviations. head_share: weight of the head's six numbers together, the expression's
-    63 having 1. lip_loss, difference_loss: weights of the errors of lip gaps and of frame differences.
+    shards: folder to read. space: the keypoint space, "mesh" or "liveportrait". A row of the batch is a window of film.
+    shortest_window: frames; `shorter_share` of the batches hold windows of a random length from there on. mirror: half
+    of the windows are seen in a mirror. corpus_share: of the windows that come from speakers with more than 50 takes.
+    audio_drop: share of the windows without audio, for guidance (arXiv 2207.12598). audio_noise: in deviations of the
+    features, on `audio_noise_share` of the windows. context_drop: share of the windows that continue from nothing;
+    context_noise, canonical_noise: on known frames and on the portrait's keypoints, in deviations. head_share: weight
+    of the head's six numbers together, the expression's 63 having 1. lip_loss, difference_loss: weights of the errors
+    of lip gaps and of frame differences. validate_takes: so many of people held out are sampled.
 
     Raises InputError for a value outside its range or what does not go together.
     """
 
-    shards: Path = Path("shards")
     run: Path = Path("runs/motion")
+    shards: Path = Path("shards")
     space: str = "mesh"
-    device: str = "auto"
-    precision: str = "float32"
-    tracker: str = "tensorboard"
-    seed: int = _number(0, 0)
-    steps: int = _number(4500, 1)
-    batch: int = _number(24, 1)
-    workers: int = _number(0, 0)
-    shortest_window: int = _number(16, 2)
-    shorter_share: float = _number(0.4, 0, 1)
+    shortest_window: int = number(16, 2)
+    shorter_share: float = number(0.4, 0, 1)
     mirror: bool = True
-    corpus_share: float = _number(0.35, 0, 1)
-    learning_rate: float = _number(6e-4, 0)
+    corpus_share: float = number(0.35, 0, 1)
     betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = _number(0.02, 0)
-    warm_up_steps: int = _number(200, 0)
-    clip: float = _number(1.0, 0)
-    ema: float = _number(0.998, 0, 1)
-    audio_drop: float = _number(0.12, 0, 1)
-    audio_noise: float = _number(0.5, 0)
-    audio_noise_share: float = _number(0.7, 0, 1)
-    context_drop: float = _number(0.5, 0, 1)
-    context_noise: float = _number(0.03, 0)
-    canonical_noise: float = _number(0.3, 0)
-    head_share: float = _number(1 / 3, 0)
-    lip_loss: float = _number(2.0, 0)
-    difference_loss: float = _number(2.0, 0)
-    log_every: int = _number(50, 1)
-    save_every: int = _number(250, 1)
-    validate_every: int = _number(1000, 1)
-    validate_takes: int = _number(16, 0)
+    weight_decay: float = number(0.02, 0)
+    audio_drop: float = number(0.12, 0, 1)
+    audio_noise: float = number(0.5, 0)
+    audio_noise_share: float = number(0.7, 0, 1)
+    context_drop: float = number(0.5, 0, 1)
+    context_noise: float = number(0.03, 0)
+    canonical_noise: float = number(0.3, 0)
+    head_share: float = number(1 / 3, 0)
+    lip_loss: float = number(2.0, 0)
+    difference_loss: float = number(2.0, 0)
+    validate_takes: int = number(16, 0)
     model: DenoiserConfig = OURS
 
     def __post_init__(self) -> None:
-        for choice in fields(self):
-            value, least, most = getattr(self, choice.name), choice.metadata.get("least"), choice.metadata.get("most")
-            if least is not None and not least <= value <= most:
-                wanted = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
-                raise InputError(f"The recipe's {choice.name} is {value}, wanted {wanted}.")
-        for name, allowed in {"space": SPACES, "precision": PRECISIONS, "tracker": TRACKERS}.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(f"The recipe's {name} is '{getattr(self, name)}', known are {', '.join(allowed)}.")
+        super().__post_init__()
+        self.check_word("space", SPACES)
         if self.shortest_window > self.model.window:
             raise InputError(f"The shortest window, {self.shortest_window}, is longer than one of the model's, "
                              f"{self.model.window} frames.")  # fmt: skip

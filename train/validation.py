@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kdtalker.diffusion import MotionModel
 from kdtalker.mesh.geometry import SPACE, FaceModel
 from kdtalker.motion import Array, Motion, from_head_frame, project, to_head_frame
 from train.curves import best_lag, correlation
 from train.dataset import Take
-from train.shards import write_whole
+from train.pictures import Figure
 
 SEEDS, STEPS = 4, 10
 STRIP = 8  # faces in the picture of sampled motion
@@ -67,8 +64,8 @@ def figures_of(sampled: list[Sampled], mouth: Array) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in figures.items()}
 
 
-def draw_motion(one: Sampled, mouth: Array, model: MotionModel) -> Any:
-    """A matplotlib figure: mouth and head of a take, real (black) and sampled, and its faces as they pass by."""
+def draw_motion(one: Sampled, mouth: Array, model: MotionModel) -> Figure:
+    """Mouth and head of a take, real (black) and sampled, and its faces as they pass by."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 9))
@@ -101,28 +98,3 @@ def _points(vectors: Array, canonical: Array, model: MotionModel) -> Array:
     points = project(canonical, motion) if face is None else face.pose_vertices(face.mean, motion)
     centred: Array = (points - points.mean(1, keepdims=True))[..., :2]
     return centred
-
-
-def draw_curves(rows: list[dict[str, float]]) -> Any:
-    """A matplotlib figure of the loss and of the figures on people held out."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4))
-    axes = figure.subplots(1, 2)
-    steps = [row["step"] for row in rows]
-    axes[0].plot(steps, [row["loss"] for row in rows])
-    axes[0].set(title="training loss", xlabel="step")
-    for name in sorted(set(rows[-1]) - {"step", "loss", "lag"}):
-        axes[1].plot(steps, [row[name] for row in rows], label=name)
-    axes[1].set(title="people held out, sampled", xlabel="step")
-    axes[1].legend(fontsize=7)
-    return figure
-
-
-def save_figure(figure: Any, path: Path) -> NDArray[np.uint8]:
-    """Write a figure as .png; gives its pixels (H, W, 3)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    write_whole(path, canvas.print_png)
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

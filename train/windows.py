@@ -3,7 +3,7 @@ a training that was stopped goes on with the batches that it would have seen."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,9 +30,6 @@ class Batch:
     features: Tensor
     canonical: Tensor
     reference: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
 
 
 class Windows(Dataset[Batch]):

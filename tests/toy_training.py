@@ -1,0 +1,69 @@
+"""Trainings as people start them, as they are killed, and whether two of them ended alike."""
+
+import random
+import sys
+import time
+from importlib import import_module
+from multiprocessing import get_context
+from unittest.mock import patch
+
+import torch
+from accelerate.state import AcceleratorState
+
+
+def command(name, *arguments):
+    """`python -m train.NAME ARGUMENTS` in this process; gives its exit code."""
+    main = import_module(f"train.{name}").main
+    AcceleratorState._reset_state(reset_partial_state=True)  # one process stands for many
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # small networks on several threads wait for each other most of the time
+    try:
+        with patch.object(sys, "argv", [name, *map(str, arguments)]):
+            main()
+    except SystemExit as stop:
+        return stop.code
+    finally:
+        torch.set_num_threads(threads)
+    return 0
+
+
+def _alone(name, arguments):
+    sys.exit(command(name, *arguments))
+
+
+def killed_at_random(name, arguments, run, within_s):
+    """Start the command in a process of its own, kill -9 it some time after it has saved; gives how it ended."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["train.motion", "train.mesh", "toy_training"])
+    state = run / "state.pt"
+    begun = state.stat().st_mtime_ns if state.exists() else 0
+    process = context.Process(target=_alone, args=(name, arguments))
+    process.start()
+    while process.is_alive() and not (state.exists() and state.stat().st_mtime_ns > begun):
+        time.sleep(0.01)
+    process.join(random.uniform(0, within_s))
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
+def assert_same(one, other):
+    """To the last bit, whatever is nested in what."""
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert_same(one[name], other[name])
+    elif isinstance(one, list):
+        for first, second in zip(one, other, strict=True):
+            assert_same(first, second)
+    else:
+        assert one == other
+
+
+def assert_same_runs(one, other):
+    """State and log of two folders."""
+    assert_same(*(torch.load(run / "state.pt", weights_only=True) for run in (one, other)))
+    assert (one / "log.jsonl").read_bytes() == (other / "log.jsonl").read_bytes()
