@@ -1,39 +1,65 @@
-"""The 21 implicit keypoints, learned without labels from tracked films: `python -m train.keypoints SHARDS --out FILE`.
+"""The 21 implicit keypoints, learned without labels from tracked films: `python -m train.keypoints CONFIG [--dry-run]`.
+
+CONFIG is a TOML file over the recipe below. It is a fit of a minute or two on the CPU, so nothing is kept on the way:
+a fit that was stopped begins anew, and ends in the same file to the last bit.
 
 Canonical vertex offsets E (468 per frame and coordinate) are explained through 21 keypoints, E ~ B A E. Rows of A are
 >= 0 and sum to 1, so that keypoints lie on the face; B is the least-squares map back, B = S A^T (A S A^T)^-1 with
 S = mean E E^T; A is found by gradient descent on the weighted vertex error that is left. Keypoints come in mirrored
-pairs, so that films can be mirrored.
+pairs, so that films can be mirrored. RUN/keypoints.safetensors gets the face model, RUN/keypoints.png a picture of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
+from tqdm import tqdm
 
+from kdtalker.audio import FRAME_RATE_HZ
+from kdtalker.errors import InputError
 from kdtalker.mesh.geometry import RIGID, FaceModel
 from kdtalker.motion import KEYPOINTS, Array
 from kdtalker.tracker import EYE_CONTOURS, EYE_LOWER, EYE_UPPER, LANDMARKS, LIP_PAIRS
-from train.shards import Shard, load_shards
+from train.command import command
+from train.config import read_config
+from train.keypoints_validation import LIPS, draw_keypoints, explained, unexplained
+from train.pictures import save_figure
+from train.plan import MB, difference_line
+from train.shards import Shard, load_shards, write_whole
+from train.training import Choices, number
 
 MIDLINE_KEYPOINTS = 5  # the other 16 are 8 mirrored pairs
-LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146, 78, 191, 80, 81, 82,
-        13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)  # fmt: skip
-LIP_WEIGHT, LID_WEIGHT = 2.0, 4.0
-STEPS, LEARNING_RATE = 1500, 0.1
-SPREAD_PENALTY = 0.01  # on a keypoint's variance over the face, so that it stays a place on it
 CLOSED_PERCENTILE = 10  # of a speaker's lip gaps: the mouth is shut about as often as that
 UPPER_LID_SHARE = 0.85  # of a blink; the lower lid does the rest
 BLINK_WEIGHT, BLINK_LIP_WEIGHT = 50.0, 500.0  # of lids, and of lips, which stay; all other vertices count as 1
 GENERALISED_PROCRUSTES_ROUNDS = 6
 
+MODEL_FILE, PICTURE_FILE = "keypoints.safetensors", "keypoints.png"
 Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class KeypointsRecipe(Choices):
+    """Every choice of a fit. shards: folder to read; run: folder to write. lip_weight, lid_weight: of their vertices'
+    errors, others having 1; spread_penalty: on a keypoint's variance over the face, so that it stays a place on it."""
+
+    shards: Path = Path("shards")
+    run: Path = Path("runs/keypoints")
+    steps: int = number(1500, 1)
+    learning_rate: float = number(0.1, 0)
+    lip_weight: float = number(2.0, 0)
+    lid_weight: float = number(4.0, 0)
+    spread_penalty: float = number(0.01, 0)
+
+
+PRESETS = {"mesh": KeypointsRecipe()}
 
 
 @dataclass(frozen=True)
@@ -106,11 +132,11 @@ def second_moment(films: list[Offsets]) -> Matrix:
     return total / sum(film.offsets.shape[0] * 3 for film in films)
 
 
-def vertex_weights() -> Matrix:
+def vertex_weights(recipe: KeypointsRecipe) -> Matrix:
     """How much each vertex's error counts (468,)."""
     weights = np.ones(LANDMARKS)
-    weights[list(LIPS)] = LIP_WEIGHT
-    weights[[vertex for contour in EYE_CONTOURS for vertex in contour]] = LID_WEIGHT
+    weights[list(LIPS)] = recipe.lip_weight
+    weights[[vertex for contour in EYE_CONTOURS for vertex in contour]] = recipe.lid_weight
     return weights
 
 
@@ -142,25 +168,27 @@ def greedy_vertices(moment: Matrix, mirror: NDArray[np.intp], weights: Matrix) -
     return chosen
 
 
-def learn_keypoints(moment: Matrix, mean: Array, mirror: NDArray[np.intp]) -> tuple[Array, Array, NDArray[np.int64]]:
+def learn_keypoints(
+    moment: Matrix, mean: Array, mirror: NDArray[np.intp], recipe: KeypointsRecipe
+) -> tuple[Array, Array, NDArray[np.int64]]:
     """picks A (21, 468), spreads B (468, 21) and the mirror pairing of the keypoints."""
-    weights = vertex_weights()
+    weights = vertex_weights(recipe)
     vertices = greedy_vertices(moment, mirror, weights)
     pairing = np.array([vertices.index(int(mirror[vertex])) for vertex in vertices])
     distance = ((mean[vertices][:, None] - mean[None]) ** 2).sum(-1)
     logits = torch.tensor(np.maximum(-distance / (2 * 0.04**2), -6), dtype=torch.float64, requires_grad=True)
     moment_t, weights_t, mean_t = (torch.tensor(value, dtype=torch.float64) for value in (moment, weights, mean))
-    optimiser = torch.optim.Adam([logits], LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+    optimiser = torch.optim.Adam([logits], recipe.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.steps)
     order, flip = torch.tensor(pairing), torch.tensor(mirror)
-    for _ in range(STEPS):
+    for _ in tqdm(range(recipe.steps), desc="keypoints", disable=None):
         picks = torch.softmax((logits + logits[order][:, flip]) / 2, dim=1)
         spreads = spread(moment_t, picks)
         left = moment_t.diagonal() - (spreads * (picks @ moment_t).T).sum(1)  # B is least squares
         error = (weights_t * left).sum() / (weights_t * moment_t.diagonal()).sum()
         extent = (picks @ (mean_t**2).sum(1) - ((picks @ mean_t) ** 2).sum(1)).mean()
         optimiser.zero_grad()
-        (error + SPREAD_PENALTY * extent).backward()
+        (error + recipe.spread_penalty * extent).backward()
         optimiser.step()
         schedule.step()
     return picks.detach().numpy().astype(np.float32), spreads.detach().numpy().astype(np.float32), pairing
@@ -175,16 +203,6 @@ def closed_gaps(shards: list[Shard], model: FaceModel) -> Array:
         by_speaker.setdefault(shard.speaker, []).append(canonical[:, lower, 1] - canonical[:, upper, 1])
     lowest = [np.percentile(np.concatenate(gaps), CLOSED_PERCENTILE, axis=0) for gaps in by_speaker.values()]
     return np.median(lowest, axis=0).astype(np.float32)
-
-
-def explained(films: list[Offsets], model: FaceModel, vertices: list[int]) -> float:
-    """Share of the offsets' variance over `vertices` that the keypoints hold."""
-    left, total = 0.0, 0.0
-    for film in films:
-        error = film.offsets - model.spreads @ (model.picks @ film.offsets)
-        left += float((error[:, vertices] ** 2).sum())
-        total += float((film.offsets[:, vertices] ** 2).sum())
-    return 1 - left / total
 
 
 def blink_offset(picks: Array, spreads: Array, mean: Array) -> Array:
@@ -207,34 +225,67 @@ def blink_offset(picks: Array, spreads: Array, mean: Array) -> Array:
     return scaled
 
 
-def train_keypoints(shards: list[Shard]) -> tuple[FaceModel, dict[str, float]]:
-    """The face model and its figures on the people held out."""
-    train = [shard for shard in shards if shard.split == "train"]
-    held_out = [shard for shard in shards if shard.split == "val"]
-    mean, mirror = mean_face(train)
+def train(recipe: KeypointsRecipe, shards: list[Shard]) -> dict[str, float]:
+    """The whole fit; gives the share of variance that is explained on the people held out. Raises InputError where all
+    films are held out, OutputError where there is no room."""
+    seen, unseen = ([shard for shard in shards if shard.split == split] for split in ("train", "val"))
+    if not seen:
+        raise InputError(f"All shards in '{recipe.shards}' are of the split 'val'; there is nothing to learn from.")
+    mean, mirror = mean_face(seen)
     bare = _bare_model(mean)
-    films = film_offsets(train, bare)
+    films = film_offsets(seen, bare)
     moment = second_moment(films)
     moment = (moment + moment[np.ix_(mirror, mirror)]) / 2
-    picks, spreads, pairing = learn_keypoints(moment, mean, mirror)
+    picks, spreads, pairing = learn_keypoints(moment, mean, mirror, recipe)
     keypoint_offsets = np.concatenate([picks @ film.offsets for film in films]).reshape(-1, 3 * KEYPOINTS)
     covariance = (keypoint_offsets.T @ keypoint_offsets / len(keypoint_offsets)).astype(np.float32)
     blink = blink_offset(picks, spreads, mean)
-    model = FaceModel(mean, picks, spreads, covariance, pairing, blink, closed_gaps(train, bare))
-    unseen = film_offsets(held_out, bare)
-    everything = list(range(LANDMARKS))
-    return model, {"all": explained(unseen, model, everything), "lips": explained(unseen, model, list(LIPS))}
+    model = FaceModel(mean, picks, spreads, covariance, pairing, blink, closed_gaps(seen, bare))
+    left = unexplained([film.offsets for film in film_offsets(unseen, bare)], model)
+    figures = {"all": explained(left), "lips": explained(left, LIPS)} if unseen else {}
+    tensors = {name: np.ascontiguousarray(value) for name, value in vars(model).items()}
+    content = save(tensors, {"figures": json.dumps(figures)})
+    recipe.run.mkdir(parents=True, exist_ok=True)
+    write_whole(recipe.run / MODEL_FILE, lambda file: file.write(content))
+    save_figure(draw_keypoints(model, left), recipe.run / PICTURE_FILE)
+    return figures
 
 
+def plan(recipe: KeypointsRecipe, shards: list[Shard]) -> str:
+    """Data, size, memory and what differs from the preset, as lines to print."""
+    seen, unseen = ([shard for shard in shards if shard.split == split] for split in ("train", "val"))
+    told = [
+        f"{len(group)} shards, {sum(len(shard.landmarks) for shard in group) / FRAME_RATE_HZ / 60:.1f} minutes, "
+        f"{len({shard.speaker for shard in group})} people"
+        for group in (seen, unseen)
+    ]
+    held = sum(shard.landmarks.nbytes + shard.sound.nbytes for shard in shards)
+    offsets = sum(shard.landmarks.nbytes for shard in seen)
+    lines = [
+        f"learn from    {told[0]}",
+        f"held out      {told[1]}",
+        f"keypoints     {KEYPOINTS} of {LANDMARKS} vertices: {KEYPOINTS * LANDMARKS} numbers",
+        f"steps         {recipe.steps}, each over all frames at once",
+        f"memory        {(held + 2 * offsets) / MB:.0f} MB: shards {held / MB:.0f}, offsets {2 * offsets / MB:.0f}",
+        f"writes        '{recipe.run / MODEL_FILE}', '{recipe.run / PICTURE_FILE}'",
+        difference_line(recipe, PRESETS),
+    ]
+    return "\n".join(lines)
+
+
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description="Learn the 21 implicit keypoints from tracked films.")
-    parser.add_argument("shards", type=Path, help="folder that `python -m train.data` wrote")
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument("config", type=Path, help="TOML file: shards, run, and whatever else is to differ")
+    parser.add_argument("--dry-run", action="store_true", help="tell what would be done: data, sizes, memory")
     options = parser.parse_args()
-    model, figures = train_keypoints(list(load_shards(options.shards)))
-    save_file({name: np.ascontiguousarray(value) for name, value in vars(model).items()}, options.out,
-              metadata={name: f"{value:.5f}" for name, value in figures.items()})  # fmt: skip
-    print(f"variance explained on people held out: all {figures['all']:.4f}, lips {figures['lips']:.4f}")
+    recipe = read_config(options.config, PRESETS)
+    shards = list(load_shards(recipe.shards))
+    if options.dry_run:
+        print(plan(recipe, shards))
+    else:
+        told = ", ".join(f"{name} {value:.4f}" for name, value in train(recipe, shards).items())
+        print(f"{recipe.run / MODEL_FILE}: variance explained on people held out: {told or 'nobody is held out'}")
 
 
 if __name__ == "__main__":

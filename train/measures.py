@@ -12,7 +12,7 @@ from kdtalker.motion import Array
 from kdtalker.video import read_film
 from train.curves import best_lag, correlation
 from train.identity import identity_distance
-from train.keypoints import LIPS
+from train.keypoints_validation import LIPS
 from train.seen import SeenFilm
 
 LARGEST_OFFSET_FRAMES = 15

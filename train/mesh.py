@@ -32,7 +32,7 @@ from train.painter_plan import plan
 from train.painter_recipe import PARTS, PRESETS, PainterRecipe
 from train.painter_validation import draw_parts, figures_of
 from train.pictures import Figure
-from train.run import Run
+from train.run import Run, first_alone
 
 PAIRS_FOLDER = "pairs"
 
@@ -105,7 +105,9 @@ def main() -> None:
     if options.dry_run:
         print(plan(recipe, films, recipe.run / PAIRS_FOLDER))
     else:
-        train(recipe, load_pairs(films, PARTS[recipe.part], recipe.run / PAIRS_FOLDER))
+        with first_alone(recipe):
+            pairs = load_pairs(films, PARTS[recipe.part], recipe.run / PAIRS_FOLDER)
+        train(recipe, pairs)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from train.objective import Objective
 from train.pictures import Figure
 from train.plan import plan
 from train.recipe import PRESETS, Recipe
-from train.run import Run
+from train.run import Run, first_alone
 from train.validation import draw_motion, figures_of, sample
 from train.windows import Windows
 
@@ -88,7 +88,8 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="tell what would be done: data, sizes, memory")
     options = parser.parse_args()
     recipe = read_config(options.config, PRESETS)
-    corpus = Corpus.load(recipe)
+    with first_alone(recipe):
+        corpus = Corpus.load(recipe)
     if options.dry_run:
         print(plan(recipe, corpus))
     else:

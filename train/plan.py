@@ -14,7 +14,7 @@ from kdtalker.motion import MOTION_WIDTH
 from train.dataset import Corpus, Take
 from train.objective import Objective
 from train.recipe import PRESETS, Recipe
-from train.training import Training
+from train.training import Choices, Training
 from train.windows import Batch
 
 MB = 2**20
@@ -99,16 +99,16 @@ def kept_bytes(network: nn.Module, forward: Callable[[], object]) -> int:
     return max(0, sum(sizes.values()) - sum(weight.nbytes for weight in network.parameters()))
 
 
-def difference_line(training: Training, presets: Mapping[str, Training]) -> str:
+def difference_line(choices: Choices, presets: Mapping[str, Choices]) -> str:
     """What the recipe has that is not the preset's which is nearest to it."""
-    by_preset = {name: differences(training, preset) for name, preset in presets.items()}
+    by_preset = {name: differences(choices, preset) for name, preset in presets.items()}
     nearest = min(by_preset, key=lambda name: len(by_preset[name]))
     return f"like '{nearest}' but for {', '.join(by_preset[nearest]) or 'nothing'}"
 
 
-def differences(training: Training, preset: Training) -> list[str]:
+def differences(choices: Choices, preset: Choices) -> list[str]:
     """`name = value` of what one has and the other has not, but for where the data lie."""
-    ours, theirs = _flat(asdict(training)), _flat(asdict(preset))
+    ours, theirs = _flat(asdict(choices)), _flat(asdict(preset))
     places = ("shards", "films", "tables", "run")
     return [f"{name} = {value!r}" for name, value in ours.items() if value != theirs[name] and name not in places]
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import fields
+from datetime import timedelta
 from importlib.util import find_spec
 from io import BytesIO
 from typing import Any, TypeVar
@@ -161,6 +163,15 @@ def start_accelerator(training: Training) -> Any:
         )
     except ValueError as error:
         raise InputError(f"The precision '{training.precision}' cannot be had here: {error}.") from None
+
+
+def first_alone(training: Training) -> AbstractContextManager[None]:
+    """What is made once and kept is made here by one process of all; the others wait, and find it."""
+    from accelerate import PartialState
+
+    state = PartialState(cpu=training.device == "cpu", timeout=timedelta(days=1))
+    alone: AbstractContextManager[None] = state.main_process_first()
+    return alone
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:

@@ -1,4 +1,4 @@
-"""What every training chooses: one frozen dataclass that recipes build on."""
+"""What every training chooses: frozen dataclasses that recipes build on."""
 
 from __future__ import annotations
 
@@ -35,12 +35,27 @@ def number(default: float, least: float, most: float = math.inf) -> Any:
 
 
 @dataclass(frozen=True)
-class Training:
-    """run: folder to write. batch: rows a step, over all processes; workers: processes that make them. clip: of the
-    gradient's norm. ema: of the averaged weights. *_every: steps between what is logged, saved, validated.
+class Choices:
+    """A recipe whose numbers lie in the ranges of their fields. Raises InputError where one does not."""
 
-    Raises InputError for a value outside its range.
-    """
+    def __post_init__(self) -> None:
+        for choice in fields(self):
+            value, least, most = getattr(self, choice.name), choice.metadata.get("least"), choice.metadata.get("most")
+            if least is not None and not least <= value <= most:
+                wanted = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+                raise InputError(f"The recipe's {choice.name} is {value}, wanted {wanted}.")
+
+    def check_word(self, name: str, known: Collection[str]) -> None:
+        """Raises InputError for a word that is not known."""
+        if getattr(self, name) not in known:
+            raise InputError(f"The recipe's {name} is '{getattr(self, name)}', known are {', '.join(known)}.")
+
+
+@dataclass(frozen=True)
+class Training(Choices):
+    """Of networks, in steps. run: folder to write. batch: rows a step, over all processes; workers: processes that make
+    them. clip: of the gradient's norm. ema: of the averaged weights. *_every: steps between what is logged, saved,
+    validated."""
 
     run: Path = Path("runs")
     device: str = "auto"
@@ -59,18 +74,9 @@ class Training:
     validate_every: int = number(1000, 1)
 
     def __post_init__(self) -> None:
-        for choice in fields(self):
-            value, least, most = getattr(self, choice.name), choice.metadata.get("least"), choice.metadata.get("most")
-            if least is not None and not least <= value <= most:
-                wanted = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
-                raise InputError(f"The recipe's {choice.name} is {value}, wanted {wanted}.")
+        super().__post_init__()
         for name, known in {"device": DEVICES, "precision": PRECISIONS, "tracker": TRACKERS}.items():
             self.check_word(name, known)
-
-    def check_word(self, name: str, known: Collection[str]) -> None:
-        """Raises InputError for a word that is not known."""
-        if getattr(self, name) not in known:
-            raise InputError(f"The recipe's {name} is '{getattr(self, name)}', known are {', '.join(known)}.")
 
     @property
     def fixed(self) -> dict[str, object]:
