@@ -22,8 +22,10 @@ import cv2
 import gradio as gr
 import numpy as np
 
-from app_widgets import EXAMPLES, SCRIPT, STYLE, THEME, settings, voice_inputs
+from app_widgets import EXAMPLES, SCRIPT, STYLE, THEME, picture_input, settings, voice_inputs
 from kdtalker import InputError, KDTalkerError, Options, TalkingPortraitPipeline
+from kdtalker.audio import check_file
+from kdtalker.backdrop import colour
 from kdtalker.job import ENGINES
 from kdtalker.mark import framed, shown_scale
 from kdtalker.options import controls
@@ -58,15 +60,16 @@ def page(studio: Studio) -> gr.Blocks:
                 picture, face = _portrait(studio)
                 kind, sound, text, speaker = voice_inputs()
             with gr.Column():
-                stage = gr.HTML(_stage("The film appears here.", kind="empty"), elem_id="stage")
+                with gr.Row():
+                    make = gr.Button("Make it talk", variant="primary", elem_id="make", min_width=200)
+                    stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=80)
+                stage = gr.HTML(_stage("The film appears here."), elem_id="stage")
                 film = gr.Video(
                     label="Film", interactive=False, visible=False, autoplay=True, buttons=[], elem_id="film"
                 )
                 with gr.Row():
-                    make = gr.Button("Make it talk", variant="primary", elem_id="make")
-                    stop = gr.Button("Stop", variant="stop", elem_id="stop")
-                with gr.Row():
-                    files = [gr.DownloadButton(f"Download the {what}", visible=False) for what in ("film", "motion")]
+                    names = ("Download the film", "Download the motion")
+                    files = [gr.DownloadButton(name, visible=False, min_width=150) for name in names]
                 gr.Markdown(CONSENT)
         with gr.Accordion("What happened", open=False, visible=False, elem_id="happened") as happened:
             chart = gr.HTML(elem_id="chart")
@@ -90,16 +93,18 @@ def page(studio: Studio) -> gr.Blocks:
 
 def _portrait(studio: Studio) -> tuple[gr.Image, gr.Radio]:
     """The portrait, and which face of several."""
-    picture = gr.Image(
-        label="Portrait", type="filepath", sources=["upload", "webcam", "clipboard"], height=320, elem_id="picture"
-    )
-    picture.preprocess = lambda payload: payload and payload.path  # as it is: `kdtalker.uploads` says what is read
+    with gr.Row():
+        picture = picture_input(
+            "Portrait", sources=["upload", "webcam", "clipboard"], height=320, min_width=240, elem_id="picture"
+        )
+        found = gr.Image(
+            label="Face found", interactive=False, visible=False, height=320, min_width=240, buttons=[], elem_id="found"
+        )
     with gr.Row():
         for name, file in PORTRAITS.items():
             path = str(EXAMPLES / file)
-            button = gr.Button(name, icon=path, size="sm", elem_classes="example")
+            button = gr.Button(name, icon=path, size="sm", min_width=140, elem_classes="example")
             button.click(partial(str, path), None, picture, api_visibility="private", show_progress="hidden")
-    found = gr.Image(label="Face found", interactive=False, visible=False, height=240, buttons=[], elem_id="found")
     face = gr.Radio([1], value=1, label="Face", info="by size; or click on it", visible=False, elem_id="face")
     look = {"fn": partial(_look, studio), "inputs": picture, "outputs": [found, face], "api_visibility": "private"}
     picture.change(**look, show_progress="minimal", concurrency_id="look", concurrency_limit=LOOKS_AT_ONCE)
@@ -135,7 +140,7 @@ def _clicked(studio: Studio) -> Callable[..., int]:
 
 def _wish(picture: str | None, voice: str | Line | None, face: int | None, *rest: Any) -> Wish:
     """What the widgets say. Raises InputError for what Options refuses."""
-    *settings, crop, mark, engine = rest
+    *settings, crop, mark, engine, background, behind, pose_from = rest
     options = {
         name: int(value) if kind is int and isinstance(value, float) and value.is_integer() else value
         for (name, kind, _), value in zip(controls(), settings, strict=True)
@@ -144,6 +149,8 @@ def _wish(picture: str | None, voice: str | Line | None, face: int | None, *rest
         Path(picture) if picture else None, Path(voice) if isinstance(voice, str) else voice, Options(**options),
         face=None if face in (None, 1) else int(face) - 1,  # the largest need not be looked for everywhere
         crop=bool(crop), mark=bool(mark), engine=engine,
+        background=Path(behind) if behind else colour(background) if background else None,
+        pose_from=Path(pose_from) if pose_from else None,
     )  # fmt: skip
 
 
@@ -163,13 +170,13 @@ def _play(studio: Studio, *values: Any) -> Iterator[tuple[Any, ...]]:
                     shown_s = time.perf_counter()
                     yield _in_progress(step), *hidden
     except KDTalkerError as error:
-        yield _stage(_told(error), role="alert"), *hidden
+        yield _stage(_told(error), "alert"), *hidden
 
 
 def _finished(take: Take) -> tuple[Any, ...]:
     text = f"{take.film_s:.1f} s of film, made in {take.took_s:.1f} s."
     return (
-        _stage(text), gr.update(value=str(take.film), visible=True),
+        f'<div class="stage"><p role="status">{text}</p></div>', gr.update(value=str(take.film), visible=True),
         gr.update(value=str(take.film), visible=True), gr.update(value=str(take.motion), visible=True),
         gr.update(visible=True), take.chart,
     )  # fmt: skip
@@ -191,6 +198,7 @@ def _endpoint(studio: Studio, name: str) -> Callable[..., Iterator[tuple[str, st
     defaults = {"voice": DEFAULT_VOICE} if name == "animate_text" else {}
     defaults |= {"face": 1, **{name: getattr(Options, name) for name, _, _ in controls()}}
     defaults |= {"crop": False, "mark": True, "engine": ENGINES[0]}
+    defaults |= {"background": "", "background_picture": None, "pose_from": None}
     named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in wanted]
     named += [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=value) for name, value in defaults.items()]
     animate.__signature__ = Signature(named)  # type: ignore[attr-defined]
@@ -209,8 +217,9 @@ def _published() -> TalkingPortraitPipeline:
     return TalkingPortraitPipeline.liveportrait()
 
 
-def _stage(text: str, kind: str = "", role: str = "status") -> str:
-    return f'<div class="stage {kind}"><p role="{role}">{html.escape(text)}</p></div>'
+def _stage(text: str, role: str = "status") -> str:
+    """Words where the film will be."""
+    return f'<div class="stage note {role}"><p role="{role}">{html.escape(text)}</p></div>'
 
 
 def _in_progress(step: Progress) -> str:
@@ -234,9 +243,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="asked of every visitor, who may choose any name (default: $KDTALKER_PASSWORD, or none)",
     )  # fmt: skip
     parser.add_argument(
+        "--checkpoint", type=_file, metavar="FILE", help="a motion model of your own, for the mesh engine"
+    )
+    parser.add_argument(
         "--longest", type=int, default=Limits.voice_s, metavar="S", help="longest voice in s (default: %(default)s)"
     )
     return parser.parse_args(arguments)
+
+
+def _file(text: str) -> Path:
+    try:
+        check_file(Path(text), "a motion model (.safetensors)")
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
 
 
 def open_page(blocks: gr.Blocks, limits: Limits, password: str | None = None, **where: Any) -> str:
@@ -258,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tempfile.tempdir = folder  # whatever is of a visitor goes with the server
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "visitors")  # Gradio copies what lies outside of it alone
         warm_up = EXAMPLES / PORTRAITS["Grace Hopper"]
-        studio = Studio(TalkingPortraitPipeline.mesh, limits, warm_up, _published)
+        studio = Studio(partial(TalkingPortraitPipeline.mesh, given.checkpoint), limits, warm_up, _published)
         blocks = page(studio)
         address = open_page(blocks, limits, given.password, server_name=given.host, server_port=given.port)
         sys.stdout.write(f"kdtalker is at {address}\n")

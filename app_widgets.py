@@ -18,20 +18,35 @@ from kdtalker.weights import KOKORO, missing, published_engine_lacks
 
 EXAMPLES = Path(__file__).parent / "examples"
 
+BACKGROUNDS = [("As in the portrait", ""), *((name.capitalize(), name) for name in ("white", "silver", "teal", "lime"))]
+
 # Darker than Gradio's own: letters stand out 4.5 : 1 from what is behind them, as WCAG wants.
 THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
+    body_background_fill="*neutral_100", block_border_width="1px", input_border_width="1px",
+    input_border_color="*neutral_300", checkbox_border_color="*neutral_400", button_border_width="1px",
     color_accent="*primary_600", block_label_text_color="*primary_700", block_title_text_color="*primary_700",
     block_info_text_color="*neutral_600", body_text_color_subdued="*neutral_600",
     button_primary_background_fill="*primary_600", checkbox_label_background_fill_selected="*primary_600",
 )  # fmt: skip
 
 STYLE = """
+.stage { text-align: center; }
+#stage .meta-text { font-size: 1rem; }
 .stage img { width: 100%; max-height: 70vh; object-fit: contain; border-radius: 8px; display: block; }
-.stage.empty { border: 1px dashed var(--border-color-primary); border-radius: 8px; padding: 1rem; display: grid;
-  place-items: center; }
-@media (min-width: 700px) { .stage.empty { min-height: 320px; } }
+.stage progress { width: 100%; height: .5rem; margin: .5rem 0; border: 0; background: var(--border-color-primary); }
+.stage progress::-webkit-progress-bar { background: inherit; }
+.stage progress::-webkit-progress-value { background: var(--color-accent); }
+.stage progress::-moz-progress-bar { background: var(--color-accent); }
+.stage.note { border: 1px dashed var(--border-color-primary); border-radius: 8px; padding: 1rem; display: grid;
+  place-items: center; min-height: 320px; }
+.stage.alert { border: 1px solid #b91c1c; background: color-mix(in srgb, #b91c1c 8%, transparent); }
+.example { padding-inline: .25rem !important; }
 .example img { height: 3rem; width: auto; border-radius: 4px; }
-.stage progress { width: 100%; }
+#groups { display: block; columns: 16rem; column-gap: 1.5rem; }
+#groups > .group { break-inside: avoid; margin-bottom: 1.5rem; }
+#groups h2 { font-size: 1.1rem; }
+#groups [data-testid=number-input] { width: 3.5rem; }
+@media (max-width: 600px) { #chart svg { font-size: 22px; } }
 footer { display: none !important; }
 #make.waiting::after { content: "…"; }
 """
@@ -59,12 +74,20 @@ SCRIPT = r"""<script>
   addEventListener("click", (event) => {
     if (event.target.closest("#stop")) pressed?.classList.remove("waiting"), pressed = null;
     const button = event.target.closest("#make");
-    if (!coming || !button) return;
+    if (button) document.querySelector("#stage").scrollIntoView({ behavior: "smooth", block: "nearest" });
+    if (!button || !coming) return;
     event.stopImmediatePropagation();
     (pressed = button).classList.add("waiting");
   }, true);
 })();
 </script>"""
+
+
+def picture_input(label: str, **how: Any) -> gr.Image:
+    """A picture that is handed on as it is: `kdtalker.uploads` says what is read."""
+    picture = gr.Image(label=label, type="filepath", **how)
+    picture.preprocess = lambda payload: payload and payload.path
+    return picture
 
 
 def voice_inputs() -> tuple[gr.Radio, gr.Audio, gr.Textbox, gr.Dropdown]:
@@ -104,30 +127,46 @@ def _speakers() -> gr.Dropdown:
 
 
 def settings() -> list[gr.components.Component]:
-    """A widget for every field of Options, in order, then crop, mark and engine."""
+    """A widget for every field of Options, in order, then those of the film."""
     preset = gr.Radio(list(PRESETS), value="natural", label="Preset", info="sets everything but the seed")
     widgets: dict[str, gr.components.Component] = {}
-    with gr.Row():
+    with gr.Column(elem_id="groups"):
         for group in dict.fromkeys(control.group for _, _, control in controls()):
-            with gr.Column(min_width=220):
+            with gr.Column(elem_classes="group"):
                 gr.Markdown(f"## {group}")
                 for name, kind, control in controls():
                     if control.group == group:
                         widgets[name] = _widget(kind, control, getattr(Options, name))
                 if "seed" in widgets and len(widgets) == 1:
                     reroll = gr.Button("Another take", elem_id="reroll")
-        with gr.Column(min_width=220):
-            gr.Markdown("## Film")
-            crop = gr.Checkbox(label="Face alone", info="the film shows the square around the face, 512 px wide")
-            mark = gr.Checkbox(True, label="Mark as generated", info="a word in the corner of the picture")
-            engine = _engine()
+        with gr.Column(elem_classes="group"):
+            film = _film()
     reroll.click(lambda: random.randrange(10**6), None, widgets["seed"], api_visibility="private")
     chosen = {name: widget for name, widget in widgets.items() if name != "seed"}
     preset.input(
         lambda name: [getattr(PRESETS[name], option) for option in chosen], preset, list(chosen.values()),
         api_visibility="private",
     )  # fmt: skip
-    return [*(widgets[name] for name, _, _ in controls()), crop, mark, engine]
+    return [*(widgets[name] for name, _, _ in controls()), *film]
+
+
+def _film() -> list[gr.components.Component]:
+    """Crop, mark, engine, colour and picture of another background, and the film whose head leads."""
+    gr.Markdown("## Film")
+    return [
+        gr.Checkbox(label="Face alone", info="the film shows the square around the face, 512 px wide"),
+        gr.Checkbox(True, label="Mark as generated", info="a word in the corner of the picture"),
+        _engine(),
+        gr.Dropdown(
+            BACKGROUNDS, value="", label="Background", info="behind the person; any colour, as teal or #336699",
+            allow_custom_value=True, elem_id="background",
+        ),
+        picture_input("Background picture", sources=["upload", "clipboard"], height=200, elem_id="behind"),
+        gr.Video(
+            label="Film whose head leads", sources=["upload", "webcam"], height=240, buttons=[], elem_id="lead",
+            webcam_options=gr.WebcamOptions(mirror=False),
+        ),
+    ]  # fmt: skip
 
 
 def _engine() -> gr.Radio:

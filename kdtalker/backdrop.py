@@ -8,7 +8,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ImageColor
 
+from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.motion import Array
 from kdtalker.renderer import Image
@@ -27,6 +29,15 @@ def lay_behind(picture: Image, background: Image | tuple[int, int, int]) -> Imag
     behind = np.full_like(picture, background) if isinstance(background, tuple) else _covering(background, picture)
     person = _without_seam(picture, matte)
     return np.rint(behind + matte * (person - behind)).clip(0, 255).astype(np.uint8)
+
+
+def colour(name: str) -> tuple[int, int, int]:
+    """Red, green, blue 0..255 of '#336699', 'teal' and such. Raises InputError."""
+    try:
+        red, green, blue, *_ = ImageColor.getrgb(name)
+    except ValueError:
+        raise InputError(f"'{name}' is neither a picture nor a colour such as #336699 or teal") from None
+    return red, green, blue
 
 
 def person_matte(picture: Image) -> Array:

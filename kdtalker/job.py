@@ -145,17 +145,14 @@ def _box(text: str) -> tuple[float, float, float, float]:
 
 
 def _backdrop(text: str) -> Backdrop:
-    from PIL import ImageColor
+    from kdtalker.backdrop import colour
 
     if Path(text).is_file():
         return Path(text)
     try:
-        red, green, blue, *_ = ImageColor.getrgb(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is neither a picture nor a colour such as #336699 or teal"
-        ) from None
-    return red, green, blue
+        return colour(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _ratio(text: str) -> float | str:

@@ -12,17 +12,18 @@ from threading import Lock, Thread
 import numpy as np
 
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count, read_sound
+from kdtalker.backdrop import lay_behind
 from kdtalker.chart import chart, loudness
 from kdtalker.errors import InputError, OutputError
-from kdtalker.job import ENGINES
+from kdtalker.job import ENGINES, Backdrop
 from kdtalker.mark import Mark
 from kdtalker.motion import Motion
 from kdtalker.options import Options
 from kdtalker.pipeline import EncodedPortrait, Square, TalkingPortraitPipeline
 from kdtalker.renderer import Image
 from kdtalker.speaker import Line, speak
-from kdtalker.uploads import Limits, copy_sound, read_picture
-from kdtalker.video import VideoWriter
+from kdtalker.uploads import Limits, copy_film, copy_sound, read_picture
+from kdtalker.video import VideoWriter, read_film
 
 Load = Callable[[], TalkingPortraitPipeline]
 
@@ -30,7 +31,7 @@ Load = Callable[[], TalkingPortraitPipeline]
 @dataclass(frozen=True)
 class Wish:
     """What a visitor asks for. `voice`: a file or words to be spoken; `face` counts by size from 0; `crop`: the film
-    shows the face's square alone."""
+    shows the face's square alone; `background` stands behind the person, `pose_from` is a film whose head leads."""
 
     picture: Path | None
     voice: Path | Line | None
@@ -39,6 +40,8 @@ class Wish:
     crop: bool = False
     mark: bool = True
     engine: str = ENGINES[0]
+    background: Backdrop | None = None
+    pose_from: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ class Studio:
         with self._looking:
             portrait = pipeline.portrait(picture, face=wish.face, crop=wish.crop)
         recorded: list[Motion] = []
-        frames = pipeline.animate(portrait, read_sound(voice), wish.options, recorded.append)
+        head = self._head(pipeline, folder / "head.mp4") if wish.pose_from else None
+        frames = pipeline.animate(portrait, read_sound(voice), wish.options, recorded.append, head=head)
         yield from self._write(wish, frames, portrait, folder, film_s)
         motion = Motion.concatenate(recorded)
         motion.save(folder / "motion.npz")
@@ -142,7 +146,24 @@ class Studio:
         if isinstance(heard, Line):
             speak(heard, folder / "spoken.wav")
             heard = folder / "spoken.wav"
-        return picture, voice, copy_sound(heard, voice, self.limits)
+        film_s = copy_sound(heard, voice, self.limits)
+        if wish.pose_from:
+            copy_film(wish.pose_from, folder / "head.mp4", self.limits, film_s)
+        if isinstance(wish.background, Path):
+            picture = lay_behind(picture, read_picture(wish.background, self.limits))
+        elif wish.background:
+            picture = lay_behind(picture, wish.background)
+        return picture, voice, film_s
+
+    def _head(self, pipeline: TalkingPortraitPipeline, film: Path) -> Iterator[Motion]:
+        """The motion of a film, a piece at a time."""
+        motions = pipeline.track(read_film(film))
+        while True:
+            with self._looking:
+                motion = next(motions, None)
+            if motion is None:
+                return
+            yield motion
 
     def _write(
         self, wish: Wish, frames: Iterator[Image], portrait: EncodedPortrait, folder: Path, film_s: float

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from kdtalker.audio import SAMPLE_RATE_HZ, check_file, read_sound
+from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, check_file, read_sound
 from kdtalker.errors import InputError
 from kdtalker.ffmpeg_process import FFmpegProcess, media_input
 from kdtalker.video import Frame, read_image
@@ -17,8 +17,10 @@ PICTURES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 SOUNDS = (
     "wav,mp3,mov,ogg,flac,matroska,aac,aiff,caf,amr"  # names of ffmpeg's readers; none follows links to other files
 )
+FILMS = "mov,matroska,avi,mpegts,mpeg,flv"
 _RATES = "8000|11025|12000|16000|22050|24000|32000|44100|48000"
 _PIECE = 1 << 16  # bytes
+_FILM_SIDE_PX = 640  # enough to follow a head
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Limits:
 
     voice_s: int = 120
     picture_megapixels: int = 40
+    film_megapixels: int = 9
     file_megabytes: int = 50
 
 
@@ -77,6 +80,25 @@ def copy_sound(path: Path, copy: Path, limits: Limits) -> float:
     if seconds > limits.voice_s:
         raise InputError(f"This voice lasts longer than {limits.voice_s} s, wanted at most that; cut it shorter.")
     return seconds
+
+
+def copy_film(path: Path, copy: Path, limits: Limits, length_s: float) -> None:
+    """Write what the first `length_s` of an upload show as a small MP4 that nobody else has a say in. Raises InputError
+    for what shows nothing that moves or has larger frames than allowed."""
+    _check_size(path, limits)
+    pixels = limits.film_megapixels * 1_000_000
+    track = media_input(path, format_whitelist=FILMS, t=length_s, max_pixels=pixels, threads=1).video
+    smaller = f"min(1,{_FILM_SIDE_PX}/max(iw*sar,ih))"
+    track = track.filter("fps", FRAME_RATE_HZ, start_time=0)
+    track = track.filter("scale", f"2*ceil(iw*sar*{smaller}/2)", f"2*ceil(ih*{smaller}/2)").filter("setsar", 1)
+    small = track.output(f"file:{copy.absolute()}", format="mp4", preset="ultrafast", crf=18, pix_fmt="yuv420p")
+    with FFmpegProcess(small, feed=False) as converter:
+        has_failed = converter.wait() != 0
+    if has_failed or not copy.stat().st_size:
+        raise InputError(
+            f"There is no film in this file that can be read, wanted mp4, webm, mov or such of at most "
+            f"{limits.film_megapixels} megapixels a frame."
+        )
 
 
 def _check_size(path: Path, limits: Limits) -> None:

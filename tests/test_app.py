@@ -19,7 +19,7 @@ import page
 import pytest
 import toy
 from gradio_client import Client, exceptions, handle_file
-from test_cli import read_back, write_wav
+from test_cli import read_back, write_film, write_wav
 from test_uploads import BAD_PICTURES, BAD_SOUNDS, LIMITS, PICTURE, wav_claiming
 
 import app
@@ -56,7 +56,7 @@ def animate(address, inputs, picture="face.png", voice="voice.wav", **options):
 
 def status(address, path):
     try:
-        with urllib.request.urlopen(address + path, timeout=10) as answer:
+        with urllib.request.urlopen(address + path, timeout=60) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
@@ -81,8 +81,24 @@ def test_the_endpoint_names_every_option_with_its_default(address):
     options = {name: getattr(app.Options, name) for name, _, _ in controls()}
     for endpoint, voiced in (("/animate", ["voice"]), ("/animate_text", ["text", "voice"])):
         told = {row["parameter_name"]: row for row in endpoints[endpoint]["parameters"]}
-        assert list(told) == ["picture", *voiced, "face", *options, "crop", "mark", "engine"]
+        film = ["crop", "mark", "engine", "background", "background_picture", "pose_from"]
+        assert list(told) == ["picture", *voiced, "face", *options, *film]
         assert {name: told[name]["parameter_default"] for name in options} == options
+
+
+def test_background_and_leading_film_reach_the_film(address, inputs):
+    cv2.imwrite(str(inputs / "lime.png"), np.full((9, 9, 3), (0, 255, 0), np.uint8))
+    write_film(inputs / "head.mp4", [np.full((64, 64, 3), 50 + 10 * frame, np.uint8) for frame in range(10)])
+    plain, _ = animate(address, inputs, mark=False)
+    coloured, _ = animate(address, inputs, mark=False, background="lime")
+    pictured, _ = animate(address, inputs, mark=False, background_picture=handle_file(str(inputs / "lime.png")))
+    _, motion = animate(address, inputs, pose_from=handle_file(str(inputs / "head.mp4")))
+    red, green = (next(read_film(coloured)).astype(int) - next(read_film(plain))).mean((0, 1))[:2]
+    assert green > 20 > -20 > red
+    assert np.abs(next(read_film(pictured)).astype(int) - next(read_film(coloured))).mean() < 1
+    assert (np.diff(Motion.load(motion).pose[:9, 0]) > 0.1).all()
+    with pytest.raises(exceptions.AppError, match="'greenish' is neither a picture nor a colour"):
+        animate(address, inputs, background="greenish")
 
 
 def test_animate_text_speaks(address, inputs):
@@ -136,12 +152,12 @@ def test_a_path_that_was_never_uploaded_is_no_input(address, inputs, name):
     """What a visitor says is an upload must be one; asked without the client, which would upload it."""
     claimed = {"path": str(ROOT / "examples" / "grace_hopper.jpg"), "meta": {"_type": "gradio.FileData"}}
     data = [claimed if name == "picture" else None, claimed if name == "voice" else None]
-    data += [1] + [getattr(app.Options, name) for name, _, _ in controls()] + [False, True, "mesh"]
+    data += [1] + [getattr(app.Options, name) for name, _, _ in controls()] + [False, True, "mesh", "", None, None]
     body, kind = json.dumps({"data": data}).encode(), {"Content-Type": "application/json"}
     call = f"{address}gradio_api/call/animate"
-    with urllib.request.urlopen(urllib.request.Request(call, body, kind), timeout=10) as answer:
+    with urllib.request.urlopen(urllib.request.Request(call, body, kind), timeout=60) as answer:
         event = json.load(answer)["event_id"]
-    with urllib.request.urlopen(f"{call}/{event}", timeout=10) as answer:
+    with urllib.request.urlopen(f"{call}/{event}", timeout=60) as answer:
         told = answer.read().decode()
     assert "event: error" in told and "is no" not in told and "There is no" not in told, told
 
@@ -162,16 +178,13 @@ def test_four_visitors_at_once_each_get_their_own_film(address, inputs):
     assert all(one > 1.2 * next_one for one, next_one in zip(brightness, brightness[1:], strict=False)), brightness
 
 
-def test_films_leave_nothing_in_the_temporary_folder(address, inputs):
-    def folders():
-        return {path.name for path in Path(tempfile.gettempdir()).glob("kdtalker-*")}
-
-    before = folders()
+def test_films_leave_nothing_in_the_temporary_folder(address, inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     animate(address, inputs)
     (inputs / "text.png").write_text("only words")
     with pytest.raises(exceptions.AppError):
         animate(address, inputs, picture="text.png")
-    assert folders() <= before
+    assert list(tmp_path.glob("kdtalker-*")) == []
 
 
 def test_who_stops_the_server_finds_nothing_of_its_visitors_left(tmp_path, inputs):
@@ -180,7 +193,7 @@ def test_who_stops_the_server_finds_nothing_of_its_visitors_left(tmp_path, input
     write_wav(inputs / "long.wav", toy.sound(20.0))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    code = f"import app, page; app.TalkingPortraitPipeline.mesh = page.unhurried; app.main(['--port', '{port}'])"
+    code = f"import app, page; app.TalkingPortraitPipeline.mesh = page.own; app.main(['--port', '{port}'])"
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True) as server:
         try:
@@ -207,7 +220,7 @@ def upload(address, content):
 
 def test_what_was_uploaded_goes_after_a_while(tmp_path, monkeypatch):
     monkeypatch.setattr(app, "SWEEP_S", 1)
-    monkeypatch.setattr(app, "KEPT_S", 2)
+    monkeypatch.setattr(app, "KEPT_S", 4)
     with page.opened(tmp_path) as address, upload(address, b"of a visitor") as answer:
         path = Path(json.load(answer)[0])
         assert path.read_bytes() == b"of a visitor"
@@ -271,7 +284,7 @@ def test_a_full_queue_says_so(tmp_path, inputs, monkeypatch):
                 jobs.append(there.submit(*files, api_name="/animate"))
                 if jobs[-1].done():
                     jobs[-1].result()
-            jobs[-1].result(timeout=5)
+            jobs[-1].result(timeout=60)
         for job in jobs:
             job.cancel()
 
@@ -289,3 +302,9 @@ def test_a_password_locks_the_page_and_its_endpoint(tmp_path, inputs):
 
 def test_the_page_is_for_this_computer_alone_unless_told_otherwise():
     assert app._parse([]).host == "127.0.0.1"
+
+
+def test_a_model_of_ones_own_must_be_there(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        app.main(["--checkpoint", str(tmp_path / "none.safetensors")])
+    assert caught.value.code == 2 and "none.safetensors" in capsys.readouterr().err

@@ -18,6 +18,11 @@ expect.set_options(timeout=60_000)  # for machines that are busy
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run", "--autoplay-policy=no-user-gesture-required",
          "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # fmt: skip
+CORNER = """video => {  // the middle colour of the upper left corner
+    const drawing = new OffscreenCanvas(1, 1).getContext("2d");
+    drawing.drawImage(video, 0, 0, 40, 40, 0, 0, 1, 1);
+    return Array.from(drawing.getImageData(0, 0, 1, 1).data.slice(0, 3));
+}"""
 HELD = ("#picture .image-frame img", "#sound [data-testid=download-link]")  # seen once the page holds picture and sound
 
 
@@ -64,9 +69,8 @@ def visit(browser, address):
 
 
 def choose(visitor, picture, voice):
-    inputs = visitor.locator("input[type=file]")
-    inputs.first.set_input_files(picture)
-    inputs.last.set_input_files(voice)
+    visitor.locator("#picture input[type=file]").set_input_files(picture)
+    visitor.locator("#sound input[type=file]").set_input_files(voice)
     for held in HELD:
         expect(visitor.locator(held)).to_be_visible()
 
@@ -128,6 +132,22 @@ def test_presets_and_the_seed_move_the_controls(visit):
     expect(seed).not_to_have_value("0")
 
 
+def test_a_control_changes_the_film(visit, inputs):
+    visitor, light = visit(), []
+    choose(visitor, inputs / "face.png", inputs / "voice.wav")
+    visitor.locator("#controls button").first.click()
+    for background in ("", "lime"):
+        if background:
+            visitor.locator("#background input").fill(background)
+            visitor.locator("#background input").press("Enter")
+        visitor.click("#make")
+        expect(visitor.locator("#film video")).to_be_hidden()
+        expect(visitor.locator("#film video")).to_be_visible()
+        visitor.wait_for_function("document.querySelector('#film video').currentTime > 0.5")
+        light.append(visitor.locator("#film video").evaluate(CORNER))
+    assert light[1] == pytest.approx([0, 255, 0], abs=30) and light[0] != pytest.approx([0, 255, 0], abs=60)
+
+
 def test_wrong_and_missing_files_are_told_on_the_page(visit, inputs):
     visitor = visit()
     visitor.click("#make")
@@ -144,8 +164,8 @@ def test_who_presses_the_button_before_the_files_are_there_gets_the_film(visit, 
         uploads.append(upload)
 
     visitor.route("**/upload?*", hold)
-    for number, name in ((0, "face.png"), (-1, "voice.wav")):
-        visitor.locator("input[type=file]").nth(number).set_input_files(inputs / name)
+    for widget, name in (("picture", "face.png"), ("sound", "voice.wav")):
+        visitor.locator(f"#{widget} input[type=file]").set_input_files(inputs / name)
     expect(visitor.locator(".uploading")).to_have_count(2)
     visitor.click("#make")
     expect(visitor.locator("#make")).to_have_class(re.compile("waiting"))
@@ -252,19 +272,22 @@ def test_who_closes_the_page_leaves_nothing_running(visit, inputs, tmp_path, mon
     assert list(tmp_path.glob("kdtalker-*")) == []
 
 
-def test_those_who_wait_see_their_place(visit, inputs):
-    visitors = [visit() for _ in range(3)]
-    for visitor in visitors:
-        choose(visitor, inputs / "face.png", inputs / "long.wav")
-    for visitor in visitors[:2]:
-        visitor.click("#make")
-        expect(visitor.locator("#stage img")).to_be_visible()
-    visitors[2].click("#make")
-    expect(visitors[2].locator("#stage")).to_contain_text("queue: 1/1")
-    visitors[0].click("#stop")
-    expect(visitors[2].locator("#stage img")).to_be_visible(timeout=15_000)
-    for visitor in visitors:
-        visitor.click("#stop")
+def test_those_who_wait_see_their_place_and_a_full_queue_says_so(browser, tmp_path, inputs, monkeypatch):
+    monkeypatch.setattr(page.app, "WAITING_LIMIT", 1)
+    with page.opened(tmp_path / "visitors", page.unhurried) as address:
+        visitors = [browser.new_page() for _ in range(4)]
+        for visitor in visitors:
+            visitor.goto(address)
+            choose(visitor, inputs / "face.png", inputs / "long.wav")
+        for visitor, told in zip(visitors[:3], ("of 725", "of 725", "queue: 1/1"), strict=True):
+            visitor.click("#make")
+            expect(visitor.locator("#stage")).to_contain_text(told)
+        visitors[3].click("#make")
+        expect(visitors[3].get_by_test_id("toast-body")).to_contain_text("busy")
+        visitors[0].click("#stop")
+        expect(visitors[2].locator("#stage img")).to_be_visible(timeout=15_000)
+        for visitor in visitors:
+            visitor.close()
 
 
 def test_a_phone_shows_all_of_it(visit):

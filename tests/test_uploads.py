@@ -14,7 +14,8 @@ from test_cli import write_film, write_wav
 
 from kdtalker.audio import read_sound
 from kdtalker.errors import InputError
-from kdtalker.uploads import Limits, copy_sound, read_picture
+from kdtalker.uploads import Limits, copy_film, copy_sound, read_picture
+from kdtalker.video import film_info, read_film
 
 LIMITS = Limits(voice_s=2, picture_megapixels=1, file_megabytes=3)
 
@@ -86,6 +87,28 @@ def test_bad_sounds_are_refused_without_a_word_of_where_they_lie(tmp_path, name)
     with pytest.raises(InputError, match=told) as caught:
         copy_sound(path, tmp_path / "copy.wav", LIMITS)
     assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["empty", "text", "a picture", "a playlist of another's file", "too many bytes"])
+def test_bad_films_are_refused_without_a_word_of_where_they_lie(tmp_path, name):
+    path, another = tmp_path / "head.mp4", tmp_path / "another.mp4"
+    write_film(another, [toy.picture()] * 5)
+    path.write_bytes(BAD_SOUNDS[name][0].replace(b"{path}", str(another).encode()))
+    with pytest.raises(InputError, match="empty|There is no film|wanted at most 3") as caught:
+        copy_film(path, tmp_path / "copy.mp4", LIMITS, 1)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_films_are_copied_small_and_no_longer_than_wanted(tmp_path):
+    write_film(tmp_path / "film", [np.full((300, 900, 3), 8 * frame, np.uint8) for frame in range(25)], "-f", "mp4")
+    copy_film(tmp_path / "film", tmp_path / "copy.mp4", LIMITS, 0.4)
+    info = film_info(tmp_path / "copy.mp4")
+    assert (info.width, info.height, info.fps) == (640, 214, 25)
+    light = [frame.mean() for frame in read_film(tmp_path / "copy.mp4")]
+    assert np.allclose(light, 8 * np.arange(10), atol=4)
+    with pytest.raises(InputError, match="at most 1 megapixels a frame"):
+        write_film(tmp_path / "large", [np.zeros((1200, 1200, 3), np.uint8)] * 2, "-f", "mp4")
+        copy_film(tmp_path / "large", tmp_path / "copy.mp4", Limits(film_megapixels=1), 1)
 
 
 def test_good_pictures_come_whole_under_any_name(tmp_path):
