@@ -20,15 +20,27 @@ SURE_FROM, SURE_TO = 0.2, 0.85  # of the segmenter's word, between which a pixel
 EDGE_FROM, EDGE_TO = 0.3, 0.9  # the same once the mask lies on the picture's edges
 REACH = 1 / 60  # of the picture's shorter side: how far an edge may be from where the segmenter sees it
 LIGHT_NOISE = 1e-3  # variance of light below which the picture shows no edge
+FINEST_PX = 1024  # shorter side of the picture in which edges and their colours are sought
+_ROWS = 256  # laid at a time, so that a large picture needs little memory beside its own
 
 
 def lay_behind(picture: Image, background: Image | tuple[int, int, int]) -> Image:
     """The person of an (H, W, 3) picture before a colour, or before another picture, which covers the first one and
     keeps its shape."""
-    matte = person_matte(picture)[..., None]
+    small = _fine_enough(picture)
+    matte = person_matte(small)
+    own = _own_colours(small, matte[..., None])
     behind = np.full_like(picture, background) if isinstance(background, tuple) else _covering(background, picture)
-    person = _without_seam(picture, matte)
-    return np.rint(behind + matte * (person - behind)).clip(0, 255).astype(np.uint8)
+    height, width = picture.shape[:2]
+    matte = np.asarray(cv2.resize(matte, (width, height)), np.float32)
+    own = np.asarray(cv2.resize(own, (width, height)), np.uint8)
+    laid = np.empty_like(picture)
+    for top in range(0, height, _ROWS):
+        rows = np.s_[top : top + _ROWS]
+        share, there = matte[rows, :, None], picture[rows].astype(np.float32)
+        person = there + (1 - share) * (own[rows] - there)
+        laid[rows] = np.rint(behind[rows] + share * (person - behind[rows])).clip(0, 255)
+    return laid
 
 
 def colour(name: str) -> tuple[int, int, int]:
@@ -50,6 +62,14 @@ def person_matte(picture: Image) -> Array:
     return _ramp(_on_edges(sure, picture, max(2, round(REACH * min(height, width)))), EDGE_FROM, EDGE_TO)
 
 
+def _fine_enough(picture: Image) -> Image:
+    height, width = picture.shape[:2]
+    scale = FINEST_PX / min(height, width)
+    if scale >= 1:
+        return picture
+    return np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _ramp(values: Array, low: float, high: float) -> Array:
     return np.asarray(np.clip((values - low) / (high - low), 0, 1), np.float32)
 
@@ -66,14 +86,13 @@ def _on_edges(mask: Array, picture: Image, reach: int) -> Array:
     return np.asarray(mean(slope) * light + mean(mean_mask - slope * mean_light), np.float32)
 
 
-def _without_seam(picture: Image, matte: Array) -> Array:
-    """The picture whose half-covered pixels have the colour of the person beside them, not of what was behind."""
+def _own_colours(picture: Image, matte: Array) -> Image:
+    """(H, W, 3) the colour that half-covered pixels take from the person beside them, not from what was behind."""
     reach = max(3.0, REACH * min(picture.shape[:2]) / 2)
     sure = (matte > 0.97).astype(np.float32)
     near = cv2.GaussianBlur(picture * sure, (0, 0), reach)
     weight = cv2.GaussianBlur(sure, (0, 0), reach)[..., None]
-    colour = np.where(weight > 1e-3, near / np.maximum(weight, 1e-3), picture)
-    return np.asarray(picture + (1 - matte) * (colour - picture), np.float32)
+    return np.where(weight > 1e-3, near / np.maximum(weight, 1e-3), picture).astype(np.uint8)
 
 
 def _covering(background: Image, picture: Image) -> Image:

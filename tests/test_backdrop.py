@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -36,3 +37,11 @@ def test_a_background_picture_covers_and_keeps_its_shape():
     stripes[:, 200:] = 255  # its middle is the picture's middle
     laid = lay_behind(picture, stripes)
     assert laid[10, 5].max() < 30 and laid[10, -5].min() > 225
+
+
+def test_a_large_picture_is_cut_out_like_a_small_one():
+    """Above FINEST_PX the matte is found on a smaller copy."""
+    picture = read_image(EXAMPLES / "grace_hopper.jpg")
+    large = cv2.resize(picture, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    laid = cv2.resize(lay_behind(large, TEAL), picture.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(laid.astype(int) - lay_behind(picture, TEAL)).mean() < 2
