@@ -107,11 +107,14 @@ class FaceTracker:
         return self._fit_twice(image, region)
 
     def follow(self, image: Image, last: Face | None) -> Face | None:
-        """The face of one film frame after another; looks anew where `last` is None or its face is lost."""
+        """The face of one film frame after another: the largest where `last` is None, the nearest to it where it is
+        lost."""
         if last is not None and (face := self._fit(image, last.region)) is not None:
             return face
         regions = self._detector.find(image)
-        if last is not None:
+        if last is None:
+            regions.sort(key=lambda region: -region.side)
+        else:
             regions.sort(key=lambda region: np.hypot(region.x - last.region.x, region.y - last.region.y))
         return self._fit_twice(image, regions[0]) if regions else None
 

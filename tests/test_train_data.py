@@ -221,6 +221,22 @@ def test_a_film_that_does_not_fit_a_layout_is_told():
         speaker_of(Path("films/one.mp4"), "voxceleb")
 
 
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)], ids=["large left", "large right"])
+def test_of_several_faces_the_largest_is_followed_and_the_others_are_told(portrait, tmp_path, order):
+    sizes = [np.ascontiguousarray(portrait[::times, ::times]) for times in order]
+    height = max(len(picture) for picture in sizes)
+    both = np.hstack([np.pad(one, ((0, height - len(one)), (0, 0), (0, 0)), mode="edge") for one in sizes])
+    write_film(tmp_path / "two.mp4", [both] * FRAMES, sound=None)
+    told = run(tmp_path / "two.mp4", "--out", tmp_path / "shards")
+    (shard,) = load_shards(tmp_path / "shards")
+    is_right = np.median(shard.landmarks[..., 0]) > sizes[0].shape[1]
+    assert is_right == (order == (2, 1))
+    (film,) = json.loads((tmp_path / "shards" / "manifest.json").read_text())["films"].values()
+    (drop,) = film["dropped"]
+    assert (drop["reason"], drop["seconds"]) == ("smaller faces beside the one that is followed", FRAMES / 25)
+    assert drop["reason"] in told
+
+
 def test_the_sound_beside_a_film_is_its_sound(portrait, tmp_path):
     write_film(tmp_path / "films" / "mute.mp4", [portrait] * FRAMES, sound=None)
     shutil.copy(EXAMPLES / "austen_0870.wav", tmp_path / "films" / "mute.wav")

@@ -1,9 +1,9 @@
 """Films to shards: `python -m train.data FILMS... --out SHARDS [--ray [ADDRESS]]`. Run it again to go on.
 
-FILMS are files or folders. Each film is tracked at 25 fps and cut into stretches where its face is always there and
-never jumps; then the lag between mouth and sound is estimated over all stretches together. The table gives split and
-speaker; a film without a row counts as its own speaker, for training. SHARDS/report.json tells what was dropped,
-SHARDS/manifest.json every film with its shards and their sha256.
+FILMS are files or folders. Each film is tracked at 25 fps and cut into stretches where its face, of several the
+largest, is always there and never jumps; then the lag between mouth and sound is estimated over all stretches together.
+The table gives split and speaker; a film without a row counts as its own speaker, for training. SHARDS/report.json
+tells what was dropped, SHARDS/manifest.json every film with its shards and their sha256.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from train.records import Drop, Record, write_manifest, write_report
 from train.shards import PUBLISHED, Shard, shard_paths, write_whole
 from train.sync import LARGEST_LAG_FRAMES, Sync, estimate_lags
 
+OTHERS_EVERY_FRAMES = 25  # other faces are looked for this often
 LEAST_STRETCH_S, LEAST_EYE_DISTANCE_PX = 1.0, 30.0
 LARGEST_STEP, LARGEST_GROWTH = 0.5, 0.15  # in eye distances a frame, and of the eye distance a frame
 SETTLING_FRAMES = 2  # before and after a jump the tracker may be between two faces
@@ -38,14 +39,19 @@ LEAST_CORRELATION = 0.5  # stretches whose sound explains less of the mouth coun
 LARGEST_DRIFT_FRAMES = 1  # and so do those whose halves are not equally late
 
 
-def track(path: Path) -> Array:
-    """(T, 468, 3) landmarks of a film at 25 fps, NaN where there is no face. Raises InputError as read_film does."""
+def track(path: Path) -> tuple[Array, float]:
+    """(T, 468, 3) landmarks of a film at 25 fps, NaN where there is no face, of several the largest; and for how many
+    seconds there are others. Raises InputError as read_film does."""
     nothing = np.full((LANDMARKS, 3), np.nan, np.float32)
-    faces = FaceTracker().follow_film(read_film(path))
-    frames = [face.landmarks if face else nothing for face in faces]
+    tracker, face, frames, crowded_s = FaceTracker(), None, [], 0.0
+    for number, frame in enumerate(read_film(path)):
+        face = tracker.follow(frame, face)
+        frames.append(face.landmarks if face else nothing)
+        if face and number % OTHERS_EVERY_FRAMES == 0 and len(tracker.find(frame)) > 1:
+            crowded_s += OTHERS_EVERY_FRAMES / FRAME_RATE_HZ
     if not frames:
         raise InputError(f"'{path}' has no frames, wanted a film.")
-    return np.stack(frames)
+    return np.stack(frames), min(crowded_s, len(frames) / FRAME_RATE_HZ)
 
 
 def sound_of(film: Path) -> Array:
@@ -98,10 +104,13 @@ def make_shards(film: Film, out: Path, *, published: bool = False) -> None:
             (out / "features" / f"{name}.npy").unlink(missing_ok=True)
             (out / PUBLISHED / f"{name}.npz").unlink(missing_ok=True)
     try:
-        landmarks, sound = track(film.path), sound_of(film.path)
+        landmarks, crowded_s = track(film.path)
+        sound = sound_of(film.path)
     except (InputError, cv2.error) as error:
         replace(record, drops=[Drop(film.name, "cannot be read", 0.0, str(error))]).save(place)
         return
+    if crowded_s:
+        record.drops.append(Drop(film.name, "smaller faces beside the one that is followed", crowded_s))
     for stretch, reason in stretches(landmarks):
         if reason:
             record.drops.append(Drop(film.name, reason, (stretch.stop - stretch.start) / FRAME_RATE_HZ))
