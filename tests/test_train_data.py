@@ -247,9 +247,11 @@ def test_the_sound_beside_a_film_is_its_sound(portrait, tmp_path):
     assert Shard.load(out / "films__mute.mp4_000000.npz").sound.any()
 
 
-def test_a_folder_without_any_face_gives_a_report_all_the_same(tmp_path):
+def test_a_folder_without_any_face_is_told_and_gives_a_report_all_the_same(tmp_path, capsys):
     write_film(tmp_path / "dark.mp4", [np.zeros((64, 64, 3), np.uint8)] * FRAMES, sound=None)
-    run(tmp_path, "--out", tmp_path / "shards")
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path, "--out", tmp_path / "shards")
+    assert "No film of 1 became a shard" in capsys.readouterr().err
     assert seconds(json.loads((tmp_path / "shards" / "report.json").read_text())) == {"face lost": {"dark.mp4": 1.2}}
 
 

@@ -113,7 +113,8 @@ def test_a_config_is_closed(tmp_path, capsys, line, told):
 def test_films_that_teach_nothing_are_told(films, run, tmp_path, capsys):
     (tmp_path / "broken.mp4").write_bytes(b"not a film")
     assert command("mesh", "mouth", tmp_path, "--out", tmp_path / "run") == 2
-    assert "No film can teach a painter. " in (told := capsys.readouterr().err) and "broken.mp4' is not a film" in told
+    told = capsys.readouterr().err
+    assert "None of 1 films can teach a painter" in told and "broken.mp4' is not a film" in told
     (tmp_path / "all.csv").write_text(f"file,split,speaker\n{films}/one.mp4,val,a\n{films}/two.mp4,val,b\n")
     assert command("mesh", "mouth", films, "--table", tmp_path / "all.csv", "--out", run) == 2
     assert "All 2 films of use are of the split 'val'" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from kdtalker.errors import InputError, OutputError
 from kdtalker.motion import Motion
 from kdtalker.speech import load_trained
 from train import export, motion
+from train.command import command as command_of
 from train.config import read_config
 from train.curves import best_lag, correlation
 from train.dataset import Corpus
@@ -153,6 +154,15 @@ def test_a_full_disk_is_told_and_keeps_the_last_state(tmp_path, shards, capsys):
     (tmp_path / "run" / "state.pt.part").symlink_to("/dev/full")
     assert train(config) == 1
     assert "No space left on device); make room and run this again" in capsys.readouterr().err
+
+    @command_of
+    def fills_the_disk():
+        with open("/dev/full", "w", buffering=1) as full:
+            full.write("what tensorboard tells\n")
+
+    with pytest.raises(SystemExit, match="1"):
+        fills_the_disk()
+    assert "There is no room on the disk" in capsys.readouterr().err
 
 
 def test_shards_that_cannot_serve_are_told(tmp_path, shards):

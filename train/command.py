@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
 from functools import wraps
 
-from kdtalker.errors import KDTalkerError
+from kdtalker.errors import KDTalkerError, OutputError
 
 NOBODY_READS = 141  # as other programs end when `head` has seen enough: 128 and the number of SIGPIPE
 
@@ -26,5 +27,10 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to say when Python ends
             sys.exit(NOBODY_READS)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            print(f"There is no room on the disk ({error}); make some and run this again.", file=sys.stderr)
+            sys.exit(OutputError.exit_code)
 
     return run

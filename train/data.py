@@ -27,7 +27,7 @@ from kdtalker.video import read_film
 from train.cluster import HERE, for_all, for_all_on_ray
 from train.command import command
 from train.films import LAYOUTS, Film, find_films
-from train.records import Drop, Record, write_manifest, write_report
+from train.records import REPORT_FILE, Drop, Record, write_manifest, write_report
 from train.shards import PUBLISHED, Shard, shard_paths, write_whole
 from train.sync import LARGEST_LAG_FRAMES, Sync, estimate_lags
 
@@ -215,6 +215,8 @@ def main() -> None:
         for_all(films, work, options.workers)
     print(write_report(options.out, synchronise(options.out)))
     write_manifest(options.out)
+    if not shard_paths(options.out):
+        raise InputError(f"No film of {len(films)} became a shard; '{options.out / REPORT_FILE}' says why of each.")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def train(recipe: Recipe, corpus: Corpus) -> None:
     """The whole training in one loop. Raises InputError where the run was begun otherwise, OutputError where there is
     no room for its state."""
     run = Run(recipe, corpus.told)
+    windows = Windows(corpus.seen, corpus.normalisation, recipe, run.rows, run.rank)
     torch.manual_seed(recipe.seed)
     denoiser = Denoiser(recipe.model)
     averaged = copy.deepcopy(denoiser).eval().requires_grad_(False).to(run.accelerator.device)
@@ -43,7 +44,6 @@ def train(recipe: Recipe, corpus: Corpus) -> None:
     objective = Objective(denoiser, recipe, corpus)
     trained, optimiser = run.accelerator.prepare(objective, make_optimiser(objective, recipe))
     run.resume(denoiser=denoiser, averaged=averaged, optimiser=optimiser.optimizer)
-    windows = Windows(corpus.seen, corpus.normalisation, recipe, run.rows, run.rank)
     for batch in run.batches(windows, optimiser):
         loss = trained(*vars(batch).values())
         optimiser.zero_grad()

@@ -4,8 +4,9 @@ re-enactment)."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,15 @@ class Pairs:
     appears: NDArray[np.float32]
     eyes_px: float
     split: str
+
+    @staticmethod
+    def load(path: Path) -> Pairs:
+        """Raises InputError for a file that is damaged."""
+        try:
+            with np.load(path) as file:
+                return Pairs(**{name: file[name] if file[name].ndim else file[name].item() for name in file.files})
+        except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
+            raise InputError(f"'{path}' is damaged ({error}); remove it, it is made again.") from None
 
 
 class Maker:
@@ -156,11 +166,9 @@ def load_pairs(films: list[Film], parts: tuple[Part, ...], folder: Path) -> list
             except InputError as error:
                 write_whole(useless, lambda file, error=error: file.write(f"{error}\n".encode()))  # type: ignore[misc]
         if useless.exists():
-            reasons.append(useless.read_text("utf-8").strip())
+            reasons.append(f"{film.name}: {useless.read_text('utf-8').strip()}")
             continue
-        with np.load(kept) as file:
-            values = {name: file[name] if file[name].ndim else file[name].item() for name in file.files}
-        loaded.append(Pairs(**(values | {"split": film.split})))
+        loaded.append(replace(Pairs.load(kept), split=film.split))
     if not loaded:
-        raise InputError(f"No film can teach a painter. {' '.join(reasons)}")
+        raise InputError(f"None of {len(films)} films can teach a painter; '{folder}' says why of each. {reasons[0]}")
     return loaded

@@ -12,6 +12,7 @@ import numpy as np
 from kdtalker.audio import FRAME_RATE_HZ
 from train.shards import Shard, shard_paths, write_whole
 
+REPORT_FILE, MANIFEST_FILE = "report.json", "manifest.json"
 ENOUGH_TO_SYNC_S = 300.0  # with less the regression knows every take by heart
 
 
@@ -63,7 +64,7 @@ def write_report(out: Path, unsynced: list[Drop]) -> str:
     }
     report = {"films": len(records), "kept_s": round(tracked_s, 2), "in_sync_s": round(synced_s, 2), "dropped": dropped}
     content = json.dumps(report, indent=1, default=_told).encode()
-    write_whole(out / "report.json", lambda file: file.write(content))
+    write_whole(out / REPORT_FILE, lambda file: file.write(content))
     lines = [f"{tracked_s:9.1f} s  kept of {len(records)} films, {synced_s:.1f} s of them in sync with their sound"]
     if tracked_s < ENOUGH_TO_SYNC_S:
         lines.append(
@@ -92,7 +93,7 @@ def write_manifest(out: Path) -> None:
         "shards": sum(len(film["shards"]) for film in films.values()),
     }
     content = json.dumps({"counts": counts, "films": films}, indent=1).encode()
-    write_whole(out / "manifest.json", lambda file: file.write(content))
+    write_whole(out / MANIFEST_FILE, lambda file: file.write(content))
 
 
 def _content(path: Path) -> dict[str, object]:
