@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
+from kdtalker.mesh.behind import fill_behind
 from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
 from kdtalker.mesh.lids import Lids
 from kdtalker.mesh.parts import EYES, MOUTH, PhotographedPart
@@ -29,7 +30,6 @@ FOLLOW_JAW = (0.55, 0.2, 0.05, 0.0, 0.0)  # share of the oval's own, unrigid mot
 RING_DEPTH = (0.1, 0.25, 0.35, 0.4, 0.4)  # behind the oval, in canonical units
 STEEP_FROM, STEEPNESS = 0.7, 0.4  # depth behind the tip of the nose, in eye distances, and what is left of it beyond
 SURE_FACE = 0.92  # the face's landmarks, drawn in by this towards its middle, are the person whatever the network says
-MIRROR_REACH = 0.12  # of the square: from here on a blur stands behind the person
 GUIDE_NOISE = 2e-3  # variance of light below which the picture shows no edge
 FARTHEST_IN = 0.12  # of the way to the face's middle, by which a landmark beside the person may be moved in
 _SEGMENTER_SIDE_PX = 256
@@ -82,7 +82,7 @@ def encode(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: Fac
     person = _person_mask(face, segmenter, found.landmarks)
     return MeshSource(
         picture=face,
-        behind=_fill(face, person),
+        behind=fill_behind(face, person),
         person=person,
         identity=drawn,
         canonical=model.picks @ identity,
@@ -191,42 +191,6 @@ def _guided(mask: Array, picture: Image) -> Array:
     mean_light, mean_mask = mean(light), mean(mask)
     slope = (mean(light * mask) - mean_light * mean_mask) / (mean(light * light) - mean_light**2 + GUIDE_NOISE)
     return np.asarray(mean(slope) * light + mean(mean_mask - slope * mean_light), np.float32)
-
-
-def _fill(face: Image, person: Array) -> Image:
-    """The picture with the person painted over from its surroundings, which are mirrored at the person's border and
-    become a blur further in; only a narrow rim of this is ever seen."""
-    side = len(face)
-    wide = np.asarray(cv2.dilate((person > 0.03) * 1.0, np.ones((3, 3)), iterations=max(1, side // 100)), np.float32)
-    hidden = (wide > 0.02).astype(np.uint8)
-    small = [cv2.resize(part, (128, 128), interpolation=cv2.INTER_AREA) for part in (face, hidden.astype(np.float32))]
-    blurred = cv2.inpaint(small[0], (small[1] > 0).astype(np.uint8), 3, cv2.INPAINT_TELEA)
-    painted = cv2.resize(blurred, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.float32)
-    mirrored, share = _mirrored(face, hidden)
-    painted += share * (mirrored - painted)
-    weight = cv2.GaussianBlur(wide, (0, 0), side / 250)[..., None]
-    filled: Image = np.clip(weight * painted + (1 - weight) * face + 0.5, 0, 255).astype(np.uint8)
-    return filled
-
-
-def _mirrored(picture: Image, hidden: NDArray[np.uint8]) -> tuple[Array, Array]:
-    """(S, S, 3) the hidden area (S, S) filled with what stands as far on the other side of its border, and (S, S, 1)
-    how far to trust that: 1 at the border, less further in and where more of the hidden area stands there."""
-    side = len(picture)
-    distance, labels = cv2.distanceTransformWithLabels(hidden, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    rows, columns = np.nonzero(hidden == 0)
-    if len(rows) == 0:
-        return picture.astype(np.float32), np.zeros((side, side, 1), np.float32)
-    place_of = np.zeros((labels.max() + 1, 2), np.float32)
-    place_of[labels[rows, columns]] = np.stack([columns, rows], -1)
-    border = place_of[labels]
-    here = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1)
-    there = cv2.GaussianBlur(2 * border - here, (0, 0), side / 50).astype(np.float32)
-    mirrored = cv2.remap(picture, there[..., 0], there[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    open_there = 1 - hidden.astype(np.float32)
-    seen = cv2.remap(open_there, there[..., 0], there[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    share = cv2.GaussianBlur(seen, (0, 0), side / 128) * np.exp(-((distance / (MIRROR_REACH * side)) ** 2))
-    return mirrored.astype(np.float32), share[..., None].astype(np.float32)
 
 
 def _inside(landmarks: Array, person: Array) -> Array:
