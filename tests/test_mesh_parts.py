@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kdtalker.checkpoint import write_checkpoint
+from kdtalker.edits import posed
 from kdtalker.errors import InputError
 from kdtalker.mesh.engine import load
 from kdtalker.mesh.painter import Painter
@@ -29,20 +30,34 @@ def source(renderer):
     return renderer.encode_source(picture)
 
 
+def painting(part, change=0.0, taken=0.0, covers=1.0):
+    return np.stack([np.full((part.side_px,) * 2, value, np.float32) for value in (*[change] * 3, taken, covers)], -1)
+
+
 @pytest.mark.parametrize("part", [MOUTH, *EYES])
-def test_what_is_cut_out_goes_back_to_its_place(source, part):
+def test_a_change_of_colours_stays_in_its_place(source, part):
     crop = Crop.of(part, source.parts[0].resting)
-    smooth = cv2.GaussianBlur(source.picture, (0, 0), 4)
-    painted = np.concatenate([crop.cut(smooth).astype(np.float32), np.ones((part.side_px,) * 2 + (1,), np.float32)], -1)
-    picture = smooth.copy()
-    crop.put(painted, 1.0, picture)
-    assert np.abs(picture.astype(int) - smooth).max() <= 6
-    marked = source.picture.copy()
-    crop.put(painted * [0, 0, 0, 1], 1.0, marked)
-    changed = np.argwhere((marked != source.picture).any(-1))
+    picture = source.picture.copy()
+    crop.put(painting(part), 1.0, picture, source.picture, crop)
+    np.testing.assert_array_equal(picture, source.picture)
+    crop.put(painting(part, change=-300), 1.0, picture, source.picture, crop)
+    changed = np.argwhere((picture != source.picture).any(-1))
     ends = source.parts[0].resting[list(part.ends), :2]
     away = np.linalg.norm(changed[:, ::-1] - ends.mean(0), axis=1)
     assert 0 < away.max() < 1.6 * part.reach * np.linalg.norm(ends[1] - ends[0])
+    assert not picture[tuple(np.round(ends.mean(0)[::-1]).astype(int))].any()
+
+
+@pytest.mark.parametrize("part", [MOUTH, *EYES])
+def test_the_photographs_own_pixels_are_put_where_the_head_has_gone(source, part):
+    """As sharp as they are, though the painting is coarser."""
+    crop, by = Crop.of(part, source.parts[0].resting), np.array([9, -5], np.float32)
+    picture = np.zeros_like(source.picture)
+    crop.moved(by).put(painting(part, taken=1), 1.0, picture, source.picture, crop)
+    x, y = np.round(source.parts[0].resting[list(part.ends), :2].mean(0)).astype(int)
+    reach = round(0.3 * part.reach * crop.finer * part.side_px / 2)
+    there = picture[y - 5 - reach : y - 5 + reach, x + 9 - reach : x + 9 + reach].astype(int)
+    assert np.abs(there - source.picture[y - reach : y + reach, x - reach : x + reach]).max() <= 1
 
 
 def test_both_eyes_look_alike_to_the_painter(source):
@@ -60,17 +75,19 @@ def test_both_eyes_look_alike_to_the_painter(source):
 
 
 def test_nothing_is_painted_where_nothing_has_moved(renderer, source):
-    mesh = renderer.shape(source, source.rest)
-    for part in source.parts:
-        assert part.appears(*mesh) == 0
-        picture = source.picture.copy()
-        part.repaint(picture, *mesh, paint=None)
-        np.testing.assert_array_equal(picture, source.picture)
+    assert renderer.appear(source, source.rest) == [0, 0, 0]
+    (frame,) = renderer.render(source, source.rest)
+    np.testing.assert_array_equal(frame, source.picture)
+
+
+def test_a_head_that_only_turns_keeps_its_own_mouth_and_eyes(renderer, source):
+    turned = posed(source.rest, source.rest.pose + np.array([[8, 4, -5]], np.float32))
+    assert max(renderer.appear(source, dataclasses.replace(turned, shift=turned.shift + 0.1))) < 0.01
 
 
 def test_only_the_part_that_moves_is_painted(renderer, source):
     shut = dataclasses.replace(source.rest, expression=source.rest.expression + source.shut)
-    mouth, *eyes = (part.appears(*renderer.shape(source, shut)) for part in source.parts)
+    mouth, *eyes = renderer.appear(source, shut)
     assert mouth < 0.5
     assert eyes == [1, 1]
 
@@ -84,6 +101,6 @@ def test_a_painter_is_what_its_file_says(tmp_path):
     views = np.random.default_rng(0).integers(0, 256, (2, 1, 32, 32, 6), np.uint8)
     again = Painter.load(tmp_path / "p.safetensors").paint(*views)
     np.testing.assert_allclose(again, painter.paint(*views), atol=1e-3)
-    assert again.shape == (1, 32, 32, 4)
+    assert again.shape == (1, 32, 32, 5)
     with pytest.raises(InputError, match="another model"):
         Painter.load(Path(__file__).parent.parent / "kdtalker" / "data" / "mesh_keypoints.safetensors")

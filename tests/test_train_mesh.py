@@ -65,7 +65,7 @@ def run(films, tmp_path_factory):
 def test_a_run_leaves_weights_that_paint(run):
     painter = Painter.load(run / "mouth.safetensors")
     views = np.zeros((1, 112, 112, 6), np.uint8)
-    assert painter.paint(views, views).shape == (1, 112, 112, 4)
+    assert painter.paint(views, views).shape == (1, 112, 112, 5)
     (row,) = map(json.loads, (run / "log.jsonl").read_text().splitlines())
     assert row["step"] == 2
     assert row["painted"] > 10

@@ -3,8 +3,8 @@
 For the first frame of each film held out, one line: how far the spoken film's face is from the photograph's (identity,
 Euclidean distance of dlib embeddings, lower is better) and the real film's own; what a moving head leaves of the skin's
 grain (dB, 0 is best, two octaves of the power spectrum up to half of Nyquist); and how skin flickers that should not
-move (still head, silent sound; mean difference of neighbouring frames in the encoded film, beside that of a film of the
-photograph alone).
+move (still head, silent sound; mean difference of neighbouring frames in the encoded film, beside that of the same film
+whose skin was held before it was encoded, which is the encoder's own).
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ PATCH_PX = 32
 OCTAVES = ((1 / 16, 1 / 8), (1 / 8, 1 / 4))  # cycles per pixel; Nyquist is 1/2
 POSES_DEG = ((3, 1, 0.5), (-3, -1, 1), (2, -2, -1), (-2, 2, -0.7), (4, 0, 0.3), (-4, 0.5, -0.3))  # yaw, pitch, roll
 SILENT_S = 3
+SETTLED = 25  # frames in which a silent film goes over from the photograph to rest
 Frames = Iterable[NDArray[np.uint8]]
+Patch = tuple[slice, slice]
 
 
 def identity(frames: Frames, tracker: FaceTracker, recogniser: FaceRecogniser, wanted: Array) -> float:
@@ -84,30 +86,35 @@ def grain_db(portrait: EncodedPortrait, pipeline: TalkingPortraitPipeline) -> li
 
 
 def flicker(portrait: EncodedPortrait, pipeline: TalkingPortraitPipeline, folder: Path) -> tuple[float, float]:
-    """Mean difference of neighbouring frames over skin, in levels: of a still, silent film and of the photograph's."""
+    """Mean difference of neighbouring frames over skin, in levels: of a still, silent film; of the same with the skin
+    held."""
     silence = np.zeros(SILENT_S * SAMPLE_RATE_HZ, np.float32)
-    made = pipeline.animate(portrait, [silence], Options(still=True))
-    picture = portrait.canvas.paste(portrait.canvas.face)
-    frozen = itertools.repeat(picture, SILENT_S * 25)
-    return tuple(_unrest(frames, portrait, folder) for frames in (made, frozen))  # type: ignore[return-value]
+    corner = np.array([portrait.canvas.left, portrait.canvas.top])
+    places = np.round(portrait.source.landmarks[list(SKIN), :2] + corner).astype(int)
+    patches = [np.s_[y - 3 : y + 4, x - 3 : x + 4] for x, y in places]
+    made = list(pipeline.animate(portrait, [silence], Options(still=True)))[SETTLED:]
+    return _unrest(made, patches, folder), _unrest(_held(made, patches), patches, folder)
 
 
-def _unrest(frames: Frames, portrait: EncodedPortrait, folder: Path) -> float:
+def _held(frames: list[NDArray[np.uint8]], patches: list[Patch]) -> Frames:
+    """The frames, each with the first one's patches."""
+    for frame in frames:
+        held = frame.copy()
+        for patch in patches:
+            held[patch] = frames[0][patch]
+        yield held
+
+
+def _unrest(frames: Frames, patches: list[Patch], folder: Path) -> float:
     path = folder / "film.mp4"
     path.unlink(missing_ok=True)
-    height, width = portrait.canvas.paste(portrait.canvas.face).shape[:2]
-    with VideoWriter(path, width, height) as film:
-        for frame in frames:
+    frames = iter(frames)
+    first = next(frames)
+    with VideoWriter(path, first.shape[1], first.shape[0]) as film:
+        for frame in itertools.chain([first], frames):
             film.write(frame)
-    corner = np.array([portrait.canvas.left, portrait.canvas.top])
-    differences, last = [], None
-    for frame in read_film(path):
-        places = np.round(portrait.source.landmarks[list(SKIN), :2] + corner).astype(int)
-        now = np.stack([frame[y - 3 : y + 4, x - 3 : x + 4].astype(float) for x, y in places])
-        if last is not None:
-            differences.append(np.abs(now - last).mean())
-        last = now
-    return float(np.mean(differences[SILENT_S * 25 // 3 :]))  # the first second goes over from the photograph to rest
+    shown = [np.stack([frame[patch].astype(float) for patch in patches]) for frame in read_film(path)]
+    return float(np.mean([np.abs(now - last).mean() for last, now in itertools.pairwise(shown)]))
 
 
 def figures(film: Film, pipeline: TalkingPortraitPipeline, folder: Path) -> dict[str, float]:

@@ -33,12 +33,12 @@ class Critic(nn.Module):
         return [*features, self.last(x)]
 
 
-def painted(painter: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], batch: Batch) -> tuple[Tensor, Tensor]:
+def painted(painter: Callable[[Tensor, Tensor], tuple[Tensor, ...]], batch: Batch) -> tuple[Tensor, Tensor]:
     """The part as it comes into the film, (B, 3, side, side), and how much of it is painted (B, 1, side, side)."""
-    colours, covers = painter(batch.warped, batch.photographed)
-    covers = batch.appears * covers.float() * torch.from_numpy(rim(covers.shape[-1])).to(covers.device)
-    under = batch.warped[:, :3]
-    return under + covers * (colours.float() - under), covers
+    change, taken, covers = (one.float() for one in painter(batch.warped, batch.photographed))
+    covers = batch.appears * covers * torch.from_numpy(rim(covers.shape[-1])).to(covers.device)
+    under, own = batch.warped[:, :3], batch.photographed[:, :3]
+    return under + covers * (change + taken * (own - under - change)), covers
 
 
 def likeness(made: Tensor, covers: Tensor, batch: Batch, recipe: PainterRecipe) -> Tensor:

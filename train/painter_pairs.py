@@ -127,12 +127,13 @@ class Maker:
             first = motion[numbers[chosen] : numbers[chosen] + 1]
             moved = relative_to(motion[at : at + 1], first, source.rest)
             mesh = self._renderer.shape(source, moved)
-            parts = [part for part in source.parts if part.part in self._parts]
-            if rng.random() > max(UNMOVED_SHARE, *(part.appears(*mesh) for part in parts), 0):
+            shown = zip(source.parts, self._renderer.appear(source, moved), strict=True)
+            parts = [(part, appears) for part, appears in shown if part.part in self._parts]
+            if rng.random() > max(UNMOVED_SHARE, *(appears for _, appears in parts), 0):
                 continue
             picture, vertices, resting = self._renderer.warp(source, moved)
             square = Portrait(frame, canvas.left, canvas.top, canvas.side).face
-            for number, part in enumerate(parts):
+            for number, (part, appears) in enumerate(parts):
                 points = list({*part.part.inside[0], *part.part.inside[1]})
                 off = face.landmarks[points, :2] - (canvas.left, canvas.top) - mesh[0][points, :2]
                 if np.linalg.norm(off, axis=1).mean() > LARGEST_ERROR * outer_eye_distance(face.landmarks):
@@ -141,7 +142,7 @@ class Maker:
                     chosen * len(parts) + number,
                     view(part.part, picture, vertices, resting),
                     Crop.of(part.part, resting).moved(off.mean(0)).cut(square),
-                    part.appears(vertices, resting),
+                    appears,
                 )
 
 

@@ -33,7 +33,8 @@ class Residual(nn.Module):
 
 class Painter(nn.Module):
     """A U-Net (Ronneberger et al. 2015) from two views of a part, the warped one and the photographed one, to what is
-    painted over the warped one. side_px of the views; widths, channels at 1/2, 1/4, ... of it."""
+    painted over the warped one: its colours changed, or those of the photograph, whose teeth stand still in the skull.
+    side_px of the views; widths, channels at 1/2, 1/4, ... of it."""
 
     def __init__(self, side_px: int, widths: Sequence[int]) -> None:
         super().__init__()
@@ -44,15 +45,15 @@ class Painter(nn.Module):
         self.seen = nn.ModuleList([nn.Identity(), *(Residual(width) for width in widths[1:])])
         self.up = nn.ModuleList(nn.Conv2d(narrow, wide, 3, padding=1) for wide, narrow in steps)
         self.told = nn.ModuleList(Residual(width) for width in widths[:-1])
-        self.leave = nn.Conv2d(widths[0], 4 * 4, 3, padding=1)
+        self.leave = nn.Conv2d(widths[0], 4 * 5, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         along = torch.linspace(-1, 1, side_px // 2)
         self.register_buffer("place", torch.stack(torch.meshgrid(along, along, indexing="ij"))[None], persistent=False)
         self.place: Tensor
 
-    def forward(self, warped: Tensor, photographed: Tensor) -> tuple[Tensor, Tensor]:
-        """Views (B, 6, side_px, side_px) in -1..1 to what is painted (B, 3, ...) in -1..1 and how much it covers
-        (B, 1, ...) 0..1."""
+    def forward(self, warped: Tensor, photographed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Views (B, 6, side_px, side_px) in -1..1 to the change of colours (B, 3, ...) in their unit; how much of the
+        photographed colours is taken instead and how much of it all covers the warped view, (B, 1, ...) 0..1."""
         views = F.pixel_unshuffle(torch.cat([warped, photographed], 1), 2)
         x = self.enter(torch.cat([views, self.place.expand(len(views), -1, -1, -1)], 1))
         kept = []
@@ -65,7 +66,7 @@ class Painter(nn.Module):
             x = F.interpolate(self.up[level](F.silu(x)), scale_factor=2, mode="nearest")
             x = self.told[level](x + kept[level])
         out = F.pixel_shuffle(self.leave(F.silu(x)), 2)
-        return warped[:, :3] + 2 * out[:, :3], torch.sigmoid(4 * out[:, 3:])
+        return 2 * out[:, :3], torch.sigmoid(4 * out[:, 4:] - 2), torch.sigmoid(4 * out[:, 3:4])
 
     @staticmethod
     def load(path: Path) -> Painter:
@@ -80,10 +81,10 @@ class Painter(nn.Module):
 
     @torch.inference_mode()
     def paint(self, warped: NDArray[np.uint8], photographed: NDArray[np.uint8]) -> Array:
-        """Views (B, side_px, side_px, 6) to (B, side_px, side_px, 4): RGB 0..255 and how much of it counts, 0..1."""
-        colours, covers = self(*(as_input(torch.from_numpy(view)) for view in (warped, photographed)))
-        painted = torch.cat([127.5 * (colours + 1), covers], 1).permute(0, 2, 3, 1)
-        return np.ascontiguousarray(painted.numpy())
+        """Views (B, side_px, side_px, 6) to (B, side_px, side_px, 5): the change of RGB in levels, how much of the
+        photograph is taken instead, and how much of it all counts, 0..1."""
+        change, taken, covers = self(*(as_input(torch.from_numpy(view)) for view in (warped, photographed)))
+        return np.ascontiguousarray(torch.cat([127.5 * change, taken, covers], 1).permute(0, 2, 3, 1).numpy())
 
 
 def as_input(views: Tensor) -> Tensor:

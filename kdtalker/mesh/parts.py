@@ -19,8 +19,8 @@ from kdtalker.tracker import EYE_CONTOURS
 LINE_RANGE = 0.6  # part widths above and below its line that a view's third map tells apart
 RIM = 0.09  # of the crop's side, over which the painting fades out
 Curve = tuple[int, ...]  # landmarks from one end of the part to the other
-# Views (B, side_px, side_px, 6) of warped and photographed parts to (B, side_px, side_px, 4): RGB 0..255 and how much
-# of it counts, 0..1.
+# Views (B, side_px, side_px, 6) of warped and photographed parts to (B, side_px, side_px, 5): the change of RGB in
+# levels, how much of the photograph is taken instead, and how much of it all counts, 0..1.
 Paint = Callable[[NDArray[np.uint8], NDArray[np.uint8]], Array]
 
 
@@ -123,8 +123,9 @@ class Crop:
         inward: Array = (points - self.place[:, 2]) @ np.linalg.inv(self.place[:, :2]).T
         return inward
 
-    def put(self, painted: Array, appears: float, picture: Image) -> None:
-        """Blend painted (side_px, side_px, 4), RGB 0..255 and how much of it counts, into picture (S, S, 3)."""
+    def put(self, painted: Array, appears: float, picture: Image, photograph: Image, crop: Crop) -> None:
+        """Blend painted (side_px, side_px, 5), as Paint gives it, into picture (S, S, 3); from the photograph (S, S, 3)
+        comes what its own crop shows in the same place, pixel for pixel."""
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * (self.side_px - 1)
         corners = corners @ self.place[:, :2].T + self.place[:, 2]
         low = np.clip(np.floor(corners.min(0)), 0, len(picture)).astype(int)
@@ -135,33 +136,39 @@ class Crop:
         place = self.place.copy()
         place[:, 2] -= low
         size = (area.shape[1], area.shape[0])
-        there = cv2.warpAffine(painted, place, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        counts = cv2.warpAffine(appears * painted[..., 3] * rim(self.side_px), place, size, flags=cv2.INTER_LINEAR)
-        area[:] = np.clip(area + counts[..., None] * (there[..., :3] - area) + 0.5, 0, 255).astype(np.uint8)
+        change = cv2.warpAffine(painted[..., :3], place, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        shares = np.stack([painted[..., 3], appears * painted[..., 4] * rim(self.side_px)], -1)
+        taken, counts = cv2.split(cv2.warpAffine(shares, place, size, flags=cv2.INTER_LINEAR))
+        way = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        own = cv2.warpAffine(
+            photograph, _after(crop.place, np.asarray(cv2.invertAffineTransform(place), np.float32)), size, flags=way
+        )
+        change += taken[..., None] * (own - area - change)
+        area[:] = np.clip(area + counts[..., None] * change + 0.5, 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class PhotographedPart:
     """A part as the photograph shows it: landmarks (468, 3) px; resting (468, 3) px the same head with its face at
-    rest; view (side_px, side_px, 6) what the painter sees of it."""
+    rest; view (side_px, side_px, 6) what the painter sees of picture (S, S, 3)."""
 
     part: Part
+    picture: Image
     landmarks: Array
     resting: Array
     view: NDArray[np.uint8]
 
     @staticmethod
     def of(part: Part, picture: Image, landmarks: Array, resting: Array) -> PhotographedPart:
-        return PhotographedPart(part, landmarks, resting, view(part, picture, landmarks, resting))
+        return PhotographedPart(part, picture, landmarks, resting, view(part, picture, landmarks, resting))
 
     @property
     def is_grey(self) -> bool:
         colours = self.view[..., :3]
         return not np.ptp(colours, axis=-1).any()
 
-    def repaint(self, picture: Image, vertices: Array, resting: Array, paint: Paint) -> None:
-        """Paint the part into picture (S, S, 3), whose mesh (468, 3) px and resting mesh these are."""
-        appears = self.appears(vertices, resting)
+    def repaint(self, picture: Image, vertices: Array, resting: Array, appears: float, paint: Paint) -> None:
+        """Paint the part, so much of it, into picture (S, S, 3), whose mesh (468, 3) px and resting mesh these are."""
         if appears == 0:
             return
         warped = view(self.part, picture, vertices, resting)
@@ -169,15 +176,15 @@ class PhotographedPart:
         if self.is_grey:
             painted[..., :3] = painted[..., :3].mean(-1, keepdims=True)
         if self.part.margin:
-            painted[..., 3] *= _near(warped, self.part.margin / (2 * self.part.reach))
-        Crop.of(self.part, resting).put(painted, appears, picture)
+            painted[..., 4] *= _near(warped, self.part.margin / (2 * self.part.reach))
+        Crop.of(self.part, resting).put(painted, appears, picture, self.picture, Crop.of(self.part, self.resting))
 
-    def appears(self, vertices: Array, resting: Array) -> float:
-        """0 where the opening's rim stands in the head as it is photographed, 1 where it has moved."""
-        points = list({*self.part.inside[0], *self.part.inside[1]})
-        meshes = (vertices, resting), (self.landmarks, self.resting)
-        now, then = (Crop.of(self.part, rests).inward(mesh[points, :2]) for mesh, rests in meshes)
-        moved = float(np.linalg.norm(now - then, axis=1).mean()) * 2 * self.part.reach / self.part.side_px
+    def appears(self, vertices: Array) -> float:
+        """How much of a painting shows, 0 where the opening's rim stands in the head as it is photographed, 1 where it
+        has moved: vertices (468, 3) px are the moved face on a head that is where the photograph has it."""
+        points, (first, second) = list({*self.part.inside[0], *self.part.inside[1]}), self.part.ends
+        width = float(np.linalg.norm(self.resting[second, :2] - self.resting[first, :2])) + 1e-6
+        moved = float(np.linalg.norm((vertices - self.landmarks)[points, :2], axis=1).mean()) / width
         start, end = self.part.appears
         return float(np.clip((moved - start) / (end - start), 0, 1))
 
@@ -200,6 +207,11 @@ def view(part: Part, picture: Image, vertices: Array, resting: Array) -> NDArray
         [area(part.inside, vertices), area(part.around, resting if part.around_rests else vertices), height], -1
     )
     return np.concatenate([crop.cut(picture), np.round(255 * maps).astype(np.uint8)], -1)
+
+
+def _after(second: Array, first: Array) -> Array:
+    """The affine way (2, 3) of going `first` and then `second`."""
+    return np.asarray(second @ np.vstack([first, [0, 0, 1]]), np.float32)
 
 
 def _near(view: NDArray[np.uint8], margin: float) -> Array:

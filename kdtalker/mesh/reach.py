@@ -20,7 +20,7 @@ def within_reach(motion: Motion, rest: Motion) -> Motion:
     so that it comes near the limit and never there."""
     away = (motion.pose - rest.pose)[:, :2]
     seen = np.clip((PROFILE_DEG - abs(rest.pose[0, 0])) / (PROFILE_DEG - ASIDE_DEG), LEAST_TURN, 1)
-    near = softly_limited(away, (TURN_DEG[0] * float(seen), TURN_DEG[1]))
+    near = softly_limited(away, (float(seen) * TURN_DEG[0], float(seen) * TURN_DEG[1]))
     if np.array_equal(near, away):
         return motion
     return posed(motion, np.concatenate([rest.pose[:, :2] + near, motion.pose[:, 2:]], axis=1))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 
 import cv2
 import numpy as np
 
+from kdtalker.edits import posed
 from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.anatomy import anatomy
@@ -70,23 +72,35 @@ class MeshRenderer:
         motion, before = within_reach(motion, source.rest), None
         with ThreadPoolExecutor(1) as beside:
             for frame in range(len(motion)):
-                warped = self.warp(source, motion[frame : frame + 1])
-                painted = beside.submit(self._paint, source, *warped)
+                moment = motion[frame : frame + 1]
+                painted = beside.submit(self._paint, source, moment, *self.warp(source, moment))
                 if before:
                     yield before.result()
                 before = painted
             if before:
                 yield before.result()
 
-    def _paint(self, source: MeshSource, picture: Image, vertices: Array, resting: Array) -> Image:
-        for part in source.parts:
-            part.repaint(picture, vertices, resting, self._painters[part.part].paint)
+    def _paint(self, source: MeshSource, motion: Motion, picture: Image, vertices: Array, resting: Array) -> Image:
+        for part, appears in zip(source.parts, self.appear(source, motion), strict=True):
+            part.repaint(picture, vertices, resting, appears, self._painters[part.part].paint)
         return picture
+
+    def appear(self, source: MeshSource, motion: Motion) -> list[float]:
+        """How much of each part's painting shows in one frame (T = 1), 0..1: what matters is how the face has moved,
+        not where the head is."""
+        rest = source.rest
+        here = replace(posed(motion, rest.pose), scale=rest.scale, shift=rest.shift)
+        vertices, _ = self.shape(source, here)
+        return [part.appears(vertices) for part in source.parts]
 
     def shape(self, source: MeshSource, motion: Motion) -> tuple[Array, Array]:
         """The mesh (468, 3) px of one frame (T = 1), and that with its face at rest."""
         side = len(source.picture)
         vertices = to_pixels(self.model.pose_vertices(source.identity, motion)[0], side)
+        if source.held.any():
+            unmoved = replace(motion, expression=posed(source.rest, motion.pose).expression)
+            stiff = to_pixels(self.model.pose_vertices(source.identity, unmoved)[0], side)
+            vertices += source.held[:, None] * (stiff - vertices)
         return _lips_meet(vertices), resting_face(self.model, source.identity, motion, side)
 
     def warp(self, source: MeshSource, motion: Motion) -> tuple[Image, Array, Array]:

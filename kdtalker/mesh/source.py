@@ -13,6 +13,7 @@ from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.behind import fill_behind
 from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
+from kdtalker.mesh.glasses import held_by_glasses, wears_glasses
 from kdtalker.mesh.lids import Lids
 from kdtalker.mesh.parts import EYES, MOUTH, PhotographedPart
 from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP, SKIN
@@ -41,7 +42,8 @@ class MeshSource:
     canonical vertices with the mouth shut and the sides made flatter, as they are drawn; canonical (21, 3) keypoints of
     the face as it is; landmarks (468, 3) px, within (468, 3) px the same but on the person; rings (R, 3) px with their
     rigid places in the head (R, 3) and weights follow, jaw (R,); triangles (M, 3) of both; rest the photograph's
-    motion; shut (21, 3) closes its lids; parts are repainted; lids move the eyes'."""
+    motion; shut (21, 3) closes its lids; held (468,) is what glasses keep still; parts are repainted; lids move the
+    eyes'."""
 
     picture: Image
     behind: Image
@@ -50,6 +52,7 @@ class MeshSource:
     canonical: Array
     rest: Motion
     shut: Array
+    held: Array
     landmarks: Array
     within: Array
     rings: Array
@@ -88,6 +91,7 @@ def encode(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: Fac
         canonical=model.picks @ identity,
         rest=rest,
         shut=_lid_gain(identity, model) * (model.blink @ rotation),
+        held=held_by_glasses(found.landmarks) * wears_glasses(face, found.landmarks),
         landmarks=to_pixels(flat, side),
         within=_inside(found.landmarks, person),
         rings=to_pixels(rings, side),
