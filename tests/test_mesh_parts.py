@@ -52,7 +52,7 @@ def test_a_change_of_colours_stays_in_its_place(source, part):
 def test_the_photographs_own_pixels_are_put_where_the_head_has_gone(source, part):
     """As sharp as they are, though the painting is coarser."""
     crop, by = Crop.of(part, source.parts[0].resting), np.array([9, -5], np.float32)
-    picture = np.zeros_like(source.picture)
+    picture = 255 - source.picture
     crop.moved(by).put(painting(part, taken=1), 1.0, picture, source.picture, crop)
     x, y = np.round(source.parts[0].resting[list(part.ends), :2].mean(0)).astype(int)
     reach = round(0.3 * part.reach * crop.finer * part.side_px / 2)

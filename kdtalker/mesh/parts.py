@@ -109,7 +109,7 @@ class Crop:
         return Crop(np.c_[self.place[:, :2], self.place[:, 2] + by].astype(np.float32), self.side_px, self.finer)
 
     def cut(self, picture: Image) -> Image:
-        """(side_px, side_px, 3) of a picture, averaged where that is finer."""
+        """(side_px, side_px, ...) of a picture (S, S, ...), averaged where that is finer."""
         times = max(1, round(self.finer))
         place = self.place.copy()
         place[:, :2] /= times
@@ -143,24 +143,28 @@ class Crop:
         own = cv2.warpAffine(
             photograph, _after(crop.place, np.asarray(cv2.invertAffineTransform(place), np.float32)), size, flags=way
         )
-        change += taken[..., None] * (own - area - change)
+        change += taken[..., None] * (own.astype(np.float32) - area - change)
         area[:] = np.clip(area + counts[..., None] * change + 0.5, 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class PhotographedPart:
     """A part as the photograph shows it: landmarks (468, 3) px; resting (468, 3) px the same head with its face at
-    rest; view (side_px, side_px, 6) what the painter sees of picture (S, S, 3)."""
+    rest; view (side_px, side_px, 6) what the painter sees of picture (S, S, 3); person (side_px, side_px) 0..1 where it
+    may paint: a face from the side has a mouth that ends at its outline."""
 
     part: Part
     picture: Image
     landmarks: Array
     resting: Array
     view: NDArray[np.uint8]
+    person: Array
 
     @staticmethod
-    def of(part: Part, picture: Image, landmarks: Array, resting: Array) -> PhotographedPart:
-        return PhotographedPart(part, picture, landmarks, resting, view(part, picture, landmarks, resting))
+    def of(part: Part, picture: Image, person: Array, landmarks: Array, resting: Array) -> PhotographedPart:
+        """From picture (S, S, 3) and its person (S, S) 0..1."""
+        seen = np.float32(1 / 255) * Crop.of(part, resting).cut(np.round(255 * person).astype(np.uint8))
+        return PhotographedPart(part, picture, landmarks, resting, view(part, picture, landmarks, resting), seen)
 
     @property
     def is_grey(self) -> bool:
@@ -175,6 +179,7 @@ class PhotographedPart:
         painted = paint(warped[None], self.view[None])[0]
         if self.is_grey:
             painted[..., :3] = painted[..., :3].mean(-1, keepdims=True)
+        painted[..., 4] *= self.person
         if self.part.margin:
             painted[..., 4] *= _near(warped, self.part.margin / (2 * self.part.reach))
         Crop.of(self.part, resting).put(painted, appears, picture, self.picture, Crop.of(self.part, self.resting))

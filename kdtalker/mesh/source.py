@@ -100,7 +100,7 @@ def encode(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: Fac
         jaw=jaw,
         triangles=_triangles(),
         lids=Lids(found.landmarks),
-        parts=tuple(PhotographedPart.of(part, face, found.landmarks, resting) for part in (MOUTH, *EYES)),
+        parts=tuple(PhotographedPart.of(part, face, person, found.landmarks, resting) for part in (MOUTH, *EYES)),
     )
 
 
