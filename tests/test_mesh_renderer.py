@@ -12,6 +12,7 @@ from kdtalker.errors import InputError
 from kdtalker.mesh.engine import load
 from kdtalker.mesh.raster import backward_flow, stand_still
 from kdtalker.mesh.reach import softly_limited, within_reach
+from kdtalker.mesh.source import _rings
 from kdtalker.motion import Motion, from_head_frame, to_head_frame
 from kdtalker.options import Options
 from kdtalker.tracker import FaceTracker, eye_opening, mouth_opening, outer_eye_distance
@@ -157,6 +158,18 @@ def test_smiles_and_brows_are_seen(pipeline, portrait, tracker):
     if not portrait.source.held.any():  # glasses hold the brows
         assert (raised[[105, 334], 1] - lowered[[105, 334], 1]).mean() < -0.015 * unit
     assert mouth_opening(raised) == pytest.approx(mouth_opening(neutral), abs=0.03)
+
+
+def test_what_stands_around_a_face_begins_beyond_it(pipeline, portrait):
+    """Seen from the side too, where nose and lips stand out beyond the oval."""
+    model, source = pipeline.renderer.model, portrait.source
+    for yaw in (0, 25, 50):
+        motion = turned(source.rest, yaw=yaw - source.rest.pose[0, 0])
+        face = model.pose_vertices(source.identity, motion)[0]
+        rings, *_ = _rings(face)
+        hull = cv2.convexHull(np.ascontiguousarray(face[:, :2], np.float32))
+        beyond = [-cv2.pointPolygonTest(hull, place[:2].astype(float).tolist(), True) for place in rings]
+        assert min(beyond) > 0
 
 
 def test_glasses_stay_rigid(pipeline, portrait):

@@ -30,6 +30,7 @@ FOLLOW_BELOW = (0.9, 0.65, 0.35, 0.12, 0.0)
 FOLLOW_JAW = (0.55, 0.2, 0.05, 0.0, 0.0)  # share of the oval's own, unrigid motion that a ring takes on
 RING_DEPTH = (0.1, 0.25, 0.35, 0.4, 0.4)  # behind the oval, in canonical units
 STEEP_FROM, STEEPNESS = 0.7, 0.4  # depth behind the tip of the nose, in eye distances, and what is left of it beyond
+STANDS_OUT = 1.1  # what stands so far out beyond the oval, seen from its middle, is not of its depth
 SURE_FACE = 0.92  # the face's landmarks, drawn in by this towards its middle, are the person whatever the network says
 GUIDE_NOISE = 2e-3  # variance of light below which the picture shows no edge
 FARTHEST_IN = 0.12  # of the way to the face's middle, by which a landmark beside the person may be moved in
@@ -131,26 +132,46 @@ def _lid_gain(identity: Array, model: FaceModel) -> float:
 
 def _rings(vertices: Array) -> tuple[Array, Array, Array]:
     """Ring vertices (R, 3) in square units, outward from the oval to the border, with their weights (R,)."""
+    down = vertices[152, :2] - vertices[10, :2]
+    down = down / np.linalg.norm(down)
     oval = vertices[list(FACE_OVAL)]
-    centre = vertices[[168, 1, 6]].mean(0)[:2]
-    along = oval[:, :2] - centre
+    nose, middle = vertices[[168, 1, 6], :2].mean(0), oval[:, :2].mean(0)
+    centre = middle + (nose - middle) @ down * down
+    outline = _outline(vertices, centre)
+    along = outline[:, :2] - centre
     reach = np.min(
         np.where(along > 0, (1 - centre) / np.maximum(along, 1e-6), (-1 - centre) / np.minimum(along, -1e-6)), 1
     )
     border = centre + along * np.maximum(reach, 1.05)[:, None]
-    down = vertices[152, :2] - vertices[10, :2]
-    down = down / np.linalg.norm(down)
     below = (along @ down) / np.linalg.norm(along, axis=1)  # -1 above the face, 1 below
     unit = np.linalg.norm(vertices[33, :2] - vertices[263, :2])
     rings, follow, jaw = [], [], []
     for ring, place in enumerate(RING_PLACES):
-        xy = oval[:, :2] + place * (border - oval[:, :2])
-        rings.append(np.concatenate([xy, oval[:, 2:] + RING_DEPTH[ring] * unit], axis=1))
+        xy = outline[:, :2] + place * (border - outline[:, :2])
+        rings.append(np.concatenate([xy, outline[:, 2:] + RING_DEPTH[ring] * unit], axis=1))
         follow.append(
             np.interp(below, [-0.5, 0.1, 0.75], [FOLLOW_ABOVE[ring], FOLLOW_BESIDE[ring], FOLLOW_BELOW[ring]])
         )
         jaw.append(np.full(len(oval), FOLLOW_JAW[ring]))
     return tuple(np.concatenate(part).astype(np.float32) for part in (rings, follow, jaw))  # type: ignore[return-value]
+
+
+def _outline(vertices: Array, centre: Array) -> Array:
+    """The face's oval (36, 3) moved out, away from centre (2,), to where the face ends: seen from the side, nose and
+    lips stand out beyond the far half of the oval."""
+    hull = vertices[cv2.convexHull(np.ascontiguousarray(vertices[:, :2], np.float32), returnPoints=False)[:, 0]]
+    outline = vertices[list(FACE_OVAL)].copy()
+    edges = np.roll(hull[:, :2], -1, axis=0) - hull[:, :2]
+    outward = np.stack([edges[:, 1], -edges[:, 0]], 1)
+    outward *= np.sign((outward * (hull[:, :2] - centre)).sum(1, keepdims=True))
+    along = outline[:, :2] - centre
+    steep = along @ outward.T
+    room = (outward * (hull[:, :2] - centre)).sum(1) / np.where(steep > 1e-9, steep, np.nan)
+    share = np.maximum(np.nanmin(room, axis=1), 1)
+    outline[:, :2] = centre + share[:, None] * along
+    nearest = np.linalg.norm(outline[:, None, :2] - hull[None, :, :2], axis=2).argmin(1)
+    outline[:, 2] = np.where(share > STANDS_OUT, hull[nearest, 2], outline[:, 2])
+    return outline
 
 
 def _triangles() -> NDArray[np.int32]:
