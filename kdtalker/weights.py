@@ -140,8 +140,8 @@ TABLE = (
     ),
     Weight(
         "data/mesh_mouth.safetensors",
-        2_571_872,
-        "6b4fcc07eedd7a5933d783b906ae025bb1be01e54bba2995a5fd9e278f91f508",
+        2_571_864,
+        "9aa3e8f11e2c3e10b1e502af972e47ab5f9f951677d8ac6ab0c1474ced922010",
         *_OURS,
         "paints what is between moving lips (train/mesh.py)",
     ),
