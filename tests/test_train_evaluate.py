@@ -221,6 +221,20 @@ def test_films_are_told_in_a_table_in_json_and_in_pictures(films, tmp_path, caps
     assert (out / "a.png").stat().st_size > 10_000 and (out / "table.txt").read_text() in printed
 
 
+def test_films_held_out_are_said_again_and_told_beside_the_real_ones(films, tmp_path, capsys, monkeypatch):
+    columns = "file,kind,split,sync_r,sync_lag_frames"
+    (films / "clips.csv").write_text(f"{columns}\nreal/a.mp4,real,val,0.5,0\nreal/b.mp4,real,train,0.5,0\n")
+    words = ["evaluate", "talk", str(films), "--seeds", "2", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", words)
+    evaluate.main()
+    told = capsys.readouterr().out
+    assert told.splitlines()[0].startswith("film | r mean | r seed 0") and "real yaw" in told.splitlines()[0]
+    assert [line.split(" | ")[0] for line in told.splitlines()[1:4]] == ["a.mp4", "mean", "median"]
+    (row,) = json.loads((tmp_path / "figures.json").read_text())["films"].values()
+    assert row["figures"]["mouth r"] is not None and row["reference"]["head diversity"] < 0.5
+    assert (tmp_path / "films" / "a.mp4").stat().st_size > 10_000
+
+
 def test_films_that_cannot_be_measured_are_told(films, tmp_path):
     with pytest.raises(InputError, match="No films were found"):
         find_pairs(tmp_path, None)

@@ -22,6 +22,7 @@ from kdtalker.tracker import MOUTH_CORNERS, Face, FaceTracker, eye_opening, mout
 from kdtalker.video import VideoWriter, read_film
 from train.curves import best_lag, correlation
 from train.shards import write_whole
+from train.validation import HEAD
 
 COLUMNS = ("file", "kind", "split", "sync_r", "sync_lag_frames")
 LEAST_SYNC = 0.4
@@ -131,7 +132,8 @@ def talk(
     film: Film, pipeline: TalkingPortraitPipeline, seeds: int, guidance: float, kept: Path | None = None
 ) -> Figures:
     """Figures of one film. Correlations are with the real mouth moved to its sound by the table's lag; `best lag` is
-    positive where the rendered mouth is later. kept: where the film of seed 0 is written."""
+    positive where the rendered mouth is later; yaw, pitch and roll are deviations. kept: where the film of seed 0 is
+    written."""
     tracker = FaceTracker()
     real = landmarks(read_film(film.path), tracker)
     real_mouth = in_time(mouth_opening(real), film.lag_frames)
@@ -145,7 +147,7 @@ def talk(
     speech = pipeline.speech
     deaf = replace(pipeline, load_speech=lambda: replace(speech, audio_encoder=ZeroedEncoder(speech.audio_encoder)))
     unheard, _ = spoken(film, deaf, tracker, Options(seed=0, guidance=guidance))
-    spread = np.mean([pose.std(0) for pose in poses], axis=0) / real_pose.std(0)
+    spread, real_spread = np.mean([pose.std(0) for pose in poses], axis=0), real_pose.std(0)
     return {
         "r mean": correlation(mouths.mean(0), real_mouth),
         "r seed 0": correlation(mouths[0], real_mouth),
@@ -154,9 +156,8 @@ def talk(
         "r at best": max(correlation(mouths.mean(0), real_mouth, lag) for lag in range(-6, 7)),
         "r unheard": correlation(mouth_opening(unheard), real_mouth),
         "yaw seeds": correlation(poses[0][:, 0], poses[1][:, 0]),
-        "yaw sd": float(spread[0]),
-        "pitch sd": float(spread[1]),
-        "roll sd": float(spread[2]),
+        **{f"{name} deg": float(value) for name, value in zip(HEAD, spread, strict=True)},
+        **{f"real {name}": float(value) for name, value in zip(HEAD, real_spread, strict=True)},
         "jerk": float(np.mean([jerk(pose) for pose in poses])) / jerk(real_pose),
         "eye min": float(np.mean([eye_opening(take).min() for take, _ in takes])),
     }
