@@ -59,10 +59,8 @@ def likeness(made: Tensor, covers: Tensor, batch: Batch, recipe: PainterRecipe) 
 
 def doubts(critic: Callable[[Tensor], list[Tensor]], made: Tensor, batch: Batch) -> Tensor:
     """The critic's own loss: real parts above 1, made ones below -1 (hinge)."""
-    maps = batch.warped[:, 3:]
-    real, false = critic(torch.cat([torch.cat([batch.real, maps], 1), torch.cat([made.detach(), maps], 1)]))[-1].chunk(
-        2
-    )
+    parts, maps = torch.cat([batch.real, made.detach()]), batch.warped[:, 3:].repeat(2, 1, 1, 1)
+    real, false = critic(torch.cat([parts, maps], 1))[-1].chunk(2)
     return (batch.weight * (F.relu(1 - real) + F.relu(1 + false))).mean()
 
 
