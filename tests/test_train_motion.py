@@ -1,6 +1,9 @@
 """Training the motion model: configs are closed, runs go on exactly where they were stopped, what they write loads."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +29,8 @@ from train.recipe import PRESETS, Recipe
 from train.shards import save_published, write_whole
 from train.windows import Windows
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
 KILLS, STEPS = 3, 160
 LONG = f"steps = {STEPS}\nsave_every = 5\nvalidate_every = {STEPS // 2}\nvalidate_takes = 1\nwarm_up_steps = 20"
 
@@ -58,6 +62,20 @@ def test_a_run_that_was_killed_three_times_ends_in_the_same_bits(tmp_path, shard
     assert all((tmp_path / "once" / name).stat().st_size > 10_000 for name in ("curves.png", "motion.png"))
     model = MotionModel.load(tmp_path / "once" / "motion.safetensors")
     assert (model.space, model.config.window) == ("mesh", 16)
+
+
+def test_two_processes_train_one_model(tmp_path, shards):
+    steps = "steps = 2\nvalidate_takes = 0"
+    both = write_config(tmp_path / "both.toml", shards, tmp_path / "both", steps)
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*words, "-m", "train.motion", both], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    alone = write_config(tmp_path / "alone.toml", shards, tmp_path / "alone", steps)
+    alone.write_text(alone.read_text().replace("batch = 4", "batch = 2"))  # what the first of two gets
+    assert train(alone) == 0
+    models = [torch.load(tmp_path / run / "state.pt", weights_only=True)["denoiser"] for run in ("both", "alone")]
+    assert any(not torch.equal(weights, models[1][name]) for name, weights in models[0].items())
 
 
 @pytest.fixture(scope="module")
