@@ -23,7 +23,7 @@ from train.held_out import Film as HeldOut
 from train.held_out import measured, real_films
 from train.measures import MEASURES, alignment, head_beats_s, sound_beats_s
 from train.seen import SeenFilm
-from train.syncnet import COLUMNS, FRAMES, SIDE_PX, SyncNet, distances, mfcc
+from train.syncnet import COLUMNS, FRAMES, LSE, SIDE_PX, SyncNet, distances, lse_measures, mfcc
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -142,7 +142,7 @@ def test_every_measure_says_what_it_is(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["evaluate", "measures"])
     evaluate.main()
     told = capsys.readouterr().out
-    for measure in MEASURES:
+    for measure in (*MEASURES, *LSE):
         assert measure.name in told and measure.definition in told and measure.unit and measure.source
 
 
@@ -259,3 +259,27 @@ def test_syncnet_has_the_published_layout_and_tells_distances(tmp_path):
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.model")
     with pytest.raises(InputError, match="not SyncNet as published"):
         SyncNet.load(tmp_path / "other.model")
+
+
+def test_lips_and_sounds_that_agree_at_one_offset_are_told_by_it(monkeypatch):
+    """A network whose features are what it is shown: pictures of the loudness, some frames late."""
+
+    class Mirror:
+        def lips(self, frames):
+            return frames[:, 0, :, 0, 0]
+
+        def sounds(self, cepstra):
+            return cepstra[:, 0, 0, ::4]
+
+    loud = np.random.default_rng(0).uniform(0, 100, 60).astype(np.float32)
+    late = np.roll(loud, 4)
+    monkeypatch.setattr("train.syncnet.faces", lambda film: np.tile(late[:, None, None, None], (1, 3, 2, 2)))
+    monkeypatch.setattr("train.syncnet.mfcc", lambda sound: np.tile(np.repeat(loud, 4), (13, 1)))
+    shown = film(mouth=np.ones(60))
+    told = lse_measures(Mirror(), shown)
+    assert told["LSE-C"] > 50
+    assert told["LSE-D"] < 40  # the ends have no partner
+    rows = distances(Mirror(), np.tile(late[:, None, None, None], (1, 3, 2, 2)), np.tile(np.repeat(loud, 4), (13, 1)))
+    assert rows.mean(0).argmin() == 15 - 4
+    monkeypatch.setattr("train.syncnet.faces", lambda film: np.full((60, 3, 2, 2), 50.0))
+    assert lse_measures(Mirror(), shown)["LSE-C"] < 20

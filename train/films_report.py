@@ -12,11 +12,11 @@ import numpy as np
 from kdtalker.audio import FRAME_RATE_HZ
 from kdtalker.errors import InputError
 from train.films import SUFFIXES
-from train.measures import MEASURES, Measure
+from train.measures import MEASURES
 from train.pictures import Figure, save_figure
 from train.seen import SeenFilm, Tools, look_at
 from train.shards import write_whole
-from train.syncnet import SyncNet, lse_measures
+from train.syncnet import LSE, SyncNet, lse_measures
 
 Figures = dict[str, float | None]
 
@@ -84,10 +84,10 @@ def mean_of(rows: Iterable[Figures]) -> Figures:
 def table_of(rows: list[Row]) -> str:
     """One line a measure: the films' mean, and beside it that of the reference."""
     means, real = mean_of(row.figures for row in rows), mean_of(row.real or {} for row in rows)
-    units = {measure.name: (measure.unit, measure.better) for measure in MEASURES}
+    units = {measure.name: (measure.unit, measure.better) for measure in (*MEASURES, *LSE)}
     lines = [f"{'measure':16} {'films':>9} {'reference':>9}  unit, better", "-" * 60]
     for name, value in means.items():
-        unit, better = units.get(name, ("unverified network", "see measures"))
+        unit, better = units[name]
         lines.append(f"{name:16} {_told(value):>9} {_told(real.get(name)):>9}  {unit}, {better}")
     return "\n".join(lines)
 
@@ -96,12 +96,12 @@ def _told(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def tell_measures(measures: tuple[Measure, ...] = MEASURES) -> str:
+def tell_measures() -> str:
     """The table of measures, for people."""
     return "\n".join(
-        f"{one.name} ({one.unit}; better: {one.better}{'; needs a reference' if one.needs else ''})\n"
+        f"{one.name} ({one.unit}; better: {one.better}{f'; needs {one.needs}' if one.needs else ''})\n"
         f"    {one.definition}\n    source: {one.source}"
-        for one in measures
+        for one in (*MEASURES, *LSE)
     )
 
 

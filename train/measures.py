@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,16 +25,22 @@ MINUTE = 60 * FRAME_RATE_HZ
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One column. of(film, reference) gives None where it cannot be told; `needs` says what it compares with."""
+class Told:
+    """What a column of figures is, for people; `needs` says what there must be beside the film."""
 
     name: str
     unit: str
     better: str
     definition: str
     source: str
+    needs: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True)
+class Measure(Told):
+    """One column. of(film, reference) gives None where it cannot be told."""
+
     of: Callable[[SeenFilm, SeenFilm | None], float | None]
-    needs: str = ""
 
 
 def with_reference(measure: Callable[[SeenFilm, SeenFilm], float | None]) -> Callable[..., float | None]:
@@ -204,20 +210,20 @@ MEASURES = (
             "mean distance of dlib's embeddings to the first frame, the reference's where there is one; 0.6 is "
             "another person", "dlib.net, face_recognition_model_v1", identity),
     Measure("mouth r", "-1..1", "higher", "Pearson correlation of both films' mouth openings at lag 0", OURS,
-            with_reference(mouth_correlation), "reference"),
+            with_reference(mouth_correlation), needs="a reference"),
     Measure("mouth offset", "ms", "0", "by how much the film's mouth is later than the reference's", OURS,
-            with_reference(mouth_offset), "reference"),
+            with_reference(mouth_offset), needs="a reference"),
     Measure("mouth amplitude", "ratio", "1", "deviation of the mouth opening over the reference's", OURS,
-            with_reference(mouth_amplitude), "reference"),
+            with_reference(mouth_amplitude), needs="a reference"),
     Measure("closures met", "%", "higher", "closures of the reference that the film has within two frames", OURS,
-            with_reference(closures_met), "reference"),
+            with_reference(closures_met), needs="a reference"),
     Measure("F-LMD", "%", "lower",
             "mean distance of all landmarks, heads turned to the front, of the outer-eye distance", FIELD,
-            with_reference(landmark_distance), "reference"),
+            with_reference(landmark_distance), needs="a reference"),
     Measure("M-LMD", "%", "lower", "the same of the lips", FIELD,
-            with_reference(lambda film, reference: landmark_distance(film, reference, LIPS)), "reference"),
+            with_reference(lambda film, reference: landmark_distance(film, reference, LIPS)), needs="a reference"),
     Measure("PSNR", "dB", "higher", "every fifth frame, only of films of one size; 100 for the same picture",
-            "scikit-image", with_reference(mean_pixel_figure(0)), "reference"),
+            "scikit-image", with_reference(mean_pixel_figure(0)), needs="a reference"),
     Measure("SSIM", "0..1", "higher", "every fifth frame, only of films of one size", "scikit-image; Wang 2004",
-            with_reference(mean_pixel_figure(1)), "reference"),
+            with_reference(mean_pixel_figure(1)), needs="a reference"),
 )  # fmt: skip

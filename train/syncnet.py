@@ -20,11 +20,20 @@ from kdtalker.errors import InputError
 from kdtalker.motion import Array
 from kdtalker.pth import read_pth
 from kdtalker.video import read_film
+from train.measures import Told
 from train.seen import SeenFilm
 
 FRAMES, SIDE_PX, LARGEST_OFFSET_FRAMES, BATCH = 5, 224, 15, 16
 CEPSTRA, COLUMNS, COLUMNS_PER_FRAME = 13, 20, 4
 BOX_SIDE = 1.5  # of the face's box
+SOURCE, NEEDS = "Chung and Zisserman 2016; Wav2Lip, arXiv 2008.10010", "SyncNet's weights; unverified"
+LSE = (
+    Told("LSE-C", "distance", "higher",
+         "how far the least distance of LSE-D lies below the median over those offsets", SOURCE, needs=NEEDS),
+    Told("LSE-D", "distance", "lower",
+         "mean distance of SyncNet's features of lips and sound, the least over offsets within 15 frames", SOURCE,
+         needs=NEEDS),
+)  # fmt: skip
 
 
 def _pool(kernel: tuple[int, int], stride: tuple[int, int]) -> nn.Module:
