@@ -65,7 +65,7 @@ def performed(
         return edited(motion, source, anatomy, options, frame=frame)
     motion = edited(resting(motion, begun * voice.hush), source, anatomy, options, frame=frame)
     free = assumed(options, frame, len(motion), MET_S)
-    motion = lips_met(motion, looks, free * voice.hush, free * parted(source.rest, looks))
+    motion = lips_met(motion, looks, free * voice.hush, free, parted(source.rest, looks))
     motion = expressed(motion, looks.brow, BROWS_RISE * options.emphasis * begun * voice.emphasis)
     shut = closing(options.seed, options.blink, frame, len(motion))
     motion = expressed(motion, in_head(source.shut, source.rest), shut)

@@ -109,15 +109,16 @@ def resting(motion: Motion, amount: Array) -> Motion:
     return replace(motion, expression=motion.expression * (1 - amount)[:, None, None])
 
 
-def lips_met(motion: Motion, looks: Looks, amount: Array, parted: Array) -> Motion:
-    """Lips brought together by `amount` (T,) of the way. Those of a face that was photographed with parted lips, as far
-    as `parted` (T,) says 0..1, are pressed on one another to leave no slit, and meet where they all but do."""
+def lips_met(motion: Motion, looks: Looks, amount: Array, free: Array, parted: float) -> Motion:
+    """Lips brought together by `amount` (T,) of the way, and where they all but meet, as far as they are `free` (T,) to:
+    what is sampled seldom closes quite. Those of a face that was photographed with parted lips, as far as `parted` says
+    0..1, are pressed on one another to leave no slit."""
     turn = rotation_matrix(motion.pose)
     in_head = (motion.expression @ turn.transpose(0, 2, 1)).reshape(len(motion), -1)
     gaps = in_head @ looks.gaps.T
     progress = np.clip(gaps.mean(1) / NEARLY_MET, 0, 1)
-    share = np.maximum(amount, parted * (1 - progress**2 * (3 - 2 * progress)))
-    pull = share[:, None] * np.maximum(gaps + PRESS * parted[:, None], 0)
+    share = np.maximum(amount, free * (1 - progress**2 * (3 - 2 * progress)))
+    pull = share[:, None] * np.maximum(gaps + PRESS * parted * free[:, None], 0)
     apart = (pull @ looks.parting.T).reshape(motion.expression.shape) @ turn
     return replace(motion, expression=np.asarray(motion.expression - apart, np.float32))
 

@@ -203,19 +203,20 @@ def test_an_expression_turns_with_its_head(motion):
 
 def test_lips_meet_and_closed_ones_stay(motion):
     looks, nothing = toy.ToyRenderer.anatomy.looks, np.zeros(40, np.float32)
-    met = lips_met(motion, looks, nothing + 1, nothing)
+    met = lips_met(motion, looks, nothing + 1, nothing, parted=0)
     before, after = (gaps(one, looks) for one in (motion, met))
     np.testing.assert_allclose(after, np.minimum(before, 0), atol=1e-5)
-    np.testing.assert_allclose(lips_met(motion, looks, nothing, nothing).vector(), motion.vector(), atol=1e-6)
+    np.testing.assert_allclose(lips_met(motion, looks, nothing, nothing, parted=1).vector(), motion.vector(), atol=1e-6)
 
 
-def test_lips_of_an_open_photograph_meet_where_they_all_but_do(motion):
+@pytest.mark.parametrize("parted", [0, 1])
+def test_lips_meet_where_they_all_but_do_and_are_pressed_where_a_photograph_parts_them(motion, parted):
     looks, nothing = toy.ToyRenderer.anatomy.looks, np.zeros(40, np.float32)
     small = replace(motion, expression=0.04 * motion.expression)
-    before, after = gaps(small, looks)[:, 0], gaps(lips_met(small, looks, nothing, nothing + 1), looks)[:, 0]
+    before, after = (gaps(one, looks)[:, 0] for one in (small, lips_met(small, looks, nothing, nothing + 1, parted)))
     closed, ajar, wide = (np.abs(before) < 0.003), (before > 0.01) & (before < 0.03), before >= 0.05
     assert closed.any() and ajar.any() and wide.any()
-    np.testing.assert_allclose(after[closed], -PRESS, atol=1e-3)
+    np.testing.assert_allclose(after[closed], np.minimum(before[closed], 0) if parted == 0 else -PRESS, atol=1e-3)
     assert (after[ajar] < before[ajar] - 0.005).all()
     np.testing.assert_allclose(after[wide], before[wide], atol=1e-6)
 
