@@ -110,9 +110,9 @@ def resting(motion: Motion, amount: Array) -> Motion:
 
 
 def lips_met(motion: Motion, looks: Looks, amount: Array, free: Array, parted: float) -> Motion:
-    """Lips brought together by `amount` (T,) of the way, and where they all but meet, as far as they are `free` (T,) to:
-    what is sampled seldom closes quite. Those of a face that was photographed with parted lips, as far as `parted` says
-    0..1, are pressed on one another to leave no slit."""
+    """Lips brought together by `amount` (T,) of the way, and, as far as they are `free` (T,) to, where they all but
+    meet: what is sampled seldom closes quite. Those of a face that was photographed with parted lips, as far as
+    `parted` says 0..1, are pressed on one another to leave no slit."""
     turn = rotation_matrix(motion.pose)
     in_head = (motion.expression @ turn.transpose(0, 2, 1)).reshape(len(motion), -1)
     gaps = in_head @ looks.gaps.T

@@ -20,6 +20,7 @@ from kdtalker.audio_encoder import encode_all
 from kdtalker.denoiser import DenoiserConfig
 from kdtalker.diffusion import MotionModel
 from kdtalker.mesh.geometry import FaceModel
+from kdtalker.mesh.steady import SteadyModel
 from kdtalker.motion import Array, to_head_frame
 from kdtalker.pipeline import EncodedPortrait, Speech
 from kdtalker.tracker import LIP_PAIRS, FaceTracker, eye_opening
@@ -151,14 +152,15 @@ def main() -> None:
     parser.add_argument("--voices", type=Path, help="folder of sounds")
     options = parser.parse_args()
     pipeline = TalkingPortraitPipeline.mesh()
-    speech, model = pipeline.speech, pipeline.speech.motion_model
-    assert isinstance(model, MotionModel)
+    speech, steady = pipeline.speech, pipeline.speech.motion_model
+    assert isinstance(steady, SteadyModel)
+    assert isinstance(steady.model, MotionModel)
     voices = [np.concatenate(list(read_sound(path))) for path in sorted(EXAMPLES.glob("*.wav"))]
     minute = np.resize(np.concatenate(voices), MINUTE_S * SAMPLE_RATE_HZ)
     for seed, name in enumerate(PORTRAITS):
         portrait = pipeline.portrait(read_image(EXAMPLES / name), crop=True)
         print(f"{name}: {blinks(pipeline, portrait, minute, seed)}")
-        print(f"{name}: {OverTime.of(sample(speech, portrait, minute, SEEDS), model.config)}", flush=True)
+        print(f"{name}: {OverTime.of(sample(speech, portrait, minute, SEEDS), steady.model.config)}", flush=True)
     if options.films:
         rows = speech_and_silence(pipeline, options.films)
         for name, real, ours in rows:
