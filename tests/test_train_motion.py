@@ -180,7 +180,10 @@ def test_a_full_disk_is_told_and_keeps_the_last_state(tmp_path, shards, capsys):
 
     with pytest.raises(SystemExit, match="1"):
         fills_the_disk()
-    assert "There is no room on the disk" in capsys.readouterr().err
+    assert "No space left on device); make room or choose another place" in capsys.readouterr().err
+    (tmp_path / "taken").touch()
+    assert train(write_config(tmp_path / "c.toml", shards, tmp_path / "taken")) == 1
+    assert "It cannot be written" in (told := capsys.readouterr().err) and "taken" in told
 
 
 def test_shards_that_cannot_serve_are_told(tmp_path, shards):

@@ -10,6 +10,7 @@ from functools import wraps
 
 from kdtalker.errors import KDTalkerError, OutputError
 
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
 NOBODY_READS = 141  # as other programs end when `head` has seen enough: 128 and the number of SIGPIPE
 
 
@@ -28,9 +29,9 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to say when Python ends
             sys.exit(NOBODY_READS)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in UNWRITABLE:
                 raise
-            print(f"There is no room on the disk ({error}); make some and run this again.", file=sys.stderr)
+            print(f"It cannot be written ({error}); make room or choose another place.", file=sys.stderr)
             sys.exit(OutputError.exit_code)
 
     return run
