@@ -32,6 +32,9 @@ def load_engine(job: Job) -> TalkingPortraitPipeline:
     from kdtalker.pipeline import TalkingPortraitPipeline
 
     if job.engine == "mesh":
+        import torch
+
+        torch.set_num_threads(1)  # small networks beside a warp and ffmpeg: more would wait for one another
         return TalkingPortraitPipeline.mesh(job.checkpoint)
     from kdtalker.weights import LIVEPORTRAIT, SPEECH, require
 

@@ -171,11 +171,9 @@ class PhotographedPart:
         colours = self.view[..., :3]
         return not np.ptp(colours, axis=-1).any()
 
-    def repaint(self, picture: Image, vertices: Array, resting: Array, appears: float, paint: Paint) -> None:
-        """Paint the part, so much of it, into picture (S, S, 3), whose mesh (468, 3) px and resting mesh these are."""
-        if appears == 0:
-            return
-        warped = view(self.part, picture, vertices, resting)
+    def repaint(self, picture: Image, warped: NDArray[np.uint8], resting: Array, appears: float, paint: Paint) -> None:
+        """Paint the part, so much of it, into picture (S, S, 3), of which this is the view and whose resting mesh
+        (468, 3) px this is."""
         painted = paint(warped[None], self.view[None])[0]
         if self.is_grey:
             painted[..., :3] = painted[..., :3].mean(-1, keepdims=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -16,7 +16,7 @@ from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.anatomy import anatomy
 from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
 from kdtalker.mesh.painter import Painter
-from kdtalker.mesh.parts import EYES, MOUTH, Part
+from kdtalker.mesh.parts import EYES, MOUTH, Part, PhotographedPart, view
 from kdtalker.mesh.raster import backward_flow, composite, soften_edges, stand_still, tiles_that_move
 from kdtalker.mesh.reach import iris_way, within_reach
 from kdtalker.mesh.source import MeshSource, encode, resting_face
@@ -31,6 +31,22 @@ BORDER_SHOWS_DEG = 5.0
 MOVED_PX = 1.5  # from here on nothing of the unmoved photograph shines through
 STILL_PX = 0.02  # a pixel that moves less is the photograph's own
 TILES = 16  # a side: those in which nothing of the person moves are not warped
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What a frame is worked out in, kept for the next: flow (2, S, S) px back to the picture, depth (S, S), alpha
+    (S, S) 0..1 of the person and warped (S, S, 3)."""
+
+    flow: Array
+    depth: Array
+    alpha: Array
+    warped: Image
+
+    @staticmethod
+    def of(side: int) -> Maps:
+        flow, depth, alpha = (np.empty((*several, side, side), np.float32) for several in ((2,), (), ()))
+        return Maps(flow, depth, alpha, np.empty((side, side, 3), np.uint8))
 
 
 class MeshRenderer:
@@ -69,48 +85,57 @@ class MeshRenderer:
 
     def _frames(self, source: MeshSource, motion: Motion) -> Iterator[Image]:
         """A frame is painted while the next one is warped."""
-        motion, before = within_reach(motion, source.rest), None
+        motion, before, maps = within_reach(motion, source.rest), None, Maps.of(len(source.picture))
         with ThreadPoolExecutor(1) as beside:
             for frame in range(len(motion)):
                 moment = motion[frame : frame + 1]
-                painted = beside.submit(self._paint, source, moment, *self.warp(source, moment))
+                picture, vertices, resting = self.warp(source, moment, maps)
+                views = [
+                    (part, appears, view(part.part, picture, vertices, resting))
+                    for part, appears in zip(source.parts, self.appear(source, moment), strict=True)
+                    if appears
+                ]
+                painted = beside.submit(self._paint, picture, resting, views)
                 if before:
                     yield before.result()
                 before = painted
             if before:
                 yield before.result()
 
-    def _paint(self, source: MeshSource, motion: Motion, picture: Image, vertices: Array, resting: Array) -> Image:
-        for part, appears in zip(source.parts, self.appear(source, motion), strict=True):
-            part.repaint(picture, vertices, resting, appears, self._painters[part.part].paint)
+    def _paint(self, picture: Image, resting: Array, views: Sequence[tuple[PhotographedPart, float, Image]]) -> Image:
+        for part, appears, seen in views:
+            part.repaint(picture, seen, resting, appears, self._painters[part.part].paint)
         return picture
 
     def appear(self, source: MeshSource, motion: Motion) -> list[float]:
         """How much of each part's painting shows in one frame (T = 1), 0..1: what matters is how the face has moved,
         not where the head is."""
         rest = source.rest
-        here = replace(posed(motion, rest.pose), scale=rest.scale, shift=rest.shift)
-        vertices, _ = self.shape(source, here)
+        vertices = self._vertices(source, replace(posed(motion, rest.pose), scale=rest.scale, shift=rest.shift))
         return [part.appears(vertices) for part in source.parts]
 
     def shape(self, source: MeshSource, motion: Motion) -> tuple[Array, Array]:
         """The mesh (468, 3) px of one frame (T = 1), and that with its face at rest."""
+        resting = resting_face(self.model, source.identity, motion, len(source.picture))
+        return self._vertices(source, motion), resting
+
+    def _vertices(self, source: MeshSource, motion: Motion) -> Array:
         side = len(source.picture)
         vertices = to_pixels(self.model.pose_vertices(source.identity, motion)[0], side)
         if source.held.any():
             unmoved = replace(motion, expression=posed(source.rest, motion.pose).expression)
             stiff = to_pixels(self.model.pose_vertices(source.identity, unmoved)[0], side)
             vertices += source.held[:, None] * (stiff - vertices)
-        return _lips_meet(vertices), resting_face(self.model, source.identity, motion, side)
+        return _lips_meet(vertices)
 
-    def warp(self, source: MeshSource, motion: Motion) -> tuple[Image, Array, Array]:
-        """One frame (T = 1) before anything is painted, (S, S, 3), with its mesh and that with the face at rest."""
+    def warp(self, source: MeshSource, motion: Motion, maps: Maps | None = None) -> tuple[Image, Array, Array]:
+        """One frame (T = 1) before anything is painted, (S, S, 3), with its mesh and that with the face at rest. maps:
+        room to work in."""
         vertices, resting = self.shape(source, motion)
         drawn, places = source.lids.move(vertices)
         places[:, :2] += _turned(source, motion) * (source.within - source.landmarks)[:, :2]
-        picture = _warp(
-            source, drawn, places, _posed_rings(source, motion, drawn), iris_way(motion, len(source.picture))[0]
-        )
+        rings, look = _posed_rings(source, motion, drawn), iris_way(motion, len(source.picture))[0]
+        picture = _warp(source, drawn, places, rings, look, maps or Maps.of(len(source.picture)))
         return picture, vertices, resting
 
     def openings(self, source: MeshSource, motion: Motion) -> tuple[Array, Array]:
@@ -170,37 +195,35 @@ def _turned(source: MeshSource, motion: Motion) -> float:
     return float(np.clip(np.hypot(yaw, pitch) / BORDER_SHOWS_DEG, 0, 1))
 
 
-def _warp(source: MeshSource, vertices: Array, origin: Array, rings: Array, look: Array) -> Image:
+def _warp(  # noqa: PLR0917
+    source: MeshSource, vertices: Array, origin: Array, rings: Array, look: Array, maps: Maps
+) -> Image:
     """The picture with its mesh moved from origin (468, 3) to vertices and rings, its irises by look (2,) px."""
-    side = len(source.picture)
-    flow, depth = np.empty((2, side, side), np.float32), np.empty((side, side), np.float32)
-    stand_still(flow, depth)
+    side, flow = len(source.picture), maps.flow
+    stand_still(flow, maps.depth)
     source.lids.carry_eyeballs(vertices, flow, STILL_PX, look)
     target = np.concatenate([vertices, rings]).astype(np.float32)
     places = np.concatenate([origin, source.rings])[:, :2].astype(np.float32)
-    backward_flow(target, places, source.triangles, flow, depth)
-    person = cv2.remap(source.person, flow[0], flow[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    alpha = np.asarray(person, np.float32)
-    frame, warped = np.empty_like(source.picture), _warp_tiles(source, flow, alpha)
-    composite(warped, alpha, source.picture, source.behind, flow, frame, STILL_PX, MOVED_PX)
+    backward_flow(target, places, source.triangles, flow, maps.depth)
+    cv2.remap(source.person, flow[0], flow[1], cv2.INTER_LINEAR, dst=maps.alpha, borderMode=cv2.BORDER_REPLICATE)
+    _warp_tiles(source, maps)
+    frame = np.empty_like(source.picture)
+    composite(maps.warped, maps.alpha, source.picture, source.behind, flow, frame, STILL_PX, MOVED_PX)
     soften_edges(frame, flow, np.empty((side * side // 8, 2), np.int32), np.empty((side * side // 8, 3), np.uint8))
     return frame
 
 
-def _warp_tiles(source: MeshSource, flow: Array, alpha: Array) -> Image:
-    """The picture under the flow (2, S, S), in the tiles where the person, alpha (S, S), moves, and between them in
-    their row; the rest is left unset, for most of a film's pixels are background and shoulders, and a bicubic pixel is
-    what costs most."""
-    tile = -(-len(alpha) // TILES)
+def _warp_tiles(source: MeshSource, maps: Maps) -> None:
+    """The picture under the flow, in the tiles where the person moves, and between them in their row; the rest is left
+    as it is, for most of a film's pixels are background and shoulders, and a bicubic pixel is what costs most."""
+    tile = -(-len(maps.alpha) // TILES)
     moves = np.empty((TILES, TILES), np.bool_)
-    tiles_that_move(flow, alpha, STILL_PX, tile, moves)
-    warped = np.empty_like(source.picture)
+    tiles_that_move(maps.flow, maps.alpha, STILL_PX, tile, moves)
     for row in np.flatnonzero(moves.any(1)):
         columns = np.flatnonzero(moves[row])
         area = np.s_[row * tile : (row + 1) * tile, columns[0] * tile : (columns[-1] + 1) * tile]
-        maps = flow[0][area], flow[1][area]
-        warped[area] = cv2.remap(source.picture, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return warped
+        ways = maps.flow[0][area], maps.flow[1][area]
+        maps.warped[area] = cv2.remap(source.picture, *ways, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _lips_meet(vertices: Array) -> Array:
