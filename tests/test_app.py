@@ -272,23 +272,6 @@ def test_a_hundred_bad_uploads_are_told_and_take_no_memory(tmp_path, inputs):
         assert read_back(animate(address, inputs, voice="claims.wav")[0])[0] == 25
 
 
-def test_a_full_queue_says_so(tmp_path, inputs, monkeypatch):
-    monkeypatch.setattr(app, "WAITING_LIMIT", 1)
-    write_wav(inputs / "long.wav", toy.sound(20.0))
-    with page.opened(tmp_path / "visitors", page.unhurried) as address:
-        there, files = client(address), [handle_file(str(inputs / name)) for name in ("face.png", "long.wav")]
-        jobs = [there.submit(*files, api_name="/animate")]
-        with pytest.raises(Exception, match="[Qq]ueue is full"):
-            for _ in range(5):
-                time.sleep(0.5)  # so that those before have begun
-                jobs.append(there.submit(*files, api_name="/animate"))
-                if jobs[-1].done():
-                    jobs[-1].result()
-            jobs[-1].result(timeout=60)
-        for job in jobs:
-            job.cancel()
-
-
 def test_a_password_locks_the_page_and_its_endpoint(tmp_path, inputs):
     with page.opened(tmp_path / "visitors", password="open sesame") as address:
         assert status(address, "gradio_api/info") == 401
