@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import hmac
-import html
 import os
 import re
 import signal
@@ -18,11 +16,10 @@ from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
 
-import cv2
 import gradio as gr
 import numpy as np
 
-from app_widgets import EXAMPLES, SCRIPT, STYLE, THEME, picture_input, settings, voice_inputs
+from app_widgets import EXAMPLES, SCRIPT, STYLE, THEME, in_progress, on_stage, picture_input, settings, voice_inputs
 from kdtalker import InputError, KDTalkerError, Options, TalkingPortraitPipeline
 from kdtalker.audio import check_file
 from kdtalker.backdrop import colour
@@ -30,21 +27,25 @@ from kdtalker.job import ENGINES
 from kdtalker.mark import framed, shown_scale
 from kdtalker.options import controls
 from kdtalker.speaker import DEFAULT_VOICE, Line
-from kdtalker.studio import Progress, Studio, Take, Wish
+from kdtalker.studio import Studio, Take, Wish
 from kdtalker.uploads import Limits
 from kdtalker.weights import published_engine_lacks
 
 PORTRAITS = {"Grace Hopper": "grace_hopper.jpg", "Eileen Collins": "astronaut.png"}
-PREVIEW_PX, PREVIEW_EVERY_S = 480, 0.12
+PREVIEW_EVERY_S = 0.12
 FILMS_AT_ONCE, LOOKS_AT_ONCE, WAITING_LIMIT = 2, 1, 16
 KEPT_S, SWEEP_S = 3600, 300  # how long a visitor's files are kept, how often that is looked after
+BUSY, IDLE = gr.update(interactive=True), gr.update(interactive=False)  # of the stop button
+ENABLED = "() => ({ interactive: true, __type__: 'update' })"  # BUSY, before the server has answered
 
 ENDPOINTS = {
     "animate": "A portrait and a voice to a film (.mp4) and its motion (.npz).",
     "animate_text": "A portrait and a text, spoken by `voice`, to a film (.mp4) and its motion (.npz).",
 }
 
-INTRODUCTION = "# kdtalker\nOne portrait and a voice become a talking film. Choose both, then press the button."
+INTRODUCTION = (
+    "# kdtalker\nOne portrait and a voice of at most {} s become a talking film. Choose both, then press the button."
+)
 CONSENT = (
     "Only use a face and a voice whose owners agree. Films are marked as generated, in the picture and in the file. "
     f"What you upload stays on this server for at most {KEPT_S // 60} minutes, and no other visitor sees it."
@@ -54,7 +55,7 @@ CONSENT = (
 def page(studio: Studio) -> gr.Blocks:
     """All that a visitor sees; every visitor's values stay in their own browser and their own events."""
     with gr.Blocks(title="kdtalker", analytics_enabled=False, delete_cache=(SWEEP_S, KEPT_S)) as blocks:
-        gr.Markdown(INTRODUCTION)
+        gr.Markdown(INTRODUCTION.format(studio.limits.voice_s))
         with gr.Row():
             with gr.Column():
                 picture, face = _portrait(studio)
@@ -62,8 +63,8 @@ def page(studio: Studio) -> gr.Blocks:
             with gr.Column():
                 with gr.Row():
                     make = gr.Button("Make it talk", variant="primary", elem_id="make", min_width=200)
-                    stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=80)
-                stage = gr.HTML(_stage("The film appears here."), elem_id="stage")
+                    stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop", min_width=80)
+                stage = gr.HTML(on_stage("The film appears here."), elem_id="stage")
                 film = gr.Video(
                     label="Film", interactive=False, visible=False, autoplay=True, buttons=[], elem_id="film"
                 )
@@ -75,13 +76,14 @@ def page(studio: Studio) -> gr.Blocks:
             chart = gr.HTML(elem_id="chart")
         with gr.Accordion("Controls", open=False, elem_id="controls"):
             rest = [face, *settings()]
-        asked, shown = [picture, kind, sound, text, speaker, *rest], [stage, film, *files, happened, chart]
+        asked, shown = [picture, kind, sound, text, speaker, *rest], [stage, stop, film, *files, happened, chart]
+        make.click(None, None, stop, js=ENABLED, api_visibility="private")
         running = make.click(
             partial(_play, studio), asked, shown, trigger_mode="once", show_progress_on=stage,
             concurrency_id="films", concurrency_limit=FILMS_AT_ONCE, api_visibility="private",
         )  # fmt: skip
         stop.click(None, cancels=running, api_visibility="private").then(  # not before the last frame
-            lambda: _stage("Stopped; nothing was kept."), None, stage, api_visibility="private"
+            lambda: (on_stage("Stopped; nothing was kept."), IDLE), None, [stage, stop], api_visibility="private"
         )
         for name, voiced in (("animate", [sound]), ("animate_text", [text, speaker])):
             gr.Button(visible=False).click(
@@ -158,25 +160,26 @@ def _play(studio: Studio, *values: Any) -> Iterator[tuple[Any, ...]]:
     """Stage, film and downloads as the film comes into being; what went wrong is said on the stage."""
     picture, kind, sound, text, speaker, *rest = values
     hidden = (*[gr.update(visible=False)] * 4, "")
-    yield _stage("Looking at the picture …" if studio.is_ready(rest[-1]) else "Loading the models …"), *hidden
     shown_s = 0.0
     try:
         wish = _wish(picture, Line(text, speaker) if kind == "text" else sound, *rest)
+        looking = "Looking at the picture …" if studio.is_ready(wish.engine) else "Loading the models …"
+        yield on_stage(looking), BUSY, *hidden
         with tempfile.TemporaryDirectory(prefix="kdtalker-") as folder:
             for step in studio.film(wish, Path(folder)):
                 if isinstance(step, Take):
                     yield _finished(step)
                 elif time.perf_counter() - shown_s > PREVIEW_EVERY_S:
                     shown_s = time.perf_counter()
-                    yield _in_progress(step), *hidden
+                    yield in_progress(step), BUSY, *hidden
     except KDTalkerError as error:
-        yield _stage(_told(error), "alert"), *hidden
+        yield on_stage(_told(error), "alert"), IDLE, *hidden
 
 
 def _finished(take: Take) -> tuple[Any, ...]:
     text = f"{take.film_s:.1f} s of film, made in {take.took_s:.1f} s."
     return (
-        f'<div class="stage"><p role="status">{text}</p></div>', gr.update(value=str(take.film), visible=True),
+        f'<div class="stage"><p role="status">{text}</p></div>', IDLE, gr.update(value=str(take.film), visible=True),
         gr.update(value=str(take.film), visible=True), gr.update(value=str(take.motion), visible=True),
         gr.update(visible=True), take.chart,
     )  # fmt: skip
@@ -192,7 +195,7 @@ def _endpoint(studio: Studio, name: str) -> Callable[..., Iterator[tuple[str, st
                 *_, take = studio.film(_wish(picture, voice, *rest), Path(folder))
                 yield str(take.film), str(take.motion)
         except KDTalkerError as error:
-            raise gr.Error(_told(error)) from None
+            raise gr.Error(_told(error), print_exception=False) from None
 
     wanted = ("picture", "text") if name == "animate_text" else ("picture", "voice")
     defaults = {"voice": DEFAULT_VOICE} if name == "animate_text" else {}
@@ -215,23 +218,6 @@ def _published() -> TalkingPortraitPipeline:
     if lacking := published_engine_lacks():
         raise InputError(lacking)
     return TalkingPortraitPipeline.liveportrait()
-
-
-def _stage(text: str, role: str = "status") -> str:
-    """Words where the film will be."""
-    return f'<div class="stage note {role}"><p role="{role}">{html.escape(text)}</p></div>'
-
-
-def _in_progress(step: Progress) -> str:
-    """The frame itself, so that no file of it lies about, and how far the film is."""
-    height, width = step.frame.shape[:2]
-    scale = min(1.0, PREVIEW_PX / max(height, width))
-    small = cv2.resize(step.frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    data = base64.b64encode(cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1]).decode()
-    picture = f'<img alt="The film so far" src="data:image/jpeg;base64,{data}">'
-    bar = f'<progress aria-label="Frames made" value="{step.done}" max="{step.total}"></progress>'
-    told = f"<p>Frame {step.done} of {step.total}, {step.left_s:.0f} s left</p>"
-    return f'<div class="stage">{picture}{bar}{told}</div>'
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import random
 from pathlib import Path
 from typing import Any
 
+import cv2
 import gradio as gr
 
 from kdtalker import InputError, Options
@@ -14,9 +17,11 @@ from kdtalker.job import ENGINES
 from kdtalker.kokoro import voices_here
 from kdtalker.options import PRESETS, Control, controls
 from kdtalker.speaker import DEFAULT_VOICE, LONGEST_TEXT
+from kdtalker.studio import Progress
 from kdtalker.weights import KOKORO, missing, published_engine_lacks
 
 EXAMPLES = Path(__file__).parent / "examples"
+PREVIEW_PX = 480
 
 BACKGROUNDS = [("As in the portrait", ""), *((name.capitalize(), name) for name in ("white", "silver", "teal", "lime"))]
 
@@ -103,7 +108,10 @@ def voice_inputs() -> tuple[gr.Radio, gr.Audio, gr.Textbox, gr.Dropdown]:
             [[str(path)] for path in sounds], sound, label="Voices to try", example_labels=names, api_name=False
         )
     with gr.Column(visible=False) as said:
-        text = gr.Textbox(label="What the portrait says", lines=3, max_length=LONGEST_TEXT, elem_id="text")
+        text = gr.Textbox(
+            label="What the portrait says", placeholder="A sentence or two", lines=3, max_length=LONGEST_TEXT,
+            elem_id="text",
+        )  # fmt: skip
         speaker = _speakers()
     kind.change(
         lambda kind: (gr.update(visible=kind == "sound"), gr.update(visible=kind == "text")), kind, [heard, said],
@@ -195,3 +203,20 @@ def _widget(kind: type, control: Control, default: Any) -> gr.components.Compone
         return gr.Number(default, label=control.label, info=control.help, precision=0, minimum=0)
     ends = {"minimum": control.minimum, "maximum": control.maximum, "step": control.step}
     return gr.Slider(value=default, label=control.label, info=control.help, **ends)
+
+
+def on_stage(text: str, role: str = "status") -> str:
+    """Words where the film will be."""
+    return f'<div class="stage note {role}"><p role="{role}">{html.escape(text)}</p></div>'
+
+
+def in_progress(step: Progress) -> str:
+    """The frame itself, so that no file of it lies about, and how far the film is."""
+    height, width = step.frame.shape[:2]
+    scale = min(1.0, PREVIEW_PX / max(height, width))
+    small = cv2.resize(step.frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    data = base64.b64encode(cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1]).decode()
+    picture = f'<img alt="The film so far" src="data:image/jpeg;base64,{data}">'
+    bar = f'<progress aria-label="Frames made" value="{step.done}" max="{step.total}"></progress>'
+    told = f"<p>Frame {step.done} of {step.total}, {step.left_s:.0f} s left</p>"
+    return f'<div class="stage">{picture}{bar}{told}</div>'

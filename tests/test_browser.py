@@ -178,6 +178,7 @@ def test_stop_stops_and_the_page_can_be_used_again(visit, inputs):
     expect(visitor.locator("#stage img")).to_be_visible()
     visitor.click("#stop")
     expect(visitor.locator("#stage")).to_contain_text("Stopped")
+    expect(visitor.locator("#stop")).to_be_disabled()
     visitor.wait_for_timeout(1000)
     expect(visitor.locator("#stage")).to_contain_text("Stopped")
     visitor.click("#make")
@@ -291,11 +292,22 @@ def test_those_who_wait_see_their_place_and_a_full_queue_says_so(browser, tmp_pa
 def test_a_phone_shows_all_of_it(visit):
     visitor = visit(viewport={"width": 375, "height": 720})
     assert visitor.evaluate("document.documentElement.scrollWidth") <= 375
+    visitor.click("#make")
+    expect(visitor.locator("#stage")).to_be_in_viewport(ratio=0.9)
+    visitor.locator("#controls button").first.click()
+    expect(visitor.locator("#reroll")).to_be_visible()
+    assert visitor.evaluate("document.documentElement.scrollWidth") <= 375
 
 
 def test_the_page_can_be_used_by_everybody(visit):
-    """axe-core finds nothing serious, controls open or not."""
+    """The keyboard alone presses the button; axe-core finds nothing serious, controls open or not."""
     visitor = visit()
+    for _ in range(60):
+        visitor.keyboard.press("Tab")
+        if visitor.evaluate("document.activeElement.id") == "make":
+            break
+    visitor.keyboard.press("Enter")
+    expect(visitor.get_by_role("alert")).to_contain_text("There is no portrait yet")
     visitor.locator("#controls button").first.click()
     found = Axe().run(visitor).response["violations"]
     serious = {
