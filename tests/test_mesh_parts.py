@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kdtalker.checkpoint import write_checkpoint
-from kdtalker.edits import posed
+from kdtalker.edits import expressed, lips_met, posed
 from kdtalker.errors import InputError
 from kdtalker.mesh.engine import load
 from kdtalker.mesh.painter import Painter
@@ -83,6 +83,14 @@ def test_nothing_is_painted_where_nothing_has_moved(renderer, source):
 def test_a_head_that_only_turns_keeps_its_own_mouth_and_eyes(renderer, source):
     turned = posed(source.rest, source.rest.pose + np.array([[8, 4, -5]], np.float32))
     assert max(renderer.appear(source, dataclasses.replace(turned, shift=turned.shift + 0.1))) < 0.01
+
+
+def test_shut_lips_of_a_shut_photograph_stay_its_own_wherever_they_go(renderer, source):
+    looks, all_the_way = renderer.anatomy.looks, np.ones(1, np.float32)
+    smiling = expressed(source.rest, looks.smile, all_the_way)
+    assert renderer.appear(source, lips_met(smiling, looks, all_the_way, all_the_way, parted=0))[0] < 0.3
+    gap = np.full(looks.parting.shape[1], 0.1, np.float32)
+    assert renderer.appear(source, expressed(source.rest, (looks.parting @ gap).reshape(21, 3), all_the_way))[0] == 1
 
 
 def test_only_the_part_that_moves_is_painted(renderer, source):

@@ -18,6 +18,7 @@ from kdtalker.tracker import EYE_CONTOURS
 
 LINE_RANGE = 0.6  # part widths above and below its line that a view's third map tells apart
 RIM = 0.09  # of the crop's side, over which the painting fades out
+OPENS = (0.03, 0.055)  # part widths between upper and lower curve, of shut lips and of such that have something between
 Curve = tuple[int, ...]  # landmarks from one end of the part to the other
 # Views (B, side_px, side_px, 6) of warped and photographed parts to (B, side_px, side_px, 5): the change of RGB in
 # levels, how much of the photograph is taken instead, and how much of it all counts, 0..1.
@@ -183,13 +184,24 @@ class PhotographedPart:
         Crop.of(self.part, resting).put(painted, appears, picture, self.picture, Crop.of(self.part, self.resting))
 
     def appears(self, vertices: Array) -> float:
-        """How much of a painting shows, 0 where the opening's rim stands in the head as it is photographed, 1 where it
-        has moved: vertices (468, 3) px are the moved face on a head that is where the photograph has it."""
-        points, (first, second) = list({*self.part.inside[0], *self.part.inside[1]}), self.part.ends
+        """How much of a painting shows: 0 where the opening's rim stands in the head as it is photographed, or where it
+        is shut in both, 1 where it has moved: vertices (468, 3) px are the moved face on a head that is where the
+        photograph has it."""
+        (first, second), (upper, lower) = self.part.ends, self.part.inside
         width = float(np.linalg.norm(self.resting[second, :2] - self.resting[first, :2])) + 1e-6
-        moved = float(np.linalg.norm((vertices - self.landmarks)[points, :2], axis=1).mean()) / width
-        start, end = self.part.appears
-        return float(np.clip((moved - start) / (end - start), 0, 1))
+
+        def apart(points: list[int], mesh: Array, others: list[int], other: Array) -> float:
+            return float(np.linalg.norm(mesh[points, :2] - other[others, :2], axis=1).mean()) / width
+
+        rim = list({*upper, *lower})
+        moved = apart(rim, vertices, rim, self.landmarks)
+        open_by = max(apart(list(upper), mesh, list(lower), mesh) for mesh in (vertices, self.landmarks))
+        return _risen(moved, self.part.appears) * _risen(open_by, OPENS)
+
+
+def _risen(value: float, rise: tuple[float, float]) -> float:
+    start, end = rise
+    return float(np.clip((value - start) / (end - start), 0, 1))
 
 
 def view(part: Part, picture: Image, vertices: Array, resting: Array) -> NDArray[np.uint8]:
