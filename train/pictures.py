@@ -28,7 +28,8 @@ def draw_curves(rows: list[dict[str, float]]) -> Figure:
     for name in sorted(set(rows[-1]) - {"step", "loss", "lag"}):
         axes[1].plot(steps, [row[name] for row in rows], label=name)
     axes[1].set(title="people held out", xlabel="step")
-    axes[1].legend(fontsize=7)
+    if axes[1].lines:
+        axes[1].legend(fontsize=7)
     return figure
 
 
