@@ -10,6 +10,13 @@ from unittest.mock import patch
 import torch
 from accelerate.state import AcceleratorState
 
+LOADED_ONCE = (
+    "train.motion",
+    "train.mesh",
+    "diffusers.schedulers.scheduling_dpmsolver_multistep",
+    "matplotlib.backends.backend_agg",
+)  # what takes seconds to import, for all that are started
+
 
 def command(name, *arguments):
     """`python -m train.NAME ARGUMENTS` in this process; gives its exit code."""
@@ -34,7 +41,7 @@ def _alone(name, arguments):
 def killed_at_random(name, arguments, run, within_s):
     """Start the command in a process of its own, kill -9 it some time after it has saved; gives how it ended."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["train.motion", "train.mesh", "toy_training"])
+    context.set_forkserver_preload([*LOADED_ONCE, "toy_training"])
     state = run / "state.pt"
     begun = state.stat().st_mtime_ns if state.exists() else 0
     process = context.Process(target=_alone, args=(name, arguments))
