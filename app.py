@@ -250,8 +250,9 @@ def open_page(blocks: gr.Blocks, limits: Limits, password: str | None = None, **
     blocks.queue(max_size=WAITING_LIMIT, default_concurrency_limit=FILMS_AT_ONCE)
     auth = password and (lambda _, word: hmac.compare_digest(word.encode(), password.encode()))
     *_, address, _ = blocks.launch(
-        auth=auth or None, max_file_size=limits.file_megabytes * gr.FileSize.MB, css=STYLE, theme=THEME,
-        head=SCRIPT, share=False, ssr_mode=False, footer_links=[], quiet=True, prevent_thread_lock=True, **where,
+        auth=auth or None, auth_message="Any name will do.", max_file_size=limits.file_megabytes * gr.FileSize.MB,
+        css=STYLE, theme=THEME, head=SCRIPT, share=False, ssr_mode=False, footer_links=[], quiet=True,
+        prevent_thread_lock=True, **where,
     )  # fmt: skip
     return address
 
