@@ -15,7 +15,7 @@ from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.renderer import Looks
 
 FADE_S = 0.4
-NEARLY_MET = 0.05  # inner lips less apart than this, in outer eye distances, are on their way to meet
+NEARLY_MET = 0.08  # inner lips less apart than this, in outer eye distances, are on their way to meet
 PRESS = 0.022  # by which parted lips are pressed on one another, in the same unit
 
 

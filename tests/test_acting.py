@@ -10,7 +10,7 @@ from test_pipeline import cut
 
 from kdtalker import eyes, voice
 from kdtalker.acting import check
-from kdtalker.edits import PRESS, lips_met, posed, region
+from kdtalker.edits import NEARLY_MET, PRESS, lips_met, posed, region
 from kdtalker.errors import InputError
 from kdtalker.motion import MOTION_WIDTH, Motion, rotation_matrix
 from kdtalker.options import Options, controls
@@ -214,7 +214,7 @@ def test_lips_meet_where_they_all_but_do_and_are_pressed_where_a_photograph_part
     looks, nothing = toy.ToyRenderer.anatomy.looks, np.zeros(40, np.float32)
     small = replace(motion, expression=0.04 * motion.expression)
     before, after = (gaps(one, looks)[:, 0] for one in (small, lips_met(small, looks, nothing, nothing + 1, parted)))
-    closed, ajar, wide = (np.abs(before) < 0.003), (before > 0.01) & (before < 0.03), before >= 0.05
+    closed, ajar, wide = (np.abs(before) < 0.003), (before > 0.01) & (before < 0.03), before >= NEARLY_MET
     assert closed.any() and ajar.any() and wide.any()
     np.testing.assert_allclose(after[closed], np.minimum(before[closed], 0) if parted == 0 else -PRESS, atol=1e-3)
     assert (after[ajar] < before[ajar] - 0.005).all()
