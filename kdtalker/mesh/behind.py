@@ -27,7 +27,7 @@ def fill_behind(picture: Image, person: Array) -> Image:
     unseen = (cv2.resize(wide, (COARSE_PX, COARSE_PX), interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
     blur = cv2.resize(cv2.inpaint(coarse, unseen, 3, cv2.INPAINT_TELEA), (side, side), interpolation=cv2.INTER_CUBIC)
     continued, share = _continued(picture.astype(np.float32), hidden, *_best_shifts(coarse, 1 - unseen))
-    depth = cv2.distanceTransform(hidden, cv2.DIST_L2, 5)
+    depth = np.minimum(cv2.distanceTransform(hidden, cv2.DIST_L2, 5), side)
     share *= np.exp(-((depth / (DEEP * side)) ** 2))
     painted = blur + share[..., None] * (continued - blur)
     weight = cv2.GaussianBlur(wide, (0, 0), side / 250)[..., None]
