@@ -193,8 +193,8 @@ class PhotographedPart:
         def apart(points: list[int], mesh: Array, others: list[int], other: Array) -> float:
             return float(np.linalg.norm(mesh[points, :2] - other[others, :2], axis=1).mean()) / width
 
-        rim = list({*upper, *lower})
-        moved = apart(rim, vertices, rim, self.landmarks)
+        both = list({*upper, *lower})
+        moved = apart(both, vertices, both, self.landmarks)
         open_by = max(apart(list(upper), mesh, list(lower), mesh) for mesh in (vertices, self.landmarks))
         return _risen(moved, self.part.appears) * _risen(open_by, OPENS)
 
