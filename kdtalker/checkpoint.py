@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,17 @@ def write_checkpoint(path: Path, state: Mapping[str, Tensor], header: Mapping[st
     kept = {name: value.detach().cpu().float().contiguous() for name, value in state.items()}
     if half:
         kept = {name: value.half() if value.ndim > 1 else value for name, value in kept.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    write_safetensors(path, kept, {name: json.dumps(value) for name, value in header.items()})
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write contiguous tensors that share no memory; a reader sees the old file or the whole new one.
+
+    Raises OutputError where there is no room.
+    """
+    partial = path.with_name(f".kdtalker-{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        save_file(kept, partial, {name: json.dumps(value) for name, value in header.items()})
+        save_file(dict(tensors), partial, dict(metadata) if metadata else None)
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"'{path}' cannot be written ({error}); make room or choose another place.") from None

@@ -14,10 +14,14 @@ from urllib.parse import urlsplit
 
 from kdtalker.errors import InputError, OutputError
 from kdtalker.weight_files import check_contents, is_good, note_path, sha256_of
-from kdtalker.weights import Source, Weight
+from kdtalker.weight_spec import Source, Weight
+from kdtalker.weights import warn_once
 
-GITHUB = "https://raw.githubusercontent.com"
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+
+
+class NotFetched(OutputError):
+    """No source gave the file; another file may still be had."""
 
 
 class _NotHad(Exception):
@@ -41,8 +45,9 @@ def fetch(weight: Weight, folder: Path) -> str:
 
     A download that breaks off leaves its beginning in the folder (`.NAME.*.part`), from where the next call goes on. A
     file that is already there as it should be is left alone, also where another process has just put it there.
-    Raises OutputError where no source has the right file or it cannot be written, InputError where fetching is
-    switched off.
+    The table's sha256 is a hint: a file that the hub itself verifies is taken with a warning where no source has that
+    one. Raises NotFetched where no source has the file, OutputError where it cannot be written, InputError where
+    fetching is switched off.
     """
     from huggingface_hub import constants
 
@@ -76,23 +81,45 @@ def _alone(lock: Path) -> Iterator[None]:
 
 
 def _from_any_source(weight: Weight, folder: Path) -> str:
-    reasons = []
-    for source in weight.published:
+    reasons: list[str] = []
+    for source, offer in _offers(weight, reasons):
         try:
-            offer = _ask(weight, source)
             part = folder / f".{weight.name}.{offer.tag or 'new'}.part"
             _load(offer, part)
-            _check(weight, offer, part)
-            return _put(weight, offer, part, folder / weight.name)
+            sha256 = _check(weight, offer, part)
+            _put(part, folder / weight.name, sha256)
         except _NotHad as error:
             reasons.append(f"{source}: {error}")
-    raise OutputError(f"'{weight.name}' could not be fetched. {'; '.join(reasons)}.")
+            continue
+        if weight.sha256 and sha256 != weight.sha256:
+            differs = f"its sha256 is {sha256}, expected was {weight.sha256}"
+            warn_once(f"'{weight.name}' was fetched, though it is another file than expected: {differs}.")
+        if offer.sha256:
+            return "sha256 as the hub says"
+        return "sha256 as in the table" if weight.sha256 == sha256 else "no sha256 is published, contents as expected"
+    raise NotFetched(f"'{weight.name}' could not be fetched ({'; '.join(reasons)})")
 
 
-def _ask(weight: Weight, source: Source) -> _Offer:
-    """The hub's own word on its file; a file on the hub that is not the table's is not loaded at all."""
+def _offers(weight: Weight, reasons: list[str]) -> Iterator[tuple[Source, _Offer]]:
+    """Give what the sources offer, another file than the table's after all that may be it; note why others do not."""
+    others = []
+    for source in weight.published:
+        try:
+            offer = _ask(source)
+        except _NotHad as error:
+            reasons.append(f"{source}: {error}")
+            continue
+        if weight.sha256 and offer.sha256 and offer.sha256 != weight.sha256:
+            others.append((source, offer))
+        else:
+            yield source, offer
+    yield from others
+
+
+def _ask(source: Source) -> _Offer:
+    """The hub's own word on its file."""
     if source.github:
-        return _Offer(f"{GITHUB}/{source.repository}/main/{source.path}", False, None, None, None)
+        return _Offer(source.url, False, None, None, None)
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(source.repository, source.path)
@@ -101,12 +128,8 @@ def _ask(weight: Weight, source: Source) -> _Offer:
     except Exception as error:  # the HTTP library's errors have no common class over the hub library's versions
         raise _NotHad(_reason(error, url)) from None
     sha256 = said.etag if said.etag and re.fullmatch(r"[0-9a-f]{64}", said.etag) else None
-    for what, offered, wanted in (("sha256", sha256, weight.sha256), ("size", said.size, weight.bytes)):
-        if offered and wanted and offered != wanted:
-            raise _NotHad(f"the file offered there has the {what} {offered}, wanted {wanted}")
-    size = said.size or weight.bytes
-    tag = re.sub(r"[^\w-]", "", said.etag or "")[:16] if size else None
-    return _Offer(url, True, tag or None, size, sha256)
+    tag = re.sub(r"[^\w-]", "", said.etag or "")[:16] if said.size else None
+    return _Offer(url, True, tag or None, said.size, sha256)
 
 
 def _load(offer: _Offer, part: Path) -> None:
@@ -150,38 +173,34 @@ def _kept(offer: _Offer, part: Path) -> str:
     return ""
 
 
-def _check(weight: Weight, offer: _Offer, part: Path) -> None:
-    """Remove what is not the file and say why."""
-    size, wanted = part.stat().st_size, offer.bytes
+def _check(weight: Weight, offer: _Offer, part: Path) -> str:
+    """Return the sha256 of what arrived, or remove what is not the file and say why."""
+    size, wanted, sha256 = part.stat().st_size, offer.bytes, sha256_of(part)
     try:
         if wanted is not None and size != wanted:
             raise _NotHad(f"{size:,} bytes arrived, wanted {wanted:,}; they are thrown away")
-        sha256 = weight.sha256 or offer.sha256
-        if sha256 and sha256_of(part) != sha256:
+        if offer.sha256 and sha256 != offer.sha256:
             raise _NotHad("wrong bytes arrived (sha256); they are thrown away")
-        check_contents(weight, part)
+        check_contents(weight, part, blank=True)
     except InputError as error:
         part.unlink()
         raise _NotHad(str(error).rstrip(".").replace(str(part), weight.name)) from None
     except _NotHad:
         part.unlink()
         raise
+    return sha256
 
 
-def _put(weight: Weight, offer: _Offer, part: Path, target: Path) -> str:
-    """Note the sha256 where the table has none, then let the file appear whole under its name."""
+def _put(part: Path, target: Path, sha256: str) -> None:
+    """Note the sha256, then let the file appear whole under its name."""
     with part.open("r+b") as file:
         os.fsync(file.fileno())
-    if not weight.sha256:
-        note = part.with_name(f".{target.name}.note.part")
-        note.write_text(f"{sha256_of(part)}  {target.name}\n", "ascii")
-        note.replace(note_path(target))
+    note = part.with_name(f".{target.name}.note.part")
+    note.write_text(f"{sha256}  {target.name}\n", "ascii")
+    note.replace(note_path(target))
     part.replace(target)
     for older in target.parent.glob(f".{target.name}.*.part"):
         older.unlink()
-    if weight.sha256:
-        return "sha256 as in the table"
-    return "sha256 as the hub says" if offer.sha256 else "no sha256 is published, contents as expected"
 
 
 def _reason(error: Exception, url: str) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdtalker.errors import InputError
+from kdtalker.pickle_scan import listed
 
 if TYPE_CHECKING:
-    from kdtalker.weights import Weight
+    from kdtalker.weight_spec import Weight
 
 FOLDER_VARIABLE = "KDTALKER_WEIGHTS"
 
@@ -33,34 +34,43 @@ def told(folder: Path | None = None) -> str:
 def destination(folder: Path | None = None) -> Path:
     """The first of `folders`, where a published file is put; ./weights only if it is there."""
     first, second, *others = folders(folder)
-    return first if others or first.is_dir() else second
+    return first if others or os.path.isdir(first) else second
 
 
 def first_of(weight: Weight, places: Sequence[Path]) -> Path | None:
-    """The file in the first folder that has it: by its name, its path in a repository, or as `.safetensors`."""
-    names = [weight.file, *(source.path for source in weight.published)]
+    """The file in the first folder that has it, by its name or its path in a repository; `.safetensors` before `.pth`,
+    for those may be what a refused one was converted to."""
+    names = [Path(weight.file), *(Path(source.path) for source in weight.published)]
     if weight.file.endswith(".pth"):
-        names.append(str(Path(weight.file).with_suffix(".safetensors")))
-    return next((place / name for place in places for name in names if (place / name).is_file()), None)
+        names = [either for name in names for either in (name.with_suffix(".safetensors"), name)]
+    return next((place / name for place in places for name in names if os.path.isfile(place / name)), None)
 
 
 def fault(weight: Weight, path: Path) -> str | None:
-    """What is wrong with the file there by its size and sha256; None if nothing can be told.
-
-    Where the table has no sha256, the one counts that was noted when the file was fetched.
-    """
-    if path.suffix != Path(weight.file).suffix:
-        return None  # the same network in another format, of which nothing is known
+    """Return what is wrong with the file: it cannot be read, or is not the one that the package came with."""
     try:
+        if weight.published:
+            path.open("rb").close()
+            return None
         size = path.stat().st_size
         if weight.bytes is not None and size != weight.bytes:
             return f"have {size:,} bytes, wanted {weight.bytes:,}"
-        wanted = weight.sha256 or noted_sha256(path)
-        if wanted and sha256_of(path) != wanted:
-            return "are not those of this version (sha256)" if weight.sha256 else "are not those once fetched (sha256)"
+        return None if sha256_of(path) == weight.sha256 else "are not those of this version (sha256)"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return None
+
+
+def difference(weight: Weight, path: Path) -> str | None:
+    """Return how a published file differs from the one that is expected; None where it does not or nothing is known.
+
+    Expected is the sha256 that was noted when the file was fetched, or else the table's, which is a hint: nobody has
+    checked it against the published file.
+    """
+    wanted = noted_sha256(path) or weight.sha256
+    if not wanted or path.suffix != Path(weight.file).suffix:  # a .safetensors is the same network in another format
+        return None
+    found = sha256_of(path)
+    return None if found == wanted else f"its sha256 is {found}, expected was {wanted}"
 
 
 def sha256_of(path: Path) -> str:
@@ -92,43 +102,53 @@ def verify(weight: Weight, path: Path, folder: Path | None = None) -> str:
     wrong = fault(weight, path)
     if wrong:
         raise InputError(f"The weights '{path}' {wrong}: {weight.remedy(folder)}.")
+    if not weight.published:
+        return "good, sha256 as in the table"
     if path.suffix != Path(weight.file).suffix:
         return "there in another format, not checked"
-    if weight.sha256:
-        return "good, sha256 as in the table"
-    if noted_sha256(path):
-        return "good, sha256 as when it was fetched"
+    differs, noted = difference(weight, path), noted_sha256(path)
+    if differs and noted:
+        raise InputError(f"The weights '{path}' are not those once fetched ({differs}): {weight.remedy(folder)}.")
+    if differs:
+        check_contents(weight, path)
+        return f"another file than expected, used with a warning ({differs}; never checked against the published file)"
+    if noted or weight.sha256:
+        return "good, sha256 as when it was fetched" if noted else "good, sha256 as in the table"
     check_contents(weight, path)
     return "good as far as its contents tell"
 
 
 def is_good(weight: Weight, path: Path) -> bool:
-    """Whether the file is there and nothing speaks against it."""
+    """Whether the file is there and nothing speaks against it; of a file without known contents that is its sha256."""
     try:
-        return path.is_file() and bool(verify(weight, path))
-    except InputError:
+        is_known = bool(weight.contents) or difference(weight, path) is None
+        return os.path.isfile(path) and is_known and bool(verify(weight, path))
+    except (InputError, OSError):
         return False
 
 
-def check_contents(weight: Weight, path: Path) -> None:
-    """Raises InputError where the file cannot be read safely or lacks the names that this weight has, if any."""
+def check_contents(weight: Weight, path: Path, *, blank: bool = False) -> None:
+    """Raises InputError where the file cannot be read or lacks the names that this weight has, if any.
+
+    blank: a `.pth` file with names of code in it is taken too, for those can be converted.
+    """
     if not weight.contents:
         return
-    held = _names_in(path, Path(weight.file).suffix, weight.contents)
+    held = _names_in(path, weight, blank)
     missing = [name for name in weight.contents if name not in held]
     if missing:
-        some = ", ".join(sorted(held)[:3]) or "nothing"
+        some = listed(held) or "nothing"
         raise InputError(f"'{path}' holds {some}, wanted {', '.join(missing)}; it is another file.")
 
 
-def _names_in(path: Path, suffix: str, names: Sequence[str]) -> set[str]:
-    """Return the names at the top level of a `.pth` file, or those of the named arrays that an `.npz` file holds."""
-    if suffix == ".pth":
+def _names_in(path: Path, weight: Weight, blank: bool) -> set[str]:
+    """Return the names at the top level of a `.pth` file, or those of the weight's arrays that an `.npz` file holds."""
+    if weight.file.endswith(".pth"):
         from kdtalker.pth import read_pth
 
-        return set(map(str, read_pth(path)))
+        return {name for name in read_pth(path, blank=blank) if isinstance(name, str)}
     import numpy as np
 
     from kdtalker.npz import read_npz
 
-    return {name for name, values in read_npz(path, names).items() if np.isfinite(values).all()}
+    return {name for name, values in read_npz(path, weight.contents).items() if np.isfinite(values).all()}

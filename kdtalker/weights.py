@@ -3,58 +3,16 @@ the way to one of them, verified."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from functools import cache
+from logging import getLogger
 from pathlib import Path
 
-from kdtalker.errors import InputError
-from kdtalker.weight_files import fault, first_of, folders, told
+from kdtalker.errors import InputError, did_you_mean
+from kdtalker.weight_files import difference, fault, first_of, folders, told
+from kdtalker.weight_spec import Source, Weight, fetching
 
 PACKAGE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file on the network: a repository of the Hugging Face hub (or of GitHub) and the path in it."""
-
-    repository: str
-    path: str
-    github: bool = False
-
-    def __str__(self) -> str:
-        return f"{'github.com' if self.github else 'huggingface.co'}/{self.repository}/{self.path}"
-
-
-@dataclass(frozen=True)
-class Weight:
-    """One file and what a reader needs to know of it.
-
-    file is its path in the package or, where `published` says where others publish it, its name in a weights folder.
-    bytes and sha256 are None where nobody has said them. contents are names that the file holds at its top level.
-    """
-
-    file: str
-    bytes: int | None
-    sha256: str | None
-    licence: str
-    source: str
-    purpose: str
-    published: tuple[Source, ...] = ()
-    contents: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The name it is asked for by: the last part of its path."""
-        return Path(self.file).name
-
-    def command(self, folder: Path | None = None) -> str:
-        """What a person runs to get a published file, into the folder if there is one."""
-        return fetching([self], folder)
-
-    def remedy(self, folder: Path | None = None) -> str:
-        """What helps where the file is not as it should be."""
-        return f"`{self.command(folder)}` fetches them again" if self.published else "install kdtalker again"
 
 
 _MEDIAPIPE = ("Apache-2.0", "wheel mediapipe 0.10.21, unchanged")
@@ -235,6 +193,7 @@ TABLE = (
         *_KOKORO,
         "the voices of kokoro-v1.0.onnx",
         (Source("fastrtc/kokoro-onnx", KOKORO[1]),),
+        ("af_heart",),
     ),
 )
 
@@ -248,14 +207,16 @@ def row(name: str) -> Weight:
     for weight in TABLE:
         if weight.name == name:
             return weight
-    raise InputError(f"No weight file is called '{name}', known are {', '.join(weight.name for weight in TABLE)}.")
+    names = [weight.name for weight in TABLE]
+    raise InputError(f"No weight file is called '{name}', known are {', '.join(names)}.{did_you_mean(name, names)}")
 
 
 def find(name: str, folder: Path | None = None) -> Path:
-    """The path of the weight file with that name, its size and sha256 verified where they are known.
+    """The path of the weight file with that name. Size and sha256 of a file of the package are verified; a published
+    file with another sha256 than expected is used with a warning.
 
     folder: looked in first for a published file. Such a file may also lie under its repository's path, or be a
-    `.safetensors`. Raises InputError where the file is missing, cut short or not the one of the table.
+    `.safetensors`. Raises InputError where the file is missing or cannot be read, or the package is damaged.
     """
     weight = row(name)
     path = locate(weight, folder)
@@ -264,7 +225,16 @@ def find(name: str, folder: Path | None = None) -> Path:
     wrong = fault(weight, path)
     if wrong:
         raise InputError(f"The weights '{path}' {wrong}: {weight.remedy(folder)}.")
+    differs = difference(weight, path) if weight.published else None
+    if differs:
+        warn_once(f"'{path}' is used, though it is another file than expected: {differs}.")
     return path
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Log a warning, the same one once in a process."""
+    getLogger("kdtalker").warning(message)
 
 
 def require(names: Iterable[str], folder: Path | None = None) -> None:
@@ -278,12 +248,6 @@ def _absent(weights: Sequence[Weight], folder: Path | None) -> str:
     files = ", ".join(f"'{weight.name}' ({weight.purpose}; licence: {weight.licence})" for weight in weights)
     they = "them" if len(weights) > 1 else "it"
     return f"There is no {files} in {told(folder)}; `{fetching(weights, folder)}` fetches {they}."
-
-
-def fetching(weights: Sequence[Weight], folder: Path | None = None) -> str:
-    """What a person runs to get published files, into the folder if there is one."""
-    names = " ".join(weight.name for weight in weights)
-    return f"kdtalker weights get {names}{f' --weights {shlex.quote(str(folder))}' if folder else ''}"
 
 
 def locate(weight: Weight, folder: Path | None = None) -> Path | None:

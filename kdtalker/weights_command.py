@@ -1,4 +1,4 @@
-"""`kdtalker weights list|get|verify`: the files, where they are, and how they come there."""
+"""`kdtalker weights list|get|verify|convert`: the files, where they are, and how they come there."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdtalker.errors import InputError
+from kdtalker.errors import InputError, OutputError
+from kdtalker.hub import NotFetched
 from kdtalker.job import Parser
 from kdtalker.weight_files import destination, is_good, told, verify
-from kdtalker.weights import LIVEPORTRAIT, TABLE, Weight, find, locate, row
+from kdtalker.weight_spec import Weight
+from kdtalker.weights import LIVEPORTRAIT, TABLE, find, locate, row
 
 
 def run(arguments: Sequence[str]) -> str:
     """Do what the words after `kdtalker weights` ask for; returns the lines that tell of it."""
     parser = _parser()
     asked = parser.parse_args(arguments)
+    if asked.action == "convert":
+        return _converted(asked.names, asked.weights)
     named = tuple(map(row, dict.fromkeys(asked.names)))
     if asked.action == "get":
-        return "\n".join(_got(weight, asked.weights) for weight in named or map(row, LIVEPORTRAIT))
+        return _all_got(named or tuple(map(row, LIVEPORTRAIT)), asked.weights)
     chosen = named or TABLE
-    if asked.weights is not None and not asked.weights.is_dir():
+    if asked.weights is not None and not os.path.isdir(asked.weights):
         raise InputError(f"There is no folder '{asked.weights}'.")
     if asked.action == "list":
         return "\n".join(_listed(weight, asked.weights) for weight in chosen)
@@ -38,10 +42,38 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("action", choices=("list", "get", "verify"), help="tell of the files, fetch the missing ones, or check them")
-    add("names", nargs="*", metavar="NAME", help="which files (default: all; for get: those of --engine liveportrait)")
+    add("action", choices=("list", "get", "verify", "convert"),
+        help="tell of the files, fetch the missing ones, check them, or convert a .pth that is refused")  # fmt: skip
+    add("names", nargs="*", metavar="NAME",
+        help="which files (default: all; for get: those of --engine liveportrait); for convert: FILE.pth and "
+        "OUT.safetensors, which without a name is put beside it")  # fmt: skip
     add("--weights", type=Path, metavar="FOLDER", help="look here first; for get: put them here")
     return parser
+
+
+def _all_got(chosen: Sequence[Weight], folder: Path | None) -> str:
+    """Fetch all that can be had; returns a line for each, or raises OutputError that tells of those that cannot."""
+    lines, lacking = [], []
+    for weight in chosen:
+        try:
+            lines.append(_got(weight, folder))
+        except NotFetched as error:
+            url, place = weight.published[-1].url, destination(folder).absolute()
+            lacking.append(f"{error}; load {url} by hand and put it into '{place}' as '{weight.name}'")
+    if lacking:
+        others = f", the other {len(lines)} are there" if lines else ""
+        raise OutputError(f"{len(lacking)} of {len(chosen)} files are lacking{others}: {'; '.join(lacking)}.")
+    return "\n".join(lines)
+
+
+def _converted(names: Sequence[str], folder: Path | None) -> str:
+    if folder is not None or len(names) not in (1, 2):
+        raise InputError(
+            "`kdtalker weights convert` takes FILE.pth, the name to write (.safetensors) if any, and no more."
+        )
+    from kdtalker.convert import convert_pth
+
+    return convert_pth(*map(Path, names))
 
 
 def _got(weight: Weight, folder: Path | None) -> str:
@@ -73,6 +105,8 @@ def _listed(weight: Weight, folder: Path | None) -> str:
     size = f"{weight.bytes:,} bytes" if weight.bytes else "size unknown"
     where = f"in {path.parent}" if path else "not here"
     sha256 = weight.sha256 or "unknown until it is fetched; then the hub's word is checked and noted"
+    if weight.sha256 and weight.published:
+        sha256 += " is expected, never checked against the published file"
     if not weight.sha256 and all(source.github for source in weight.published):
         sha256 = "unknown; its contents are checked"
     sources = [f"    from {source}" for source in weight.published]

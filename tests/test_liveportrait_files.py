@@ -5,8 +5,9 @@ import pytest
 import torch
 import toy
 from safetensors.torch import save_file
-from test_cli import REAL, assert_fails, film, write_wav
-from test_template import Code, template, written
+from test_cli import REAL, assert_fails, call, film, write_wav
+from test_pth import Code
+from test_template import template, written
 
 from kdtalker.liveportrait.retargeting import EYES, LIPS, STITCHING, RetargetingNetwork
 from kdtalker.weights import LIVEPORTRAIT, SPEECH
@@ -53,10 +54,6 @@ FAULTS = {
         rf"no 'wav2lip.pth' \(.*; licence: research only.*'{SMALL}' \(.*licence: MIT\) in '.*/files' or .*'.*/weights' "
         rf".*`kdtalker weights get wav2lip.pth {SMALL} --weights files` fetches them",
     ),
-    "another file under the name": (
-        lambda weights: (weights / LARGE).write_bytes(b"another"),
-        rf"{LARGE}' are not those of this version \(sha256\): `kdtalker weights get {LARGE} --weights files` fetches",
-    ),
     "another network": (lambda weights: None, r"another network .* lacks G_middle_0\.conv_0\.bias, .* more"),
     "half a download": (lambda weights: cut(weights / SMALL), rf"{SMALL}' cannot be read as a .pth file"),
     "half a download of the other kind": (lambda weights: cut(large(weights)), "cannot be read as safetensors"),
@@ -73,6 +70,17 @@ def test_files_that_cannot_be_used_end_in_2_with_one_line(folder, fault):
     damage(folder / "files")
     arguments = (*film(output="new.mp4"), "--engine", "liveportrait", "--weights", "files", "--device", "cpu")
     assert_fails(folder, arguments, 2, told, program=REAL)
+
+
+def test_another_file_than_expected_is_used_with_a_warning(folder):
+    """Half a download here, so that the film still ends in one sentence."""
+    large(folder / "files").unlink()
+    (folder / "files" / LARGE).write_bytes(b"another")
+    arguments = (*film(output="new.mp4"), "--engine", "liveportrait", "--weights", "files", "--device", "cpu")
+    done = call(folder, *arguments, program=REAL)
+    warning, error = done.stderr.splitlines()
+    assert done.returncode == 2 and f"{LARGE}' is used, though it is another file than expected: its sha256" in warning
+    assert f"{LARGE}' cannot be read as a .pth file, it is damaged" in error
 
 
 def test_what_follows_a_film_needs_no_files_for_speech(folder):

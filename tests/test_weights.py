@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import pickle
 import re
 import resource
 import signal
@@ -128,7 +127,7 @@ def test_a_cut_connection_is_taken_up_again(place, hub):
 @pytest.mark.parametrize("knows_ranges", [True, False])
 def test_a_download_given_up_goes_on_with_the_next_call(place, hub, knows_ranges):
     hub.files[PLACE], hub.cuts, hub.knows_ranges = LONG, [PIECE + 100_000, None, None], knows_ranges
-    kept = f"answers 503; the first {PIECE:,} bytes are kept, the same command goes on from there."
+    kept = f"answers 503; the first {PIECE:,} bytes are kept, the same command goes on from there)"
     assert_fails(call(place, hub, "get", NAME), 1, kept)
     assert [len(content) for content in files_in(place).values()] == [PIECE]
     done = call(place, hub, "get", NAME)
@@ -193,12 +192,39 @@ def test_wrong_bytes_are_refused(place, hub):
     assert files_in(place) == before
 
 
-@pytest.mark.parametrize(("name", "what"), [("wav2lip.pth", "size"), ("spade_generator.pth", "sha256")])
-def test_a_file_that_is_not_the_tables_is_not_even_loaded(place, hub, name, what):
-    hub.files = {f"{folder}/{name}": GOOD for folder in (FIRST + "/base_models", "ChaolongYang/KDTalker/ckpts")}
-    hub.etag["ChaolongYang/KDTalker/ckpts/wav2lip.pth"] = weights.row("wav2lip.pth").sha256
-    assert_fails(call(place, hub, "get", name), 1, f"the file offered there has the {what} ", ", wanted ")
-    assert hub.loads() == [] and files_in(place) == {}
+def test_another_file_than_the_tables_is_taken_with_a_warning_where_no_source_has_that_one(place, hub):
+    """The second source says that it has the table's file and sends another; what the first one sends is its own."""
+    name, good = "spade_generator.pth", saved({"fc.weight": torch.ones(2)})
+    first, second = (f"{folder}/base_models/{name}" for folder in (FIRST, SECOND))
+    hub.files, hub.etag = {first: good, second: GOOD}, {second: weights.row(name).sha256}
+    done = call(place, hub, "get", name)
+    assert done.returncode == 0 and done.stdout.startswith(f"{name}: sha256 as the hub says; licence: MIT: ")
+    differs = f"its sha256 is {sha256(good)}, expected was {weights.row(name).sha256}."
+    assert done.stderr == f"'{name}' was fetched, though it is another file than expected: {differs}\n"
+    assert [path for method, path, _ in hub.requests if method == "GET" and "cdn" in path] == [
+        f"/cdn/{second}",
+        f"/cdn/{first}",
+    ]
+    assert files_in(place) == {name: good, f"{name}.sha256": f"{sha256(good)}  {name}\n".encode()}
+    again = call(place, hub, "verify", name)
+    assert (again.stdout, again.stderr) == (f"{name}: good, sha256 as when it was fetched: {place / name}\n", "")
+
+
+def test_where_one_file_cannot_be_had_the_others_are_fetched_and_it_is_told_how_to_carry_it_over(place, hub):
+    other = "motion_extractor.pth"
+    hub.files[f"{SECOND}/base_models/{other}"] = saved({"detector.fc_kp.weight": torch.ones(3)})
+    dead = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1,localhost"}
+    done = call(place, hub, "get", "norm.npz", other, "wav2lip.pth", NAME, env=dead)
+    by_hand = [
+        f"load https://raw.githubusercontent.com/chaolongy/KDTalker/main/dataset_process/norm.npz by hand and put it "
+        f"into '{place}' as 'norm.npz'",
+        f"load https://huggingface.co/ChaolongYang/KDTalker/resolve/main/ckpts/wav2lip.pth by hand and put it into "
+        f"'{place}' as 'wav2lip.pth'.",
+    ]
+    assert_fails(
+        done, 1, "2 of 4 files are lacking, the other 2 are there: 'norm.npz' could not be fetched (", *by_hand
+    )
+    assert files_in(place).keys() == {name for file in (other, NAME) for name in (file, f"{file}.sha256")}
 
 
 def small_disk():
@@ -236,7 +262,7 @@ def test_no_network(place, hub, env, code, told):
 
 def test_a_hub_without_the_file(place, hub):
     hub.files.clear()
-    assert_fails(call(place, hub, "get", NAME), 1, f"huggingface.co/{PLACE}: 127.0.0.1:", " answers 404.")
+    assert_fails(call(place, hub, "get", NAME), 1, f"huggingface.co/{PLACE}: 127.0.0.1:", " answers 404)")
     assert files_in(place) == {}
 
 
@@ -249,7 +275,7 @@ def test_what_is_not_on_the_hub_is_checked_by_its_contents(tmp_path, hub, monkey
     buffer = io.BytesIO()
     np.savez(buffer, **values)
     hub.files = {"chaolongy/KDTalker/dataset_process/norm.npz": buffer.getvalue()}
-    monkeypatch.setattr(fetching, "GITHUB", hub.address)
+    monkeypatch.setattr("kdtalker.weight_spec.GITHUB", hub.address)
     monkeypatch.setenv("NO_PROXY", "*")
     # This server sends on from where GitHub answers itself; both are followed.
     if good:
@@ -298,22 +324,46 @@ def test_files_go_where_they_are_looked_for_first(tmp_path, monkeypatch):
     assert weight_files.destination(Path("explicit")) == Path("explicit")
 
 
-def test_a_published_file_is_verified_before_use(tmp_path, monkeypatch):
-    known = replace(weights.row("wav2lip.pth"), bytes=len(GOOD), sha256=sha256(GOOD))
-    monkeypatch.setattr(weights, "TABLE", (*weights.TABLE[:-1], weights.row(NAME), known)[-2:])
-    path = tmp_path / known.name
+def test_another_published_file_than_expected_is_used_with_one_warning(tmp_path, monkeypatch, caplog):
+    known = replace(weights.row("wav2lip.pth"), sha256=sha256(GOOD))
+    monkeypatch.setattr(weights, "TABLE", (known, weights.row(NAME)))
+    path, other = tmp_path / known.name, tmp_path / NAME
     path.write_bytes(GOOD)
-    assert weights.find(known.name, tmp_path) == path
-    path.write_bytes(GOOD[:1000])
-    with pytest.raises(InputError, match="have 1,000 bytes, wanted .*`kdtalker weights get wav2lip.pth --weights /"):
-        weights.find(known.name, tmp_path)
-    path.write_bytes(GOOD[:-1] + b"x")
-    with pytest.raises(InputError, match="sha256"):
-        weights.find(known.name, tmp_path)
-    (tmp_path / NAME).write_bytes(GOOD)
+    other.write_bytes(GOOD)
+    assert weights.find(known.name, tmp_path) == path and weights.find(NAME, tmp_path) == other
+    assert caplog.messages == []
+    path.write_bytes(LONG)
     (tmp_path / f"{NAME}.sha256").write_text("1" * 64)
-    with pytest.raises(InputError, match="not those once fetched"):
-        weights.find(NAME, tmp_path)
+    for _ in range(2):
+        assert weights.find(known.name, tmp_path) == path and weights.find(NAME, tmp_path) == other
+    assert caplog.messages == [
+        f"'{path}' is used, though it is another file than expected: its sha256 is {sha256(LONG)}, expected was "
+        f"{sha256(GOOD)}.",
+        f"'{other}' is used, though it is another file than expected: its sha256 is {sha256(GOOD)}, expected was "
+        f"{'1' * 64}.",
+    ]
+    path.write_bytes(GOOD[:1000])  # half a download: found with a warning, refused where it is read
+    with pytest.raises(InputError, match="wav2lip.pth' cannot be read as a .pth file, it is damaged"):
+        read_pth(weights.find(known.name, tmp_path))
+
+
+def test_a_file_of_the_package_is_never_another(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(weights, "PACKAGE", tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mesh_motion.safetensors").write_bytes(b"x" * weights.row("mesh_motion.safetensors").bytes)
+    with pytest.raises(InputError, match=r"not those of this version \(sha256\): install kdtalker again"):
+        weights.find("mesh_motion.safetensors")
+    assert caplog.messages == []
+
+
+def test_a_converted_file_comes_before_the_refused_one(tmp_path):
+    for name in (NAME, "ckpts/wav2lip.pth"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        assert weights.find(path.name, tmp_path) == path
+        path.with_suffix(".safetensors").touch()
+        assert weights.find(path.name, tmp_path) == path.with_suffix(".safetensors")
 
 
 def test_list_tells_of_every_file_without_the_network(place, hub):
@@ -332,9 +382,21 @@ def test_verify_tells_of_what_is_there_and_fails_for_what_is_damaged(place, hub)
     assert done.returncode == 0
     assert done.stdout.count(": good, sha256 as in the table: ") == sum(not row.published for row in weights.TABLE)
     assert done.stdout.count(": not here\n") == sum(bool(row.published) for row in weights.TABLE)
+    (place / "wav2lip.pth").write_bytes(saved({"state_dict": {}}))
+    done = call(place, hub, "verify", "wav2lip.pth")
+    assert (done.returncode, done.stderr) == (0, "")
+    content = (place / "wav2lip.pth").read_bytes()
+    assert f"another file than expected, used with a warning (its sha256 is {sha256(content)}, expected" in done.stdout
     (place / "wav2lip.pth").write_bytes(b"half")
+    (place / NAME).write_bytes(GOOD)
+    (place / f"{NAME}.sha256").write_text("1" * 64)
     (place / "norm.npz").write_bytes(b"<!doctype html>")
-    told = (f"2 of {len(weights.TABLE)} weight files failed", "have 4 bytes", "norm.npz' cannot be read as a .npz file")
+    told = (
+        f"3 of {len(weights.TABLE)} weight files failed",
+        "wav2lip.pth' cannot be read as a .pth file",
+        "norm.npz' cannot be read as .npz",
+        f"{NAME}' are not those once fetched (its sha256 is {sha256(GOOD)}, expected was {'1' * 64})",
+    )
     assert_fails(call(place, hub, "verify"), 2, *told)
 
 
@@ -344,68 +406,13 @@ def test_verify_tells_of_what_is_there_and_fails_for_what_is_damaged(place, hub)
         ((), "action"),
         (("fetch",), "'fetch'"),
         (("get", "other.pth"), "'other.pth', known are face_detection"),
+        (("verify", "kdtalker.pt"), "voices-v1.0.bin. Did you mean 'KDTalker.pth'?"),
+        (("convert",), "takes FILE.pth"),
+        (("convert", "a.pth", "b.safetensors", "c"), "takes FILE.pth"),
+        (("convert", "none.pth"), "There is no file 'none.pth' to convert."),
         (("verify", "norm.npz"), "`kdtalker weights get norm.npz` fetches it"),
         (("list", "--weights", "none"), "no folder 'none'"),
     ],
 )
 def test_wrong_words_end_in_2(place, hub, words, told):
     assert_fails(call(place, hub, *words), 2, told)
-
-
-# --- .pth files are pickles -----------------------------------------------------------------------------------------
-
-
-class Code:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path, zipped):
-    path = tmp_path / "evil.pth"
-    path.write_bytes(saved({"model": Code(tmp_path / "run")}, _use_new_zipfile_serialization=zipped))
-    with pytest.raises(InputError, match="mkdir" if zipped else "more than tensors"):
-        read_pth(path)
-    assert not (tmp_path / "run").exists()
-    path.write_bytes(pickle.dumps({"model": Code(tmp_path / "run")}))
-    with pytest.raises(InputError, match="more than tensors"):
-        read_pth(path)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("kept", [0, 10, 500, -100])
-def test_both_formats_are_read_whole_or_not_at_all(tmp_path, zipped, kept):
-    path = tmp_path / "a.pth"
-    content = saved({"state_dict": {"w": torch.arange(1000.0)}}, _use_new_zipfile_serialization=zipped)
-    path.write_bytes(content)
-    assert torch.equal(read_pth(path)["state_dict"]["w"], torch.arange(1000.0))
-    path.write_bytes(content[:kept])
-    with pytest.raises(InputError, match=r"a\.pth"):
-        read_pth(path)
-
-
-def test_the_settings_of_a_trainer_are_read_as_blanks(tmp_path, monkeypatch):
-    """KDTalker's trainer saves its omegaconf settings beside the weights."""
-    module = type(sys)("omegaconf.dictconfig")
-    module.DictConfig = type("DictConfig", (), {"__module__": module.__name__})
-    monkeypatch.setitem(sys.modules, "omegaconf", type(sys)("omegaconf"))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    settings = module.DictConfig()
-    settings.values = {"seed": 1}
-    path = tmp_path / "a.pth"
-    path.write_bytes(saved({"model": {"w": torch.ones(2)}, "cfg": settings}))
-    content = read_pth(path)
-    assert torch.equal(content["model"]["w"], torch.ones(2))
-    assert type(content["cfg"]).__module__ == "kdtalker.pth" and vars(content["cfg"]) == {}
-
-
-def test_one_tensor_is_no_model(tmp_path):
-    (tmp_path / "a.pth").write_bytes(saved(torch.ones(2)))
-    with pytest.raises(InputError, match="holds one Tensor, wanted tensors under names"):
-        read_pth(tmp_path / "a.pth")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from kdtalker.liveportrait.generator import SpadeGenerator
 from kdtalker.liveportrait.motion_extractor import MotionExtractor
 from kdtalker.liveportrait.retargeting import EYES, LIPS, STITCHING, RetargetingNetwork
 from kdtalker.liveportrait.warping import WarpingModule
-from kdtalker.pth import read_pth
+from kdtalker.pth import flatten_tensors, read_pth
 
 Find = Callable[[str], Path]
 Read = Callable[[Path], dict[str, Tensor]]
@@ -77,7 +77,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises InputError where the file cannot be read, or holds code.
     """
     if path.suffix != ".safetensors":
-        return dict(_flattened(read_pth(path)))
+        return flatten_tensors(read_pth(path), path)
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -85,16 +85,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"'{path}' cannot be read as safetensors, it is damaged or cut short ({error}).") from None
-
-
-def _flattened(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Tensor]]:
-    tensors: list[tuple[str, Tensor]] = []
-    for name, value in content.items():
-        if isinstance(value, Tensor):
-            tensors.append((f"{prefix}{name}", value))
-        elif isinstance(value, Mapping):
-            tensors += _flattened(value, f"{prefix}{name}.")
-    return tensors
 
 
 def load_strictly(kind: Callable[[], Network], state: Mapping[str, Tensor], path: Path) -> Network:

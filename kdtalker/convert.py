@@ -1,0 +1,67 @@
+"""A `.pth` file that is refused, converted: its tensors alone, as `.safetensors`."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdtalker.errors import InputError, OutputError
+from kdtalker.pth import flatten_tensors, read_pth
+from kdtalker.weight_files import sha256_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SUFFIX = ".safetensors"
+
+
+def convert_pth(path: Path, target: Path | None = None) -> str:
+    """Write the tensors of the file as `.safetensors` (default: beside it, under its name) and return a line about it.
+
+    Tensors in dicts are named `dict.tensor`, which is what the readers of published weights take. Whatever else is in
+    the file is left out, nothing of it is imported or called. A file that is already there is replaced once the new one
+    is whole. Raises InputError for a file that cannot be read or has no tensors, and for a target that is another
+    thing than a file or the input; OutputError where it cannot be written.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"There is no file '{path}' to convert.")
+    target = path.with_suffix(_SUFFIX) if target is None else target
+    _check_target(target, path)
+    tensors = flatten_tensors(read_pth(path, blank=True), path)
+    if not tensors:
+        raise InputError(f"'{path}' holds no tensors under names, wanted weights.")
+    from kdtalker.checkpoint import write_safetensors
+
+    write_safetensors(target, _apart(tensors))
+    size = target.stat().st_size
+    return f"{target}: {len(tensors)} tensors of '{path}', {size:,} bytes, sha256 {sha256_of(target)}"
+
+
+def _check_target(target: Path, path: Path) -> None:
+    if target.suffix != _SUFFIX:
+        raise InputError(f"'{target}' was asked for, wanted a name that ends in {_SUFFIX}.")
+    if not os.path.isdir(target.parent):
+        raise InputError(f"There is no folder '{target.parent}' to write '{target.name}' into; make it first.")
+    if not os.path.lexists(target):
+        if not os.access(target.parent, os.W_OK):
+            raise OutputError(f"The folder '{target.parent}' is read-only; choose another one for '{target.name}'.")
+        return
+    if not stat.S_ISREG(target.lstat().st_mode):
+        raise InputError(f"'{target}' is there and no regular file; it is not replaced, choose another name.")
+    if target.samefile(path):
+        raise InputError(f"'{target}' is the input and would be overwritten; choose another name.")
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous tensors that share no memory, copied where they are not or do."""
+    apart: dict[str, Tensor] = {}
+    begun: set[int] = set()
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        is_whole = tensor.is_contiguous() and tensor.numel() * tensor.element_size() == storage.nbytes()
+        apart[name] = tensor.detach() if is_whole and storage.data_ptr() not in begun else tensor.detach().clone()
+        apart[name] = apart[name].contiguous()
+        begun.add(storage.data_ptr())
+    return apart
