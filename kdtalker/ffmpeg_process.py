@@ -6,9 +6,8 @@ import contextlib
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread, current_thread, main_thread
+from threading import Thread
 from types import TracebackType
 from typing import IO, Any
 
@@ -33,22 +32,6 @@ def sound_track(path: Path, rate_hz: int, start_s: float = 0.0) -> Any:
     if start_s == 0:
         return track
     return track.filter("atrim", start_sample=round(start_s * rate_hz)).filter("asetpts", "PTS-STARTPTS")
-
-
-@contextlib.contextmanager
-def ctrl_c_waits() -> Iterator[None]:
-    """Ctrl-C within the block is heard at its end: a process that is being started could not be ended then."""
-    if current_thread() is not main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    heard: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if heard:
-        raise KeyboardInterrupt
 
 
 class FFmpegProcess:

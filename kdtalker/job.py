@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any, NoReturn
 
 from kdtalker import __version__
 from kdtalker.audio import check_file
-from kdtalker.errors import InputError, OutputError
+from kdtalker.errors import InputError
+from kdtalker.files import check_target
 from kdtalker.options import Options, controls
 from kdtalker.speaker import DEFAULT_VOICE, SAID_OF_VOICES, Line
+from kdtalker.video_writer import check_film_name
+from kdtalker.weights import TABLE, locate
 
 ENGINES = ("mesh", "liveportrait")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
@@ -60,6 +64,7 @@ class Job:
     retarget_eyes: float | str | None
     retarget_lips: float | str | None
     checkpoint: Path | None
+    quiet: bool
     options: Options
 
 
@@ -79,15 +84,17 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("--image", type=Path, required=True, metavar="PICTURE", help="the portrait")
-    add("--output", type=Path, required=True, metavar="FILM", help="the film to write (.mp4)")
+    add("--output", type=Path, required=True, metavar="FILM",
+        help="the film to write: .mp4, .mov, .webm or .gif (silent)")  # fmt: skip
     said = parser.add_mutually_exclusive_group()
     said.add_argument(
         "--audio", type=Path, metavar="SOUND", help="what the portrait says: any sound file or film with sound"
     )
     said.add_argument("--text", metavar="WORDS", help="what the portrait says, spoken by --voice")
     add("--voice", metavar="NAME", help=f"who speaks --text: {SAID_OF_VOICES} (default: {DEFAULT_VOICE})")
-    add("--start", type=float, default=0.0, metavar="S", help="leave out so much of the sound, in s (default: 0)")
-    add("--duration", type=float, metavar="S", help="of the sound, in s (default: all of it)")
+    add("--voices", action=_ListVoices, help="list the voices and exit")
+    add("--start", type=_number, default=0.0, metavar="S", help="leave out so much of the sound, in s (default: 0)")
+    add("--duration", type=_number, metavar="S", help="of the sound, in s (default: all of it)")
     add("--pose-from", type=Path, metavar="FILM",
         help="a film whose head's motion the portrait takes, forward and backward in turn")  # fmt: skip
     add("--background", type=_backdrop, metavar="PICTURE|COLOUR",
@@ -95,12 +102,15 @@ def _parser() -> Parser:
     add("--driving", type=Path, metavar="FILM", help="a film whose face the portrait follows, with its sound")
     add("--motion", type=Path, metavar="FILE",
         help="a saved motion (.npz) or LivePortrait template (.pkl) to follow, silent or with a voice")  # fmt: skip
-    add("--save-motion", type=Path, metavar="NPZ", help="save the motion of the film too")
+    add("--save-motion", type=Path, metavar="NPZ", help="save the motion of the film too (.npz)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--face", type=int, metavar="N", help="which face, by size from 0 (default: the largest)")
+    which.add_argument(
+        "--face", type=_whole_number, metavar="N", help="which face, by size from 0 (default: the largest)"
+    )
     which.add_argument("--box", type=_box, metavar="X,Y,W,H", help="the face in this box, in px")
     add("--crop", action="store_true", help="the film shows the square around the face alone, 512 px wide")
-    add("--crf", type=int, default=18, metavar="0..51", help="quality of the film, smaller is better (default: 18)")
+    add("--crf", type=_whole_number, default=18, metavar="0..51",
+        help="quality of the film, smaller is better (default: 18; a .gif has one quality)")  # fmt: skip
     add("--engine", choices=ENGINES, default=ENGINES[0],
         help="mesh ships with the package; liveportrait is the published networks (default: mesh)")  # fmt: skip
     add("--device", default="auto", help="of --engine liveportrait: auto, cpu, cuda, or mps (experimental)")
@@ -113,6 +123,7 @@ def _parser() -> Parser:
         add(f"--retarget-{part}", type=_ratio, metavar=f"{FOLLOW}|0..{WIDEST}",
             help=f"of --engine liveportrait: {part} as far open as the driving film's, or by this {gap}")  # fmt: skip
     _add_options(parser)
+    add("--quiet", action="store_true", help="report no progress, only what went wrong and the last line")
     add("--version", action="version", version=f"kdtalker {__version__}")
     return parser
 
@@ -129,9 +140,37 @@ def _add_options(parser: Parser) -> None:
             )
         else:
             ends = f"{control.minimum:g}..{control.maximum:g}"
+            read = _whole_number if kind is int else _number
             parser.add_argument(
-                flag, type=kind, default=default, metavar=ends, help=f"{control.help} (default: {default})"
+                flag, type=read, default=default, metavar=ends, help=f"{control.help} (default: {default})"
             )
+
+
+class _ListVoices(argparse.Action):
+    """Print the voices of --text and exit, as --help does."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **more: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **more)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from kdtalker.speaker import list_voices
+
+        sys.stdout.write(list_voices())
+        parser.exit()
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
 
 
 def _box(text: str) -> tuple[float, float, float, float]:
@@ -139,19 +178,23 @@ def _box(text: str) -> tuple[float, float, float, float]:
         x, y, width, height = (float(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not X,Y,W,H in px, for example 120,80,200,200") from None
+    if not all(map(math.isfinite, (x, y, width, height))):
+        raise argparse.ArgumentTypeError(f"'{text}' is not X,Y,W,H in px: its numbers must be finite")
     if not (width > 0 and height > 0):
         raise argparse.ArgumentTypeError(f"'{text}' has no width or no height")
     return x, y, width, height
 
 
 def _backdrop(text: str) -> Backdrop:
+    """Read a colour, or else the path of a picture, which is checked with the other inputs."""
     from kdtalker.backdrop import colour
 
-    if Path(text).is_file():
-        return Path(text)
     try:
         return colour(text)
     except InputError as error:
+        path = Path(text)
+        if path.suffix or len(path.parts) > 1 or os.path.lexists(path):
+            return path
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
@@ -236,25 +279,18 @@ def _check_engine(values: dict[str, Any], parser: Parser) -> None:
 
 
 def _check_paths(job: Job) -> None:
+    background = job.background if isinstance(job.background, Path) else None
     wanted = {job.image: "a picture", job.audio: "a sound or a film with sound", job.driving: "a film",
-              job.pose_from: "a film", job.motion: "a motion (.npz or .pkl)",
+              job.pose_from: "a film", job.motion: "a motion (.npz or .pkl)", background: "a picture or a colour",
               job.checkpoint: "a motion model (.safetensors)"}  # fmt: skip
     inputs = [path for path in wanted if path is not None]
     for path in inputs:
         check_file(path, wanted[path])
-    _check_output(job.output, inputs)
+    film = check_target(job.output, inputs)
+    check_film_name(job.output)
     if job.save_motion is not None:
-        _check_output(job.save_motion, inputs)
-        if job.save_motion.absolute() == job.output.absolute():
+        if job.save_motion.suffix.lower() != ".npz":
+            raise InputError(f"The motion '{job.save_motion}' does not end in .npz, wanted the name of such a file.")
+        weights = [file for weight in TABLE if (file := locate(weight, job.weights)) is not None]
+        if check_target(job.save_motion, [*inputs, *weights]) == film:
             raise InputError(f"'{job.output}' was asked for as film and as motion; choose two names.")
-
-
-def _check_output(path: Path, inputs: list[Path]) -> None:
-    if not path.parent.is_dir():
-        raise InputError(f"There is no folder '{path.parent}' to write '{path.name}' into; make it first.")
-    if path.is_dir():
-        raise InputError(f"'{path}' is a folder, wanted the name of a file to write.")
-    if any(path.exists() and path.samefile(other) for other in inputs):
-        raise InputError(f"'{path}' is one of the inputs and would be overwritten; choose another name.")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"The folder '{path.parent}' is read-only; choose another one for '{path.name}'.")

@@ -23,7 +23,8 @@ from kdtalker.pipeline import EncodedPortrait, Square, TalkingPortraitPipeline
 from kdtalker.renderer import Image
 from kdtalker.speaker import Line, speak
 from kdtalker.uploads import Limits, copy_film, copy_sound, read_picture
-from kdtalker.video import VideoWriter, read_film
+from kdtalker.video import read_film
+from kdtalker.video_writer import VideoWriter
 
 Load = Callable[[], TalkingPortraitPipeline]
 

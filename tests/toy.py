@@ -3,6 +3,7 @@
 `python tests/toy.py --image ...` is the real command line over it.
 """
 
+import re
 import sys
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from kdtalker.pipeline import Speech, TalkingPortraitPipeline
 from kdtalker.renderer import Anatomy, Looks
 
 BLOCK, WINDOW, SIDE_PX = 5, 12, 64
+PROGRESS = re.compile(r"(reading|speaking|loading|finding|making) \w+| *\d+%  ")
 NOTHING = np.zeros((0, 1), np.float32)
 
 
@@ -177,6 +179,11 @@ def sound(seconds=1.0, seed=0):
     time_s = np.arange(int(seconds * FRAME_RATE_HZ * SAMPLES_PER_FRAME)) / (FRAME_RATE_HZ * SAMPLES_PER_FRAME)
     noise = np.random.default_rng(seed).standard_normal(len(time_s))
     return (0.2 * noise * np.sin(2 * np.pi * time_s) ** 2).astype(np.float32).clip(-1, 1)
+
+
+def sentences(stderr):
+    """The lines of stderr that are not progress."""
+    return [line for line in stderr.splitlines() if line.startswith("kdtalker: ") or not PROGRESS.match(line)]
 
 
 if __name__ == "__main__":
