@@ -12,10 +12,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdtalker.arguments import FOLLOW, WIDEST
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count, read_sound
 from kdtalker.errors import InputError, OutputError
 from kdtalker.files import AtomicFile, commit_together
-from kdtalker.job import FOLLOW, WIDEST, Job, is_template
+from kdtalker.job import Job, is_template
 from kdtalker.motion import Array, Motion
 from kdtalker.progress import Progress
 
@@ -104,7 +105,7 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
     progress.stage("loading the networks")
     pipeline = load(job)
     progress.stage("finding the face")
-    portrait = pipeline.portrait(image, face=job.face, box=job.box, crop=job.crop)
+    portrait = pipeline.portrait(image, face=job.face, box=job.box, crop=job.crop, alpha=job.alpha)
     recorded: list[Motion] = []
     frames = _frames(pipeline, portrait, job, drive, recorded.append if job.save_motion else None)
     progress.stage(f"making {_length(drive.frames)}")
@@ -117,6 +118,7 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
             VideoWriter(
                 job.output, width, height,
                 sound=drive.sound, crf=job.crf, duration_s=drive.sound_s, sound_start_s=job.start,
+                alpha=job.alpha,
             )
         )  # fmt: skip
         for count, frame in enumerate(progress.count(chain([first], frames), drive.frames), 1):  # noqa: B007
