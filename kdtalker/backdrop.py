@@ -3,6 +3,8 @@ stands before a background that does not move."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import cv2
@@ -102,12 +104,24 @@ def _on_edges(mask: Array, picture: Image, reach: int) -> Array:
 
 
 def _own_colours(picture: Image, matte: Array) -> Image:
-    """(H, W, 3) the colour that half-covered pixels take from the person beside them, not from what was behind."""
+    """Estimate foreground colours (H, W, 3): half-covered pixels take those of the person beside them, not of what was
+    behind; pixels farther away those of a wider neighbourhood."""
     reach = max(3.0, REACH * min(picture.shape[:2]) / 2)
     sure = (matte > 0.97).astype(np.float32)
-    near = cv2.GaussianBlur(picture * sure, (0, 0), reach)
-    weight = cv2.GaussianBlur(sure, (0, 0), reach)[..., None]
-    return np.where(weight > 1e-3, near / np.maximum(weight, 1e-3), picture).astype(np.uint8)
+    own = _mean_of_person(picture, sure, partial(cv2.GaussianBlur, ksize=(0, 0), sigmaX=reach))
+    for width in (8, 64):
+        box = 2 * round(width * reach / 2) + 1
+        far = _mean_of_person(picture, sure, partial(cv2.blur, ksize=(box, box)))
+        own = np.where(np.isnan(own), far, own)
+    return np.where(np.isnan(own), picture, own).astype(np.uint8)
+
+
+def _mean_of_person(picture: Image, sure: Array, blur: Callable[[Array], NDArray[Any]]) -> Array:
+    """The mean colour (H, W, 3) of the person's pixels, where sure (H, W, 1) is 1, around each pixel; nan where there
+    are none."""
+    weight = blur(sure)[..., None]
+    near = blur(np.asarray(picture * sure, np.float32))
+    return np.where(weight > 1e-3, near / np.maximum(weight, 1e-3), np.float32(np.nan)).astype(np.float32)
 
 
 def _covering(background: Image, picture: Image) -> Image:

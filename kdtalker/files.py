@@ -137,9 +137,8 @@ def _mode_of(target: Path, path: Path) -> int | None:
         return None
     except PermissionError as error:
         raise OutputError(f"'{path}' cannot be written ({error.strerror}); choose another folder.") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it holds a zero byte"
-        raise InputError(f"'{path}' cannot be the name of a file ({reason}); choose another one.") from None
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be the name of a file ({error.strerror}); choose another one.") from None
 
 
 def _is_same(target: Path, other: Path) -> bool:
