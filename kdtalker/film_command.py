@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Load = Callable[[Job], TalkingPortraitPipeline]
 
-LEAST_ADDRESS_SPACE_GB = 3  # torch and OpenBLAS end the process without a word where they get less
+LEAST_ADDRESS_SPACE_GB = 2.2  # torch and OpenBLAS end the process without a word where they get less
 
 
 def load_engine(job: Job) -> TalkingPortraitPipeline:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 Frame = TypeVar("Frame")
 
-LINE_EVERY_SHARE, LINE_EVERY_S = 0.1, 30.0
+LINE_EVERY_S = 30.0
 _COLUMNS = 80  # of a terminal that does not tell its width
 
 
@@ -40,18 +40,19 @@ class Progress:
         from tqdm import tqdm
 
         columns = shutil.get_terminal_size((_COLUMNS, 24)).columns or _COLUMNS
-        with tqdm(total=total, unit="frame", leave=False, file=sys.stderr, ncols=columns) as bar:
+        with tqdm(total=total, unit="frame", leave=False, file=sys.stderr, ncols=columns, nrows=24) as bar:
             for frame in frames:
                 yield frame
                 bar.update()
 
     def _lines(self, frames: Iterable[Frame], total: int) -> Iterator[Frame]:
         began = line_at = time.monotonic()
-        next_share = LINE_EVERY_SHARE
+        tenths = 0
         for done, frame in enumerate(frames, 1):
             yield frame
-            now, share = time.monotonic(), done / total if total else 0.0
-            if share >= next_share or now - line_at >= LINE_EVERY_S:
-                line_at, next_share = now, (share // LINE_EVERY_SHARE + 1) * LINE_EVERY_SHARE
+            now, reached = time.monotonic(), min(10, 10 * done // max(1, total))
+            if reached > tenths or now - line_at >= LINE_EVERY_S:
+                line_at, tenths = now, reached
                 left_s = (now - began) / done * max(0, total - done)
-                self.stage(f"{min(share, 1):4.0%}  {done:,} of {total:,} frames, about {left_s:.0f} s left")
+                share = min(100, 100 * done // max(1, total))
+                self.stage(f"{share:3}%  {done:,} of {total:,} frames, about {left_s:.0f} s left")

@@ -196,5 +196,11 @@ def sentences(stderr):
     return [line for line in stderr.splitlines() if line.startswith("kdtalker: ") or not PROGRESS.match(line)]
 
 
+def crashing(job):
+    """An engine that fails in a way that nobody expects."""
+    return 1 / 0
+
+
 if __name__ == "__main__":
-    sys.exit(main(load=lambda job: pipeline()))
+    crash = sys.argv[1:2] == ["crash"]
+    sys.exit(main(sys.argv[1 + crash :], load=crashing if crash else lambda job: pipeline()))
