@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kdtalker import __version__
-from kdtalker.errors import InputError
+from kdtalker.errors import InputError, did_you_mean
 from kdtalker.options import Options, controls
 from kdtalker.speaker import DEFAULT_VOICE, SAID_OF_VOICES
 
@@ -27,7 +28,9 @@ class Parser(argparse.ArgumentParser):
     """Wrong words end like everything else that goes wrong: in an InputError."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see --help.")
+        unknown = re.match(r"unrecognized arguments: (-\S+)", message)
+        near = did_you_mean(unknown[1].split("=")[0], self._option_string_actions) if unknown else ""
+        raise InputError(f"{message}; see --help.{near}")
 
 
 def film_parser() -> Parser:

@@ -1,5 +1,9 @@
 """What can go wrong for a person who uses the program, with the exit code each kind ends in."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 
 class KDTalkerError(Exception):
     """One clear sentence for the user: what was found, what was wanted, what to do."""
@@ -15,3 +19,12 @@ class InputError(KDTalkerError):
 
 class OutputError(KDTalkerError):
     """The input was fine, the result could not be written (exit code 1)."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the known name that is nearest to this one, "" where none is near."""
+    from difflib import get_close_matches
+
+    spelled = {other.lower(): other for other in known}
+    near = get_close_matches(name.lower(), spelled, n=1)
+    return f" Did you mean '{spelled[near[0]]}'?" if near else ""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kdtalker.errors import InputError, OutputError
 from kdtalker.files import AtomicFile
+from kdtalker.npz import read_npz
 
 Array = NDArray[np.float32]
 
@@ -48,7 +49,7 @@ class Motion:
         if self.space not in SPACES:
             raise InputError(f"Motion names the keypoint space '{self.space}', known are {', '.join(SPACES)}.")
         length = len(np.atleast_1d(self.scale))
-        if len(self.gaze) == 0:
+        if len(np.atleast_1d(self.gaze)) == 0:
             object.__setattr__(self, "gaze", np.zeros((length, 2), np.float32))
         for name, tail in _SHAPES.items():
             value = np.asarray(getattr(self, name), dtype=np.float32)
@@ -114,20 +115,18 @@ class Motion:
     @staticmethod
     def load(path: Path) -> Motion:
         """Read what `save` wrote. Raises InputError for anything else."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                known = [name for name in _SHAPES if name != "gaze" or name in file]  # which older files have not
-                values = {name: file[name] for name in known}
-                space, version = str(file["space"]), int(file["version"])
-        except FileNotFoundError:
-            raise InputError(f"There is no motion file '{path}'.") from None
-        except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
-            raise InputError(
-                f"'{path}' is not a motion file of this program (.npz from --save-motion): {error}."
-            ) from None
-        if version != FILE_VERSION:
+        wanted = (*_SHAPES, "space", "version")
+        values = read_npz(path, (*_SHAPES, "version"), text=("space",))
+        lacking = [name for name in wanted if name not in values and name != "gaze"]  # which older files have not
+        if lacking:
+            raise InputError(f"'{path}' lacks {lacking[0]}, wanted a motion of this program (.npz from --save-motion).")
+        space, version = (str(values.pop(name))[:40] for name in ("space", "version"))
+        if version != f"{FILE_VERSION:.1f}":
             raise InputError(f"'{path}' has the motion format {version}, this program reads {FILE_VERSION}.")
-        return Motion(**values, space=space)
+        try:
+            return Motion(**values, space=space)
+        except InputError as error:
+            raise InputError(f"'{path}' is not a motion of this program: {error}") from None
 
 
 def rotation_matrix(pose: Array) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from kdtalker.errors import InputError
 from kdtalker.motion import Array
 from kdtalker.normalisation import Normalisation
+from kdtalker.npz import read_npz
 
 _PARTS = ("scale", "yaw", "pitch", "roll", "t", "exp")  # in the order of a motion vector
 _PREFIX = "point_model.model."
@@ -70,20 +70,16 @@ def read_normalisation(path: Path) -> Normalisation:
 
     A std of 0, of numbers that never change, counts as 1. Raises InputError where the file is not what it should be.
     """
+    values = read_npz(path, [f"{part}_{kind}" for part in (*_PARTS, "kp") for kind in ("mean", "std")])
     try:
-        with np.load(path, allow_pickle=False) as file:
-            values = {name: np.asarray(file[name], np.float32).ravel() for name in file.files}
-        mean, std = (np.concatenate([values[f"{part}_{kind}"] for part in _PARTS]) for kind in ("mean", "std"))
-        canonical_mean, canonical_std = values["kp_mean"], values["kp_std"]
+        mean, std = (np.concatenate([values[f"{part}_{kind}"].ravel() for part in _PARTS]) for kind in ("mean", "std"))
+        canonical_mean, canonical_std = values["kp_mean"].ravel(), values["kp_std"].ravel()
+        return Normalisation(mean, _usable(std), canonical_mean, _usable(canonical_std))
     except KeyError as error:
         raise InputError(f"'{path}' lacks {error}, wanted the published norm.npz; download it again.") from None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
-        raise InputError(f"'{path}' cannot be read as .npz, it is damaged or cut short; download it again.") from None
-
-    def usable(spread: Array) -> Array:
-        return np.where(spread == 0, np.float32(1), spread)
-
-    try:
-        return Normalisation(mean, usable(std), canonical_mean, usable(canonical_std))
     except InputError as error:
         raise InputError(f"'{path}' is not the published norm.npz: {error}") from None
+
+
+def _usable(spread: Array) -> Array:
+    return np.where(spread == 0, np.float32(1), spread)

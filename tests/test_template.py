@@ -2,6 +2,10 @@
 
 import os
 import pickle
+import subprocess
+import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,6 +107,14 @@ def changed(**numbers):
     return content
 
 
+def nested(levels):
+    """10 lists in a list of 10 ... : 10^levels numbers, in a few bytes of pickle."""
+    value = [0.0]
+    for _ in range(levels):
+        value = [value] * 10
+    return value
+
+
 REFUSED = {
     "tensor": (template(c_lip_lst=[torch.ones(1)]), r"holds code \(torch"),
     "numpy function": (template(c_lip_lst=[np.sum]), r"holds code \(numpy"),
@@ -114,16 +126,28 @@ REFUSED = {
     "other number of frames": (template(n_frames=3), "has 3 frames and has 30"),
     "no rate": (template(output_fps=0), "frame rate is 0"),
     "not a rotation": (changed(R=np.ones((1, 3, 3))), "no rotations"),
-    "other keypoints": (changed(exp=np.ones((1, 20, 3))), "size 60"),
+    "other keypoints": (changed(exp=np.ones((1, 20, 3))), "60 numbers where 63 are wanted"),
     "not finite": (changed(t=np.full(3, np.nan)), "not finite"),
     "some lips": (template(c_lip_lst=[0.1]), "lip in 1 of 30"),
+    "lips in another way": (template(c_lip_lst=3), "lip in none of 30"),
+    "rotation not finite": (changed(R=np.full((1, 3, 3), np.nan)), "not finite"),
+    "rotation beyond float32": (changed(R=np.full((1, 3, 3), 1e300)), "not finite"),
+    "rotation beyond squares": (changed(R=np.full((1, 3, 3), 1e30)), "no rotations"),
+    "text": (changed(t="abc"), "something else where numbers are wanted"),
+    "lists in lists": (changed(exp=nested(9)), "something else where numbers are wanted"),
+    "frames are no dicts": (template(motion=[99 * str(i) for i in range(30)]), "built in another way"),
+    "frames are a dict": (template(motion={0: 1}), "30 frames and has no list of them"),
+    "endless frames": (template(n_frames=float("inf")), "has inf frames"),
+    "a rate beyond numbers": (template(output_fps=10**400), "built in another way"),
+    "frames by reference": (template(output_fps=1, motion=template()["motion"] * 3000, n_frames=90_000), "cannot hold"),
 }
 
 
 @pytest.mark.parametrize("row", REFUSED)
 def test_what_is_no_template_is_refused_in_one_sentence(tmp_path, row):
     content, told = REFUSED[row]
-    with pytest.raises(InputError, match=told) as caught:
+    with warnings.catch_warnings(), pytest.raises(InputError, match=told) as caught:
+        warnings.simplefilter("error")
         read_template(written(tmp_path / "a.pkl", content))
     assert "a.pkl" in str(caught.value) and "\n" not in str(caught.value)
 
@@ -137,3 +161,61 @@ def test_what_is_no_pickle_is_refused(tmp_path, content):
         read_template(tmp_path / "a.pkl")
     with pytest.raises(InputError, match="none.pkl' cannot be read .No such file"):
         read_template(tmp_path / "none.pkl")
+
+
+def test_a_template_of_days_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdtalker.liveportrait.template.LONGEST_S", 3600)
+    path = written(tmp_path / "a.pkl", template())
+    assert len(read_template(path).motion) == 25
+    monkeypatch.setattr("kdtalker.liveportrait.template.LONGEST_S", 0.5)
+    with pytest.raises(InputError, match="a.pkl' is not a motion template of LivePortrait: it lasts 0 hours"):
+        read_template(path)
+
+
+BOMBS = {
+    "a memo index of 10^9": b"\x80\x02Nr\xff\xff\xff\x3f.",
+    "one in decimal digits": b"\x80\x02Np999999999999\n.",
+    "tuples that end the process where they are hashed": b"\x80\x02})" + b"\x85" * 10**6 + b"Ns.",
+    "the same by the memo": b"\x80\x02})q\x00" + b"h\x00\x85q\x00" * 10**5 + b"Ns.",
+    "300,000 frames that are one": b"\x80\x02}(X\x06\x00\x00\x00motion](}q\x00" + b"h\x00" * 300_000 + b"eu.",
+    "a frame of 2^60 bytes": b"\x80\x04\x95" + (2**60).to_bytes(8, "little") + b"}.",
+    "2^40 bytes": b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"a.",
+    "more than 64 MB": None,
+}  # fmt: skip
+
+
+def test_a_file_that_asks_for_memory_or_time_is_refused_at_once(tmp_path):
+    """In a process of its own: one of them would end it, the others fill its memory."""
+    for number, content in enumerate(BOMBS.values()):
+        with (tmp_path / f"{number}.pkl").open("wb") as file:
+            if content is None:
+                file.truncate(64 * 2**20 + 1)
+            else:
+                file.write(content)
+    code = """
+import resource, sys, time
+from pathlib import Path
+from kdtalker.errors import InputError
+from kdtalker.liveportrait.template import read_template
+for number in range(int(sys.argv[1])):
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    try:
+        read_template(Path(f"{number}.pkl"))
+    except InputError as error:
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        print(round(time.process_time() - began, 3), grown // 1000, error)
+"""
+    command = [sys.executable, "-c", code, str(len(BOMBS))]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    for name, line in zip(BOMBS, done.stdout.splitlines(), strict=True):
+        took_s, grown_mb, told = line.split(" ", 2)
+        assert float(took_s) < 1 and int(grown_mb) < (80 if "64 MB" in name else 10), (name, line)
+        assert ("more than 64 MB" if "64 MB" in name else "damaged or no pickle") in told
+
+
+def test_a_name_that_is_asked_for_is_told_in_short(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02c" + b"os\x1b[31m" * 50 + b"\nsystem\n.")
+    with pytest.raises(InputError, match="holds code") as caught:
+        read_template(tmp_path / "a.pkl")
+    assert "\x1b" not in str(caught.value) and len(str(caught.value)) < 250 + len(str(tmp_path))

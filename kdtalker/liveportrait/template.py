@@ -2,11 +2,14 @@
 
 A template is a pickle of {n_frames, output_fps, motion: [{scale (1, 1), R or R_d (1, 3, 3), exp (1, 21, 3), t (1, 3)}
 a frame], c_eyes_lst or c_d_eyes_lst: [(1, 2)], c_lip_lst or c_d_lip_lst: [(1, 1)]}, arrays of numpy. The unpickler
-knows these and plain containers; even numpy's own functions are not called, but stood in for.
+knows these and plain containers; even numpy's own functions are not called, but stood in for. The pickle is looked
+through before, so that a small file cannot ask for much memory or time.
 """
 
 from __future__ import annotations
 
+import io
+import math
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -15,14 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdtalker.audio import FRAME_RATE_HZ
 from kdtalker.errors import InputError
 from kdtalker.liveportrait import SPACE
 from kdtalker.liveportrait.openings import Openings
-from kdtalker.motion import KEYPOINTS, Array, Motion, pose_of_rotation
+from kdtalker.motion import KEYPOINTS, MOTION_WIDTH, Array, Motion, pose_of_rotation
+from kdtalker.pickle_scan import listed, scan_pickle
 
 RATES_HZ = (1, 240)
+LARGEST_BYTES = 64 * 2**20  # of a template: about an hour at 25 frames a second
+LONGEST_S = 24 * 3600
+_BYTES_PER_OPCODE = 3  # at least: templates have 4 to 6, a frame 500 bytes
 _PROPER = 0.01  # by which R R^T may differ from 1
 
 
@@ -36,22 +44,34 @@ class Template:
 
 def read_template(path: Path) -> Template:
     """Raises InputError where the file cannot be read, holds code, or is no template."""
-    content = _unpickled(path)
+    content, size = _unpickled(path)
     try:
-        return _template(content)
-    except (KeyError, TypeError, ValueError, IndexError, InputError) as error:
-        told = f"it lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+        with np.errstate(all="ignore"):  # what is not finite is looked for
+            return _template(content, size)
+    except KeyError as error:
+        raise InputError(f"'{path}' is not a motion template of LivePortrait: it lacks {error}.") from None
+    except (TypeError, IndexError, OverflowError):
+        raise InputError(f"'{path}' is not a motion template of LivePortrait: it is built in another way.") from None
+    except (ValueError, InputError) as error:
+        told = str(error).rstrip(".")
         raise InputError(f"'{path}' is not a motion template of LivePortrait: {told}.") from None
 
 
-def _template(content: Mapping[str, Any]) -> Template:
-    frames, rate_hz = content["motion"], float(np.asarray(content["output_fps"]))
-    if len(frames) != int(np.asarray(content["n_frames"])) or not frames:
-        raise ValueError(f"it says that it has {content['n_frames']} frames and has {len(frames)}")
+def _template(content: Mapping[str, Any], size: int) -> Template:
+    frames, rate_hz = content["motion"], float(_numbers(content["output_fps"], 1)[0])
+    told = float(_numbers(content["n_frames"], 1)[0])
+    if not isinstance(frames, list) or len(frames) != told or not frames:
+        found = len(frames) if isinstance(frames, list) else "no list of them"
+        raise ValueError(f"it says that it has {told:g} frames and has {found}")
+    if len(frames) * MOTION_WIDTH > size:
+        raise ValueError(f"its {size:,} bytes cannot hold {len(frames)} frames")
     if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
         raise ValueError(f"its frame rate is {rate_hz:g}, wanted {RATES_HZ[0]} to {RATES_HZ[1]}")
+    if len(frames) > LONGEST_S * rate_hz:
+        raise ValueError(f"it lasts {len(frames) / rate_hz / 3600:.0f} hours, wanted at most {LONGEST_S // 3600}")
     rotation = _stacked([frame["R_d"] if "R_d" in frame else frame["R"] for frame in frames], 3, 3)
-    if np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max() > _PROPER or np.linalg.det(rotation).min() < 0:
+    off = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max()
+    if not (off <= _PROPER and np.linalg.det(rotation).min() > 0):
         raise ValueError("its R are no rotations")
     parts = (("scale", (1,)), ("t", (3,)), ("exp", (KEYPOINTS, 3)))
     scale, shift, expression = (_stacked([frame[name] for frame in frames], *shape) for name, shape in parts)
@@ -63,9 +83,30 @@ def _template(content: Mapping[str, Any]) -> Template:
     return Template(motion, Openings(eyes, lips))
 
 
-def _stacked(values: list[Any], *shape: int) -> Array:
-    """One array of this shape a frame, with a 1 before it or without: (T, *shape)."""
-    return np.stack([np.asarray(value, np.float32).reshape(shape) for value in values])
+def _numbers(value: object, *sizes: int) -> Array:
+    """Return the numbers (N,), N one of the sizes, of an array, a plain number or a list of plain numbers.
+
+    Lists in lists are refused: a few bytes of pickle can name billions of numbers by them.
+    """
+    if isinstance(value, _Array) and value.numbers is not None:
+        numbers = value.numbers.reshape(-1)
+    elif isinstance(value, (int, float)):
+        numbers = np.asarray([value], np.float64)
+    elif isinstance(value, (list, tuple)) and len(value) in sizes and all(isinstance(x, (int, float)) for x in value):
+        numbers = np.asarray(value, np.float64)
+    else:
+        raise ValueError("it holds something else where numbers are wanted")
+    if numbers.size not in sizes:
+        raise ValueError(f"it holds {numbers.size} numbers where {' or '.join(map(str, sizes))} are wanted")
+    return np.asarray(numbers, np.float32)
+
+
+def _stacked(values: list[object], *shape: int) -> Array:
+    """Stack an array of this shape for each frame, with a 1 before it or without: (T, *shape)."""
+    stacked = np.stack([_numbers(value, math.prod(shape)).reshape(shape) for value in values])
+    if not np.isfinite(stacked).all():
+        raise ValueError("it holds numbers that are not finite")
+    return stacked
 
 
 def _ratios(content: Mapping[str, Any], kind: str, frames: int) -> Array | None:
@@ -73,9 +114,10 @@ def _ratios(content: Mapping[str, Any], kind: str, frames: int) -> Array | None:
     listed = content.get(f"c_{kind}_lst") or content.get(f"c_d_{kind}_lst")
     if not listed:
         return None
-    if len(listed) != frames:
-        raise ValueError(f"it tells of {kind} in {len(listed)} of {frames} frames")
-    ratios = np.array([np.asarray(value, np.float32).mean() for value in listed], np.float32)
+    if not isinstance(listed, list) or len(listed) != frames:
+        found = len(listed) if isinstance(listed, list) else "none"
+        raise ValueError(f"it tells of {kind} in {found} of {frames} frames")
+    ratios = np.array([_numbers(value, 1, 2).mean() for value in listed], np.float32)
     if not np.isfinite(ratios).all():
         raise ValueError(f"its ratios of {kind} are not finite")
     return ratios
@@ -108,32 +150,31 @@ def turned_between(rotation: Array, places: Array) -> Array:
 # --- the pickle -----------------------------------------------------------------------------------------------------
 
 
+class _Array:
+    """Stands for numpy.ndarray: its numbers come with its state."""
+
+    numbers: NDArray[Any] | None = None
+
+    def __setstate__(self, state: tuple[int, tuple[int, ...], _Kind, bool, bytes]) -> None:
+        _, shape, kind, is_fortran, raw = state
+        self.numbers = kind.array(raw, shape, "F" if is_fortran else "C").numbers
+
+
 class _Kind:
     """Stands for numpy.dtype: numbers and truth values only."""
 
     def __init__(self, code: str, *_: object) -> None:
         if not re.fullmatch(r"[biuf]\d{1,2}", code):
-            raise InputError(f"holds an array of '{code}', wanted numbers")
+            raise InputError(f"holds an array of '{code[:20]}', wanted numbers")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.dtype = self.dtype.newbyteorder(state[1])
 
-    def numbers(self, raw: bytes, shape: tuple[int, ...], order: str) -> Any:
-        return np.frombuffer(raw, self.dtype).reshape(shape, order="F" if order == "F" else "C")
-
-
-class _Array:
-    """Stands for numpy.ndarray: its numbers come with its state."""
-
-    numbers: Any = None
-
-    def __setstate__(self, state: tuple[int, tuple[int, ...], _Kind, bool, bytes]) -> None:
-        _, shape, kind, is_fortran, raw = state
-        self.numbers = kind.numbers(raw, shape, "F" if is_fortran else "C")
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        return np.array(self.numbers, dtype)
+    def array(self, raw: bytes, shape: tuple[int, ...] = (), order: str = "C") -> _Array:
+        array = _Array()
+        array.numbers = np.frombuffer(raw, self.dtype).reshape(shape, order="F" if order == "F" else "C")
+        return array
 
 
 def _encode(text: str, codec: str) -> bytes:
@@ -145,8 +186,8 @@ _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Kind,
     ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
-    ("numpy.core.multiarray", "scalar"): lambda kind, raw: kind.numbers(raw, (), "C"),
-    ("numpy.core.numeric", "_frombuffer"): lambda raw, kind, shape, order: kind.numbers(raw, shape, order),
+    ("numpy.core.multiarray", "scalar"): lambda kind, raw: kind.array(raw),
+    ("numpy.core.numeric", "_frombuffer"): lambda raw, kind, shape, order: kind.array(raw, shape, order),
     ("_codecs", "encode"): _encode,
 }
 
@@ -155,7 +196,8 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         known = _STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))
         if known is None:
-            raise InputError(f"holds code ({module}.{name}), wanted arrays and plain values; it is refused")
+            code = listed([f"{module}.{name}"])
+            raise InputError(f"holds code ({code}), wanted arrays and plain values; it is refused")
 
         def stand_in(*arguments: Any) -> Any:  # a new one each time, for a pickle can write attributes on it
             return known(*arguments)
@@ -163,16 +205,23 @@ class _Unpickler(pickle.Unpickler):
         return stand_in
 
 
-def _unpickled(path: Path) -> dict[str, Any]:
+def _unpickled(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the pickle's dict, and how many bytes it has."""
     try:
         with path.open("rb") as file:
-            content = _Unpickler(file).load()
+            data = file.read(LARGEST_BYTES + 1)
+        if len(data) > LARGEST_BYTES:
+            raise InputError(f"has more than {LARGEST_BYTES // 2**20} MB, wanted a motion template of LivePortrait")
+        scan_pickle(io.BytesIO(data), len(data) // _BYTES_PER_OPCODE + 1000)
+        content = _Unpickler(io.BytesIO(data)).load()
     except InputError as error:
         raise InputError(f"'{path}' {error}.") from None
     except OSError as error:
         raise InputError(f"'{path}' cannot be read ({error.strerror}).") from None
+    except MemoryError:
+        raise
     except Exception:  # a pickle that is cut short or damaged raises whatever its next byte stands for
         raise InputError(f"'{path}' cannot be read as a motion template, it is damaged or no pickle.") from None
     if not isinstance(content, dict):
         raise InputError(f"'{path}' holds one {type(content).__name__}, wanted a motion template of LivePortrait.")
-    return content
+    return content, len(data)

@@ -1,0 +1,69 @@
+"""Read `.npz` files that anyone may have written: each header is held against the zip before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from kdtalker.errors import InputError
+
+LARGEST_BYTES = 2**30  # of all arrays that are read, together
+_LONGEST_TEXT_BYTES = 1024
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def read_npz(path: Path, names: Iterable[str], text: Iterable[str] = ()) -> dict[str, NDArray[Any]]:
+    """Read those of the named arrays that the file holds: numbers as float32 (inf where they are too large), and the
+    names in `text` as text.
+
+    Raises InputError where the file is missing, damaged or no `.npz`, and where an array holds anything else, is larger
+    than the file can hold, or with the others larger than LARGEST_BYTES.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            kinds = {**dict.fromkeys(names, "biuf"), **dict.fromkeys(text, "U")}
+            wanted = {name: members[name] for name in kinds if name in members}
+            size = sum(_checked_bytes(archive, info, kinds[name], path) for name, info in wanted.items())
+            if size > LARGEST_BYTES:
+                raise InputError(f"'{path}' holds {size:,} bytes of numbers, wanted at most {LARGEST_BYTES:,}.")
+            return {name: _read(archive, info) for name, info in wanted.items()}
+    except (InputError, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise InputError(f"There is no file '{path}'.") from None
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read ({error.strerror}).") from None
+    except Exception:  # of zipfile, zlib and numpy, which have no common class
+        raise InputError(f"'{path}' cannot be read as .npz, it is damaged, encrypted or no .npz.") from None
+
+
+def _checked_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kinds: str, path: Path) -> int:
+    """Return the bytes of an array. Raises InputError where its header tells of another kind or of other bytes."""
+    with archive.open(info) as member:
+        try:
+            shape, _, dtype = _HEADERS[npy.read_magic(member)](member)
+        except MemoryError:  # which the parser raises for nonsense too
+            raise ValueError from None
+        held = info.file_size - member.tell()
+    name = info.filename.removesuffix(".npy")
+    if dtype.kind not in kinds or (dtype.kind == "U" and held > _LONGEST_TEXT_BYTES):
+        wanted = "text" if kinds == "U" else "numbers"
+        raise InputError(f"'{path}' holds something else as {name}, wanted {wanted}; it is another file.")
+    if math.prod(shape) * dtype.itemsize != held:
+        raise InputError(f"'{path}' says that {name} has the shape {str(shape)[:60]} and holds {held:,} bytes of it.")
+    return held
+
+
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    with archive.open(info) as member:
+        array: NDArray[Any] = npy.read_array(member, allow_pickle=False)
+    with np.errstate(all="ignore"):
+        return array if array.dtype.kind == "U" else array.astype(np.float32, copy=False)
