@@ -47,6 +47,21 @@ def lay_behind(picture: Image, background: Image | tuple[int, int, int]) -> Imag
     return laid
 
 
+def isolate(picture: Image) -> tuple[Image, Array]:
+    """Estimate the foreground colours (H, W, 3), black where nothing of the person is near, and the alpha matte (H, W)
+    0..1 of the person in an (H, W, 3) picture."""
+    small = _fine_enough(picture)
+    fine = person_matte(small)
+    own = _own_colours(small, fine[..., None])
+    height, width = picture.shape[:2]
+    matte = np.asarray(cv2.resize(fine, (width, height)), np.float32)
+    own = np.asarray(cv2.resize(own, (width, height)), np.uint8)
+    reach = 2 * max(3, round(REACH * min(height, width))) + 1
+    near = np.asarray(cv2.dilate(matte, np.ones((reach, reach), np.uint8)), np.float32)[..., None]
+    foreground = own + matte[..., None] * (picture.astype(np.float32) - own)
+    return np.where(near > 0, np.rint(foreground), 0).astype(np.uint8), matte
+
+
 def colour(name: str) -> tuple[int, int, int]:
     """Red, green, blue 0..255 of '#336699', 'teal' and such. Raises InputError."""
     try:

@@ -88,7 +88,7 @@ def _open() -> tuple[ctypes.CDLL, int]:
         import espeakng_loader
     except ImportError:
         raise InputError(
-            "Text is spoken by espeak-ng, which is not here; `pip install espeakng-loader` brings it (GPL-3.0)."
+            "Text is spoken by espeak-ng, which is not installed; `pip install -e '.[tts]'` brings it (GPL-3.0)."
         ) from None
     try:
         library = ctypes.CDLL(espeakng_loader.get_library_path())

@@ -9,9 +9,8 @@ import re
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path, PurePath
-from threading import Thread, current_thread, main_thread
+from threading import Thread
 from types import TracebackType
 from typing import IO, Any
 
@@ -80,22 +79,6 @@ def _fault(program: str, fault: str) -> OutputError:
             "name a working one."
         )
     return OutputError(f"The ffmpeg program '{program}' {fault}; reinstall imageio-ffmpeg, which brings one.")
-
-
-@contextlib.contextmanager
-def ctrl_c_waits() -> Iterator[None]:
-    """Ctrl-C within the block is heard at its end: a process that is being started could not be ended then."""
-    if current_thread() is not main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    heard: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if heard:
-        raise KeyboardInterrupt
 
 
 class FFmpegProcess:

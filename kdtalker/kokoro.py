@@ -31,7 +31,7 @@ class Kokoro:
             import kokoro_onnx
         except ImportError:
             raise InputError(
-                "Kokoro is not here; `pip install kokoro-onnx` brings it (MIT; it needs phonemizer, GPL-3.0)."
+                "Kokoro is not installed; `pip install -e '.[tts]'` brings it (MIT; it needs phonemizer, GPL-3.0)."
             ) from None
         lacking = " ".join(missing(KOKORO))
         if lacking:

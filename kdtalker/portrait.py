@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -70,6 +70,10 @@ class Portrait:
             for start, length in zip((self.top, self.left), self.picture.shape[:2], strict=True)
         )
         return self.picture[rows[:, None], columns[None]]
+
+    def on(self, picture: Image) -> Portrait:
+        """The same square of another picture (H, W, 3)."""
+        return replace(self, picture=picture)
 
     def paste(self, face: Image) -> Image:
         """A new picture with the square replaced by `face` (side, side, 3)."""

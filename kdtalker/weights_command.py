@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdtalker.arguments import Parser
 from kdtalker.errors import InputError
-from kdtalker.job import Parser
 from kdtalker.weight_files import destination, is_good, told, verify
 from kdtalker.weights import LIVEPORTRAIT, TABLE, Weight, find, locate, row
 
