@@ -21,7 +21,7 @@ from kdtalker.errors import InputError
 from kdtalker.ffmpeg_process import FFmpegProcess, check_program, sample_index, sound_track
 from kdtalker.media import SoundTrack, is_short, probe_sound
 
-LOGGER = logging.getLogger("kdtalker")
+_log = logging.getLogger(__name__)
 
 Array = NDArray[np.float32]
 
@@ -119,7 +119,7 @@ def _report_if_short(path: Path, header: SoundTrack, start_s: float, duration_s:
         return
     wanted_s = min(header.declared_s - start_s, math.inf if duration_s is None else duration_s)
     if is_short(given_s, wanted_s):
-        LOGGER.warning(
+        _log.warning(
             "The sound '%s' breaks off at %.1f s; its header declares %.1f s.",
             path, start_s + given_s, header.declared_s,
         )  # fmt: skip

@@ -19,7 +19,7 @@ LEAST_EYE_DISTANCE_PX = 24
 CROP_SIDE_PX = 512
 LONGEST_TO_SHORTEST = 20  # sides of a picture
 
-LOGGER = logging.getLogger("kdtalker")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Portrait:
             return _cropped(picture, *square)
         if shrink < 1:
             sizes = *picture.shape[1::-1], *small.shape[1::-1]
-            LOGGER.warning("The portrait of %d x %d px was scaled down to %d x %d px, which every phone plays.", *sizes)
+            _log.warning("The portrait of %d x %d px was scaled down to %d x %d px, which every phone plays.", *sizes)
         return Portrait(small, *square)
 
     @property

@@ -29,7 +29,7 @@ EYE_LOWER, EYE_UPPER, EYE_OUTER, EYE_INNER = (145, 374), (159, 386), (33, 263), 
 LIP_PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))  # inner lips, upper and lower
 MOUTH_CORNERS = (78, 308)
 
-LOGGER = logging.getLogger("kdtalker")
+_log = logging.getLogger(__name__)
 
 _MESH_SIDE_PX, _IRIS_SIDE_PX = 192, 64
 _MIN_PRESENCE = 0.5
@@ -175,7 +175,7 @@ def report_lost(faces: Iterable[Face | None]) -> Iterator[Face | None]:
             lost += face is None
             yield face
     if 0 < lost < frames:
-        LOGGER.warning(
+        _log.warning(
             "The face was lost in %d of %d frames of the driving video; its last pose is held there.", lost, frames
         )
 

@@ -18,7 +18,7 @@ from kdtalker.errors import InputError, OutputError
 from kdtalker.ffmpeg_process import FFmpegProcess, check_program, media_input
 from kdtalker.media import declared_s, is_short, open_media
 
-LOGGER = logging.getLogger("kdtalker")
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -128,7 +128,7 @@ def read_film(path: Path, fps: float = FRAME_RATE_HZ, *, report: bool = False) -
             raise InputError(f"'{path}' breaks off after {given} frames ({decoder.reason()}), wanted a whole film.")
     if report and info.is_declared and is_short(given / fps, info.duration_s):
         declared = round(info.duration_s * fps)
-        LOGGER.warning("The film '%s' breaks off after %d frames; its header declares %d.", path, given, declared)
+        _log.warning("The film '%s' breaks off after %d frames; its header declares %d.", path, given, declared)
 
 
 def _read_ppm(pipe: IO[bytes]) -> Frame | None:
