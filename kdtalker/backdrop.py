@@ -15,6 +15,7 @@ from PIL import ImageColor
 from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.motion import Array
+from kdtalker.portrait import check_shape
 from kdtalker.renderer import Image
 
 _SEGMENTER_SIDE_PX = 256
@@ -28,7 +29,10 @@ _ROWS = 256  # laid at a time, so that a large picture needs little memory besid
 
 def lay_behind(picture: Image, background: Image | tuple[int, int, int]) -> Image:
     """The person of an (H, W, 3) picture before a colour, or before another picture, which covers the first one and
-    keeps its shape."""
+    keeps its shape. Raises InputError where either is too narrow a strip."""
+    check_shape(picture, "portrait")
+    if not isinstance(background, tuple):
+        check_shape(background, "background")
     small = _fine_enough(picture)
     matte = person_matte(small)
     own = _own_colours(small, matte[..., None])
@@ -125,11 +129,15 @@ def _mean_of_person(picture: Image, sure: Array, blur: Callable[[Array], NDArray
 
 
 def _covering(background: Image, picture: Image) -> Image:
-    """Another picture, scaled until it covers the first one; what hangs over is cut off on both sides alike."""
+    """Another picture, scaled until it covers the first one; what hangs over is cut off on both sides alike, before
+    it is scaled, so that no shape takes more memory than the first picture."""
     height, width = picture.shape[:2]
     scale = max(height / background.shape[0], width / background.shape[1])
-    size = max(width, round(background.shape[1] * scale)), max(height, round(background.shape[0] * scale))
+    rows, columns = _middle(background.shape[0], height / scale), _middle(background.shape[1], width / scale)
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    scaled = np.asarray(cv2.resize(background, size, interpolation=way), np.uint8)
-    top, left = (size[1] - height) // 2, (size[0] - width) // 2
-    return scaled[top : top + height, left : left + width]
+    return np.asarray(cv2.resize(background[rows, columns], (width, height), interpolation=way), np.uint8)
+
+
+def _middle(length: int, wanted: float) -> slice:
+    used = min(length, max(1, round(wanted)))
+    return slice((length - used) // 2, (length - used) // 2 + used)

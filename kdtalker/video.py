@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kdtalker.audio import FRAME_RATE_HZ, check_file
-from kdtalker.errors import InputError
-from kdtalker.ffmpeg_process import FFmpegProcess, media_input
+from kdtalker.errors import InputError, OutputError
+from kdtalker.ffmpeg_process import FFmpegProcess, check_program, media_input
+from kdtalker.media import declared_s, is_short, open_media
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -28,7 +32,8 @@ _WHITE = (255, 255, 255, 255)
 def read_image(path: Path) -> Frame:
     """A picture as RGB (H, W, 3), turned as its EXIF says, alpha laid over white, 16 bits cut to 8.
 
-    Raises InputError where it is missing, a folder, empty, broken, no picture, or above Pillow's limit (89 MP).
+    Raises InputError where it is missing, a folder, empty, broken, no picture, or above Pillow's limit (89 MP);
+    OutputError where memory is short.
     """
     check_file(path, "a picture")
     try:
@@ -41,8 +46,11 @@ def read_image(path: Path) -> Frame:
         raise InputError(f"'{path}' has more than {limit} megapixels, wanted a smaller picture.") from None
     except UnidentifiedImageError:
         raise InputError(f"'{path}' is not a picture that can be read, wanted JPEG, PNG, WebP or such.") from None
+    except MemoryError:
+        raise OutputError(f"There is too little memory to read the picture '{path}'; give a smaller one.") from None
     except Exception as error:  # decoders raise anything over broken data
-        raise InputError(f"'{path}' is a broken or truncated picture ({error}), wanted a whole one.") from None
+        reason = str(error) or type(error).__name__
+        raise InputError(f"'{path}' is a broken or truncated picture ({reason}), wanted a whole one.") from None
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -56,34 +64,39 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class FilmInfo:
-    """What a film says of itself: upright size in px, length, frame rate, and whether it has a sound track."""
+    """The header of a film: upright size in px, duration, frame rate, and whether it has a sound track. is_declared:
+    the duration is the header's word for the picture, not an estimate from what the file holds."""
 
     width: int
     height: int
     duration_s: float
     fps: float
     has_sound: bool
+    is_declared: bool
 
 
 def film_info(path: Path) -> FilmInfo:
-    """Look into a film. Raises InputError where there is no file, it cannot be decoded or has no moving picture."""
+    """Read the header of a film. Raises InputError where there is no file, it cannot be decoded, has no moving picture
+    or is a playlist."""
     import av
 
     check_file(path, "a film")
-    try:
-        with av.open(f"file:{path.absolute()}") as film:
-            covers = av.stream.Disposition.attached_pic
-            tracks = [track for track in film.streams.video if not track.disposition & covers]
-            if not tracks or film.format.name.endswith("_pipe") or film.format.name == "image2":
-                raise InputError(f"'{path}' has no moving picture, wanted a film.")
+    with open_media(path, "film", "mp4, webm, mov") as film:
+        covers = av.stream.Disposition.attached_pic
+        tracks = [track for track in film.streams.video if not track.disposition & covers]
+        if not tracks or film.format.name.endswith("_pipe"):
+            raise InputError(f"'{path}' has no moving picture, wanted a film.")
+        try:
             frame = next(film.decode(tracks[0]))
-            width, height = round(frame.width * (tracks[0].sample_aspect_ratio or 1)), frame.height
-            if frame.rotation % 180:
-                width, height = height, width
-            rate = float(tracks[0].average_rate or 0)
-            return FilmInfo(width, height, _length_s(film, tracks[0]), rate, bool(film.streams.audio))
-    except (av.FFmpegError, OSError, StopIteration):
-        raise InputError(f"'{path}' is not a film that can be decoded, wanted mp4, webm, mov or such.") from None
+        except (av.FFmpegError, OSError, StopIteration):
+            raise InputError(f"'{path}' is damaged: not one frame of it can be decoded, wanted a whole film.") from None
+        width, height = round(frame.width * (tracks[0].sample_aspect_ratio or 1)), frame.height
+        if frame.rotation % 180:
+            width, height = height, width
+        declared = declared_s(path, film, tracks[0])
+        duration_s = _length_s(film, tracks[0]) if declared is None else declared
+        rate = float(tracks[0].average_rate or 0)
+        return FilmInfo(width, height, duration_s, rate, bool(film.streams.audio), declared is not None)
 
 
 def _length_s(film: InputContainer, track: VideoStream) -> float:
@@ -92,9 +105,14 @@ def _length_s(film: InputContainer, track: VideoStream) -> float:
     return (film.duration or 0) / 1_000_000  # ffmpeg's own unit, µs
 
 
-def read_film(path: Path, fps: float = FRAME_RATE_HZ) -> Iterator[Frame]:
-    """The frames of a film at a constant rate, upright, with square pixels. Raises InputError as film_info does."""
-    film_info(path)
+def read_film(path: Path, fps: float = FRAME_RATE_HZ, *, report: bool = False) -> Iterator[Frame]:
+    """Decode the frames of a film at a constant rate, upright, with square pixels.
+
+    A film that ends before the duration that its header declares is read as far as it goes, `report` logs that. Raises
+    InputError as film_info does, and after the last frame where ffmpeg fails on the way; OutputError where ffmpeg
+    cannot be run.
+    """
+    info = film_info(path)
     picture = media_input(path, threads=1).video.filter("fps", fps, start_time=0)
     picture = picture.filter("scale", "trunc(iw*sar+0.5)", "ih", flags="bicubic+accurate_rnd+full_chroma_int")
     output = picture.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24")
@@ -103,8 +121,14 @@ def read_film(path: Path, fps: float = FRAME_RATE_HZ) -> Iterator[Frame]:
         while (frame := _read_ppm(decoder.pipe)) is not None:
             given += 1
             yield frame
-        if decoder.wait() != 0:
+        has_failed = decoder.wait_for(path) != 0
+        if not given:
+            check_program()
+        if has_failed:
             raise InputError(f"'{path}' breaks off after {given} frames ({decoder.reason()}), wanted a whole film.")
+    if report and info.is_declared and is_short(given / fps, info.duration_s):
+        declared = round(info.duration_s * fps)
+        _log.warning("The film '%s' breaks off after %d frames; its header declares %d.", path, given, declared)
 
 
 def _read_ppm(pipe: IO[bytes]) -> Frame | None:

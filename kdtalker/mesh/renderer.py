@@ -24,7 +24,7 @@ from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP
 from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.portrait import face_square
 from kdtalker.renderer import Anatomy, Image
-from kdtalker.tracker import FaceTracker, eye_opening, mouth_opening
+from kdtalker.tracker import Face, FaceTracker, eye_opening, mouth_opening, report_lost
 from kdtalker.weights import find
 
 BORDER_SHOWS_DEG = 5.0
@@ -164,15 +164,20 @@ class MeshRenderer:
         vertices = self.model.pose_vertices(source.identity, motion)
         return mouth_opening(vertices), eye_opening(vertices)
 
+    def _follow(self, frames: Iterable[Image]) -> Iterator[Face | None]:
+        """The face of each frame, None where it is lost; the first one is searched for at all scales."""
+        last = None
+        for frame in frames:
+            seen = self._tracker.follow(frame, last) if last else next(iter(self._tracker.find(frame)), None)
+            last = seen or last
+            yield seen
+
     def track(self, frames: Iterable[Image]) -> Iterator[Motion]:
         """The motion of a film's face, one frame a piece: the largest face of the first frame that has one, in the
-        square around it; where it is lost it rests. Raises InputError for a film without a face."""
+        square around it; where it is lost it rests, which is logged. Raises InputError for a film without a face."""
         face, last, identity, waiting = None, None, None, 0
-        for frame in frames:
-            if face is None:
-                face = next(iter(self._tracker.find(frame)), None)
-            else:
-                face = self._tracker.follow(frame, face) or face
+        for seen in report_lost(self._follow(frames)):
+            face = seen or face
             if face is None:
                 waiting += 1
                 continue
