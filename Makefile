@@ -1,5 +1,5 @@
-# A fresh machine needs Python 3.10 or newer (3.11 for the pinned versions) and make; ffmpeg comes with the packages.
-PYTHON ?= python3.11
+# A fresh machine needs Python 3.10 or newer (3.11 is tested) and make; ffmpeg comes with the packages.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -41,4 +41,5 @@ $(VENV)/.dev: $(INSTALLED_FROM) | $(BIN)/python
 	touch $@ $(VENV)/.run $(VENV)/.app
 
 $(BIN)/python:
+	@echo "installing into $(VENV): about 2 GB, a few minutes; pip says nothing until it is done"
 	$(PYTHON) -m venv $(VENV)

@@ -21,9 +21,9 @@ import numpy as np
 
 from app_widgets import EXAMPLES, SCRIPT, STYLE, THEME, in_progress, on_stage, picture_input, settings, voice_inputs
 from kdtalker import InputError, KDTalkerError, Options, TalkingPortraitPipeline
+from kdtalker.arguments import ENGINES
 from kdtalker.audio import check_file
 from kdtalker.backdrop import colour
-from kdtalker.job import ENGINES
 from kdtalker.mark import framed, shown_scale
 from kdtalker.options import controls
 from kdtalker.speaker import DEFAULT_VOICE, Line

@@ -12,8 +12,8 @@ import cv2
 import gradio as gr
 
 from kdtalker import InputError, Options
+from kdtalker.arguments import ENGINES
 from kdtalker.espeak import espeak
-from kdtalker.job import ENGINES
 from kdtalker.kokoro import voices_here
 from kdtalker.options import PRESETS, Control, controls
 from kdtalker.speaker import DEFAULT_VOICE, LONGEST_TEXT

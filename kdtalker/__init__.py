@@ -1,17 +1,32 @@
 """One portrait and a voice become a talking film."""
 
+from __future__ import annotations
+
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 # torch's idle threads would spin, beside the thread that warps and ffmpeg; read where torch is imported first
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from kdtalker.errors import InputError, KDTalkerError, OutputError
-from kdtalker.motion import Motion
-from kdtalker.options import Options
-from kdtalker.pipeline import TalkingPortraitPipeline
-from kdtalker.session import Session
+if TYPE_CHECKING:
+    from kdtalker.errors import InputError, KDTalkerError, OutputError
+    from kdtalker.motion import Motion
+    from kdtalker.options import Options
+    from kdtalker.pipeline import TalkingPortraitPipeline
+    from kdtalker.session import Session
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "InputError": "errors",
+    "KDTalkerError": "errors",
+    "Motion": "motion",
+    "Options": "options",
+    "OutputError": "errors",
+    "Session": "session",
+    "TalkingPortraitPipeline": "pipeline",
+}
 
 __all__ = [
     "InputError",
@@ -23,3 +38,10 @@ __all__ = [
     "TalkingPortraitPipeline",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used, so that the command line answers signals from its first moment."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

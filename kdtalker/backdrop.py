@@ -3,6 +3,8 @@ stands before a background that does not move."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import cv2
@@ -13,6 +15,7 @@ from PIL import ImageColor
 from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.motion import Array
+from kdtalker.portrait import check_shape
 from kdtalker.renderer import Image
 
 _SEGMENTER_SIDE_PX = 256
@@ -26,7 +29,10 @@ _ROWS = 256  # laid at a time, so that a large picture needs little memory besid
 
 def lay_behind(picture: Image, background: Image | tuple[int, int, int]) -> Image:
     """The person of an (H, W, 3) picture before a colour, or before another picture, which covers the first one and
-    keeps its shape."""
+    keeps its shape. Raises InputError where either is too narrow a strip."""
+    check_shape(picture, "portrait")
+    if not isinstance(background, tuple):
+        check_shape(background, "background")
     small = _fine_enough(picture)
     matte = person_matte(small)
     own = _own_colours(small, matte[..., None])
@@ -41,6 +47,21 @@ def lay_behind(picture: Image, background: Image | tuple[int, int, int]) -> Imag
         person = there + (1 - share) * (own[rows] - there)
         laid[rows] = np.rint(behind[rows] + share * (person - behind[rows])).clip(0, 255)
     return laid
+
+
+def isolate(picture: Image) -> tuple[Image, Array]:
+    """Estimate the foreground colours (H, W, 3), black where nothing of the person is near, and the alpha matte (H, W)
+    0..1 of the person in an (H, W, 3) picture."""
+    small = _fine_enough(picture)
+    fine = person_matte(small)
+    own = _own_colours(small, fine[..., None])
+    height, width = picture.shape[:2]
+    matte = np.asarray(cv2.resize(fine, (width, height)), np.float32)
+    own = np.asarray(cv2.resize(own, (width, height)), np.uint8)
+    reach = 2 * max(3, round(REACH * min(height, width))) + 1
+    near = np.asarray(cv2.dilate(matte, np.ones((reach, reach), np.uint8)), np.float32)[..., None]
+    foreground = own + matte[..., None] * (picture.astype(np.float32) - own)
+    return np.where(near > 0, np.rint(foreground), 0).astype(np.uint8), matte
 
 
 def colour(name: str) -> tuple[int, int, int]:
@@ -87,20 +108,36 @@ def _on_edges(mask: Array, picture: Image, reach: int) -> Array:
 
 
 def _own_colours(picture: Image, matte: Array) -> Image:
-    """(H, W, 3) the colour that half-covered pixels take from the person beside them, not from what was behind."""
+    """Estimate foreground colours (H, W, 3): half-covered pixels take those of the person beside them, not of what was
+    behind; pixels farther away those of a wider neighbourhood."""
     reach = max(3.0, REACH * min(picture.shape[:2]) / 2)
     sure = (matte > 0.97).astype(np.float32)
-    near = cv2.GaussianBlur(picture * sure, (0, 0), reach)
-    weight = cv2.GaussianBlur(sure, (0, 0), reach)[..., None]
-    return np.where(weight > 1e-3, near / np.maximum(weight, 1e-3), picture).astype(np.uint8)
+    own = _mean_of_person(picture, sure, partial(cv2.GaussianBlur, ksize=(0, 0), sigmaX=reach))
+    for width in (8, 64):
+        box = 2 * round(width * reach / 2) + 1
+        far = _mean_of_person(picture, sure, partial(cv2.blur, ksize=(box, box)))
+        own = np.where(np.isnan(own), far, own)
+    return np.where(np.isnan(own), picture, own).astype(np.uint8)
+
+
+def _mean_of_person(picture: Image, sure: Array, blur: Callable[[Array], NDArray[Any]]) -> Array:
+    """The mean colour (H, W, 3) of the person's pixels, where sure (H, W, 1) is 1, around each pixel; nan where there
+    are none."""
+    weight = blur(sure)[..., None]
+    near = blur(np.asarray(picture * sure, np.float32))
+    return np.where(weight > 1e-3, near / np.maximum(weight, 1e-3), np.float32(np.nan)).astype(np.float32)
 
 
 def _covering(background: Image, picture: Image) -> Image:
-    """Another picture, scaled until it covers the first one; what hangs over is cut off on both sides alike."""
+    """Another picture, scaled until it covers the first one; what hangs over is cut off on both sides alike, before
+    it is scaled, so that no shape takes more memory than the first picture."""
     height, width = picture.shape[:2]
     scale = max(height / background.shape[0], width / background.shape[1])
-    size = max(width, round(background.shape[1] * scale)), max(height, round(background.shape[0] * scale))
+    rows, columns = _middle(background.shape[0], height / scale), _middle(background.shape[1], width / scale)
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    scaled = np.asarray(cv2.resize(background, size, interpolation=way), np.uint8)
-    top, left = (size[1] - height) // 2, (size[0] - width) // 2
-    return scaled[top : top + height, left : left + width]
+    return np.asarray(cv2.resize(background[rows, columns], (width, height), interpolation=way), np.uint8)
+
+
+def _middle(length: int, wanted: float) -> slice:
+    used = min(length, max(1, round(wanted)))
+    return slice((length - used) // 2, (length - used) // 2 + used)

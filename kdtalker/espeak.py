@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kdtalker.errors import InputError, OutputError
+from kdtalker.errors import InputError, OutputError, did_you_mean
 from kdtalker.speaker import Line, Sound
 
 _SYNCHRONOUS, _DO_NOT_EXIT = 2, 0x8000  # espeak_AUDIO_OUTPUT, espeakINITIALIZE_
@@ -64,10 +64,8 @@ class Espeak:
         named = _NAME.fullmatch(line.voice)
         language, person = named.groups("") if named else ("", "")
         if language not in self._listed:
-            raise InputError(
-                f"There is no voice '{line.voice}', wanted {', '.join(sorted(self._listed))}, or such with +f1 to +f5 "
-                "or +m1 to +m8, or one of Kokoro."
-            )
+            near = did_you_mean(language or line.voice, self._listed)
+            raise InputError(f"There is no voice '{line.voice}'.{near} `kdtalker --voices` lists them all.")
         command = [sys.executable, "-m", "kdtalker.espeak", self._listed[language][1] + person]
         try:
             done = subprocess.run(
@@ -88,7 +86,7 @@ def _open() -> tuple[ctypes.CDLL, int]:
         import espeakng_loader
     except ImportError:
         raise InputError(
-            "Text is spoken by espeak-ng, which is not here; `pip install espeakng-loader` brings it (GPL-3.0)."
+            "Text is spoken by espeak-ng, which is not installed; `pip install -e '.[tts]'` brings it (GPL-3.0)."
         ) from None
     try:
         library = ctypes.CDLL(espeakng_loader.get_library_path())

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import re
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Iterator
-from pathlib import Path
-from threading import Thread, current_thread, main_thread
+from pathlib import Path, PurePath
+from threading import Thread
 from types import TracebackType
 from typing import IO, Any
 
 from kdtalker.errors import OutputError
+from kdtalker.media import DEMUXERS
+
+PROGRAM_VARIABLE = "IMAGEIO_FFMPEG_EXE"  # names another ffmpeg than that of imageio-ffmpeg
+_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # of this process, no fault of the program
+_ADDRESS = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] ")  # "[out#0/mp4 @ 0x55d0c6a3b2c0] "
+_LAST_SAMPLE = 2.0**53  # later ones are beyond any file
 
 
 def media_input(path: Path, **options: Any) -> Any:
-    """An ffmpeg-python input: a local file under any name, that opens nothing but local files itself."""
+    """Build an ffmpeg-python input: one local file under any name, read by a demuxer that opens no other file."""
     import ffmpeg
 
-    return ffmpeg.input(f"file:{path.absolute()}", protocol_whitelist="file,pipe", **options)
+    url = PurePath(f"file:{path.absolute()}")  # no str: ffmpeg-python cannot hash one that is not UTF-8
+    return ffmpeg.input(url, **{"protocol_whitelist": "file,pipe", "format_whitelist": DEMUXERS, **options})
 
 
 def sound_track(path: Path, rate_hz: int, start_s: float = 0.0) -> Any:
@@ -32,23 +41,44 @@ def sound_track(path: Path, rate_hz: int, start_s: float = 0.0) -> Any:
     track = track.filter("aresample", rate_hz, **{"async": 1, "first_pts": 0})
     if start_s == 0:
         return track
-    return track.filter("atrim", start_sample=round(start_s * rate_hz)).filter("asetpts", "PTS-STARTPTS")
+    return track.filter("atrim", start_sample=sample_index(start_s, rate_hz)).filter("asetpts", "PTS-STARTPTS")
 
 
-@contextlib.contextmanager
-def ctrl_c_waits() -> Iterator[None]:
-    """Ctrl-C within the block is heard at its end: a process that is being started could not be ended then."""
-    if current_thread() is not main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    heard: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+def sample_index(time_s: float, rate_hz: int) -> int:
+    """Convert a time to the number of the nearest sample, within what ffmpeg can parse."""
+    return round(min(time_s * rate_hz, _LAST_SAMPLE))
+
+
+def find_program() -> str:
+    """Find the path of ffmpeg. Raises OutputError where there is none."""
+    import imageio_ffmpeg
+
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if heard:
-        raise KeyboardInterrupt
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError:
+        raise OutputError("There is no ffmpeg here: reinstall imageio-ffmpeg, which brings one.") from None
+
+
+def check_program() -> None:
+    """Raise OutputError where ffmpeg does not work; for use after a failure, as it starts the program once more."""
+    program = find_program()
+    try:
+        told = subprocess.run([program, "-version"], capture_output=True, timeout=60, check=False).stdout
+    except OSError as error:
+        raise _fault(program, f"cannot be started ({error.strerror})") from None
+    except subprocess.TimeoutExpired:
+        told = b""
+    if not told.startswith(b"ffmpeg version"):
+        raise _fault(program, "does not work")
+
+
+def _fault(program: str, fault: str) -> OutputError:
+    if os.environ.get(PROGRAM_VARIABLE):
+        return OutputError(
+            f"The ffmpeg program '{program}', which {PROGRAM_VARIABLE} names, {fault}; unset the variable or let it "
+            "name a working one."
+        )
+    return OutputError(f"The ffmpeg program '{program}' {fault}; reinstall imageio-ffmpeg, which brings one.")
 
 
 class FFmpegProcess:
@@ -56,22 +86,22 @@ class FFmpegProcess:
 
     def __init__(self, output: Any, *, feed: bool) -> None:
         """output: an ffmpeg-python output. feed: we write its stdin; otherwise we read its stdout."""
-        import imageio_ffmpeg
-
-        try:
-            program = imageio_ffmpeg.get_ffmpeg_exe()
-        except RuntimeError:
-            raise OutputError("There is no ffmpeg here: reinstall imageio-ffmpeg, which brings one.") from None
+        program = find_program()
         command = output.global_args("-hide_banner", "-loglevel", "error", "-nostdin").compile(
             cmd=program, overwrite_output=True
         )
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL if feed else subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is ours to answer
-        )
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if feed else subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is ours to answer
+            )
+        except OSError as error:
+            if error.errno in _LIMITS:
+                raise
+            raise _fault(program, f"cannot be started ({error.strerror})") from None
         self._lines: deque[str] = deque(maxlen=8)
         self._listener = Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -98,6 +128,14 @@ class FFmpegProcess:
         self._listener.join()
         return status
 
+    def wait_for(self, path: Path) -> int:
+        """As wait(), of the reader of a file. Raises OutputError where a signal ended ffmpeg, which is no fault of the
+        file."""
+        status = self.wait()
+        if status < 0:
+            raise OutputError(f"'{path}' could not be read to its end ({self.reason()}).")
+        return status
+
     def kill(self) -> None:
         """End it now; does nothing where it has ended."""
         self._process.kill()
@@ -110,7 +148,8 @@ class FFmpegProcess:
         status = self._process.returncode
         if status is not None and status < 0:
             return f"ffmpeg was ended by a signal: {signal.strsignal(-status)}"
-        return next((line for line in reversed(self._lines) if line != "Conversion failed!"), "ffmpeg gave no reason")
+        lines = (_ADDRESS.sub("", line) for line in reversed(self._lines) if line != "Conversion failed!")
+        return next(lines, "ffmpeg gave no reason")
 
     def _close(self) -> None:
         with contextlib.suppress(OSError):  # what was left to write finds nobody; its status tells why

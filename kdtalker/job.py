@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from kdtalker import __version__
+from kdtalker.arguments import FOLLOW, Backdrop, Parser, film_parser
 from kdtalker.audio import check_file
-from kdtalker.errors import InputError, OutputError
+from kdtalker.errors import InputError
+from kdtalker.files import check_target
 from kdtalker.options import Options, controls
-from kdtalker.speaker import DEFAULT_VOICE, SAID_OF_VOICES, Line
+from kdtalker.speaker import DEFAULT_VOICE, Line
+from kdtalker.video_writer import check_film_name
+from kdtalker.weights import TABLE, locate
 
-ENGINES = ("mesh", "liveportrait")
-PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 PUBLISHED_ONLY = (
     "device",
     "precision",
@@ -26,11 +25,6 @@ PUBLISHED_ONLY = (
     "retarget_eyes",
     "retarget_lips",
 )  # not of the mesh engine
-FOLLOW = "driving"  # as far open as in what drives the portrait
-WIDEST = 0.8  # the largest ratio that may be asked for
-
-
-Backdrop = Path | tuple[int, int, int]  # a picture, or a colour: red, green, blue 0..255
 
 
 @dataclass(frozen=True)
@@ -40,6 +34,7 @@ class Job:
     image: Path
     output: Path
     background: Backdrop | None
+    alpha: bool
     audio: Path | None
     line: Line | None
     start: float
@@ -60,116 +55,13 @@ class Job:
     retarget_eyes: float | str | None
     retarget_lips: float | str | None
     checkpoint: Path | None
+    quiet: bool
     options: Options
-
-
-class Parser(argparse.ArgumentParser):
-    """Wrong words end like everything else that goes wrong: in an InputError."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see --help.")
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="kdtalker",
-        description="One portrait and a voice become a talking film.",
-        epilog="`kdtalker weights --help` tells of the weight files.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--image", type=Path, required=True, metavar="PICTURE", help="the portrait")
-    add("--output", type=Path, required=True, metavar="FILM", help="the film to write (.mp4)")
-    said = parser.add_mutually_exclusive_group()
-    said.add_argument(
-        "--audio", type=Path, metavar="SOUND", help="what the portrait says: any sound file or film with sound"
-    )
-    said.add_argument("--text", metavar="WORDS", help="what the portrait says, spoken by --voice")
-    add("--voice", metavar="NAME", help=f"who speaks --text: {SAID_OF_VOICES} (default: {DEFAULT_VOICE})")
-    add("--start", type=float, default=0.0, metavar="S", help="leave out so much of the sound, in s (default: 0)")
-    add("--duration", type=float, metavar="S", help="of the sound, in s (default: all of it)")
-    add("--pose-from", type=Path, metavar="FILM",
-        help="a film whose head's motion the portrait takes, forward and backward in turn")  # fmt: skip
-    add("--background", type=_backdrop, metavar="PICTURE|COLOUR",
-        help="what stands behind the person instead of the portrait's own: #336699, teal, or a picture")  # fmt: skip
-    add("--driving", type=Path, metavar="FILM", help="a film whose face the portrait follows, with its sound")
-    add("--motion", type=Path, metavar="FILE",
-        help="a saved motion (.npz) or LivePortrait template (.pkl) to follow, silent or with a voice")  # fmt: skip
-    add("--save-motion", type=Path, metavar="NPZ", help="save the motion of the film too")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--face", type=int, metavar="N", help="which face, by size from 0 (default: the largest)")
-    which.add_argument("--box", type=_box, metavar="X,Y,W,H", help="the face in this box, in px")
-    add("--crop", action="store_true", help="the film shows the square around the face alone, 512 px wide")
-    add("--crf", type=int, default=18, metavar="0..51", help="quality of the film, smaller is better (default: 18)")
-    add("--engine", choices=ENGINES, default=ENGINES[0],
-        help="mesh ships with the package; liveportrait is the published networks (default: mesh)")  # fmt: skip
-    add("--device", default="auto", help="of --engine liveportrait: auto, cpu, cuda, or mps (experimental)")
-    add("--precision", choices=PRECISIONS, default="auto", help="of --engine liveportrait (default: half on cuda)")
-    add("--compile", action="store_true",
-        help="of --engine liveportrait: paint by torch.compile (experimental; wants a C++ compiler)")  # fmt: skip
-    add("--checkpoint", type=Path, metavar="FILE", help="a motion model of your own, see docs/training.md")
-    add("--weights", type=Path, metavar="FOLDER", help="of --engine liveportrait: look for its files here first")
-    for part, gap in (("eyes", "lids' gap over the eyes' width"), ("lips", "lips' gap over the mouth's width")):
-        add(f"--retarget-{part}", type=_ratio, metavar=f"{FOLLOW}|0..{WIDEST}",
-            help=f"of --engine liveportrait: {part} as far open as the driving film's, or by this {gap}")  # fmt: skip
-    _add_options(parser)
-    add("--version", action="version", version=f"kdtalker {__version__}")
-    return parser
-
-
-def _add_options(parser: Parser) -> None:
-    """A flag for each of the Options."""
-    for name, kind, control in controls():
-        flag, default = "--" + name.replace("_", "-"), getattr(Options, name)
-        if kind is bool:
-            parser.add_argument(flag, action="store_true", help=control.help)
-        elif kind is str:
-            parser.add_argument(
-                flag, choices=control.choices, default=default, help=f"{control.help} (default: {default})"
-            )
-        else:
-            ends = f"{control.minimum:g}..{control.maximum:g}"
-            parser.add_argument(
-                flag, type=kind, default=default, metavar=ends, help=f"{control.help} (default: {default})"
-            )
-
-
-def _box(text: str) -> tuple[float, float, float, float]:
-    try:
-        x, y, width, height = (float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not X,Y,W,H in px, for example 120,80,200,200") from None
-    if not (width > 0 and height > 0):
-        raise argparse.ArgumentTypeError(f"'{text}' has no width or no height")
-    return x, y, width, height
-
-
-def _backdrop(text: str) -> Backdrop:
-    from kdtalker.backdrop import colour
-
-    if Path(text).is_file():
-        return Path(text)
-    try:
-        return colour(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _ratio(text: str) -> float | str:
-    if text == FOLLOW:
-        return text
-    try:
-        ratio = float(text)
-    except ValueError:
-        ratio = -1.0
-    if not 0 <= ratio <= WIDEST:
-        raise argparse.ArgumentTypeError(f"'{text}' is neither '{FOLLOW}' nor a number from 0 to {WIDEST}")
-    return ratio
 
 
 def parse(arguments: Sequence[str]) -> Job:
     """Raises InputError or OutputError for everything that can be told without reading a file."""
-    parser = _parser()
+    parser = film_parser()
     values = vars(parser.parse_args(arguments))
     _check_engine(values, parser)
     options = Options(**{name: values.pop(name) for name, _, _ in controls()})
@@ -185,6 +77,8 @@ def parse(arguments: Sequence[str]) -> Job:
         )
     if job.driving is not None and job.motion is not None:
         raise InputError("Both --driving and --motion were given, wanted one of them.")
+    if job.alpha and job.background is not None:
+        raise InputError("Both --alpha and --background were given, wanted one of them.")
     _check_sound(job)
     if FOLLOW in (job.retarget_eyes, job.retarget_lips) and not (job.driving or is_template(job.motion)):
         raise InputError(
@@ -236,25 +130,18 @@ def _check_engine(values: dict[str, Any], parser: Parser) -> None:
 
 
 def _check_paths(job: Job) -> None:
+    background = job.background if isinstance(job.background, Path) else None
     wanted = {job.image: "a picture", job.audio: "a sound or a film with sound", job.driving: "a film",
-              job.pose_from: "a film", job.motion: "a motion (.npz or .pkl)",
+              job.pose_from: "a film", job.motion: "a motion (.npz or .pkl)", background: "a picture or a colour",
               job.checkpoint: "a motion model (.safetensors)"}  # fmt: skip
     inputs = [path for path in wanted if path is not None]
     for path in inputs:
         check_file(path, wanted[path])
-    _check_output(job.output, inputs)
+    film = check_target(job.output, inputs)
+    check_film_name(job.output, job.alpha)
     if job.save_motion is not None:
-        _check_output(job.save_motion, inputs)
-        if job.save_motion.absolute() == job.output.absolute():
+        if job.save_motion.suffix.lower() != ".npz":
+            raise InputError(f"The motion '{job.save_motion}' does not end in .npz, wanted the name of such a file.")
+        weights = [file for weight in TABLE if (file := locate(weight, job.weights)) is not None]
+        if check_target(job.save_motion, [*inputs, *weights]) == film:
             raise InputError(f"'{job.output}' was asked for as film and as motion; choose two names.")
-
-
-def _check_output(path: Path, inputs: list[Path]) -> None:
-    if not path.parent.is_dir():
-        raise InputError(f"There is no folder '{path.parent}' to write '{path.name}' into; make it first.")
-    if path.is_dir():
-        raise InputError(f"'{path}' is a folder, wanted the name of a file to write.")
-    if any(path.exists() and path.samefile(other) for other in inputs):
-        raise InputError(f"'{path}' is one of the inputs and would be overwritten; choose another name.")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"The folder '{path.parent}' is read-only; choose another one for '{path.name}'.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kdtalker.errors import InputError
+from kdtalker.errors import InputError, did_you_mean
 from kdtalker.speaker import Line, Sound
 from kdtalker.weights import KOKORO, find, missing
 
@@ -31,7 +31,7 @@ class Kokoro:
             import kokoro_onnx
         except ImportError:
             raise InputError(
-                "Kokoro is not here; `pip install kokoro-onnx` brings it (MIT; it needs phonemizer, GPL-3.0)."
+                "Kokoro is not installed; `pip install -e '.[tts]'` brings it (MIT; it needs phonemizer, GPL-3.0)."
             ) from None
         lacking = " ".join(missing(KOKORO))
         if lacking:
@@ -50,7 +50,8 @@ class Kokoro:
     def say(self, line: Line) -> Sound:
         known = self.voices()
         if line.voice not in known:
-            raise InputError(f"Kokoro has no voice '{line.voice}', wanted {', '.join(known)}.")
+            near = did_you_mean(line.voice, known)
+            raise InputError(f"Kokoro has no voice '{line.voice}'.{near} `kdtalker --voices` lists them all.")
         samples, rate_hz = self._model.create(line.text, voice=line.voice, lang=LANGUAGES.get(line.voice[0], "en-us"))
         return Sound(np.asarray(samples, np.float32).ravel(), int(rate_hz))
 

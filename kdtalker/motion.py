@@ -6,7 +6,6 @@ eyes look travels beside them: no model has learned it, and no keypoint carries 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdtalker.errors import InputError
+from kdtalker.errors import InputError, OutputError
+from kdtalker.files import AtomicFile
 from kdtalker.npz import read_npz
 
 Array = NDArray[np.float32]
@@ -94,16 +94,23 @@ class Motion:
         return Motion(**joined, space=spaces.pop())
 
     def save(self, path: Path) -> None:
-        """Write the motion as .npz: its six fields and the version of the format, at 25 frames a second."""
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        """Write the motion as .npz: its six fields and the version of the format, at 25 frames a second.
+
+        Raises InputError or OutputError where it cannot be written.
+        """
+        with AtomicFile(path) as file:
+            self.write(file)
+            file.commit()
+
+    def write(self, file: AtomicFile) -> None:
+        """Write the .npz under the file's temporary name, to be committed later. Raises OutputError."""
         try:
-            with partial.open("wb") as file:
+            with file.partial.open("wb") as content:
                 np.savez_compressed(
-                    file, version=FILE_VERSION, space=self.space, **{name: getattr(self, name) for name in _SHAPES}
+                    content, version=FILE_VERSION, space=self.space, **{name: getattr(self, name) for name in _SHAPES}
                 )
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"The motion '{file.path}' could not be written ({error.strerror}); make room.") from None
 
     @staticmethod
     def load(path: Path) -> Motion:

@@ -31,13 +31,19 @@ Square = tuple[int, int, int]
 
 
 class Canvas(Protocol):
-    """A picture with the square around its face cut out: `face` (S, S, 3)."""
+    """A picture (H, W, 3) with the square around its face cut out: `face` (S, S, 3)."""
+
+    @property
+    def picture(self) -> Image: ...
 
     @property
     def face(self) -> Image: ...
 
     def paste(self, face: Image) -> Image:
         """The whole picture (H, W, 3) with another drawing of the face in its place."""
+
+    def on(self, picture: Image) -> Canvas:
+        """The same square of another picture of the same size."""
 
 
 class MotionModel(Protocol):
@@ -67,10 +73,12 @@ class Speech:
 
 @dataclass(frozen=True)
 class EncodedPortrait:
-    """A picture, encoded once for any number of films."""
+    """A picture, encoded once for any number of films. matte: the alpha matte of the picture as grey levels, where
+    frames are to have an alpha channel; the canvas then holds the foreground's colours alone."""
 
     canvas: Canvas
     source: Source
+    matte: Canvas | None = None
 
 
 Record = Callable[[Motion], None]
@@ -135,11 +143,21 @@ class TalkingPortraitPipeline:
         face: int | None = None,
         box: tuple[float, float, float, float] | None = None,
         crop: bool = False,
+        alpha: bool = False,
     ) -> EncodedPortrait:
         """Find and encode the face in an (H, W, 3) RGB picture: the largest, number `face` by size from 0, or the one
-        in `box` (left, top, width, height in px). `crop`: frames are the face's square alone."""
+        in `box` (left, top, width, height in px). `crop`: frames are the face's square alone. `alpha`: frames are
+        (H, W, 4), the person alone with straight alpha."""
         canvas = self.find_canvas(image, face=face, box=box, crop=crop)
-        return EncodedPortrait(canvas, self.renderer.encode_source(canvas.face))
+        source = self.renderer.encode_source(canvas.face)
+        if not alpha:
+            return EncodedPortrait(canvas, source)
+        from kdtalker.backdrop import isolate
+
+        foreground, matte = isolate(canvas.picture)
+        levels = np.repeat(np.rint(255 * matte).astype(np.uint8)[..., None], 3, axis=2)
+        alone = canvas.on(foreground)
+        return EncodedPortrait(alone, self.renderer.isolate(source, alone.face), canvas.on(levels))
 
     def start(
         self,
@@ -196,5 +214,15 @@ class TalkingPortraitPipeline:
         """The frames of a motion as it is."""
         if record:
             record(motion)
-        for face in self.renderer.render(portrait.source, motion):
-            yield portrait.canvas.paste(face)
+        for frame, face in enumerate(self.renderer.render(portrait.source, motion)):
+            if portrait.matte is None:
+                yield portrait.canvas.paste(face)
+            else:
+                yield self._with_alpha(portrait, portrait.matte, motion[frame : frame + 1], face)
+
+    def _with_alpha(self, portrait: EncodedPortrait, matte: Canvas, motion: Motion, face: Image) -> Image:
+        """One frame (H, W, 4)."""
+        still = matte.face[..., 0].astype(np.float32) / np.float32(255)
+        colours, moved = self.renderer.matte(portrait.source, still, motion, face)
+        levels = np.repeat(np.rint(255 * moved).astype(np.uint8)[..., None], 3, axis=2)
+        return np.dstack([portrait.canvas.paste(colours), matte.paste(levels)[..., :1]])

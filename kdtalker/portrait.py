@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -16,6 +17,9 @@ SQUARE_RISE = 0.125  # of the square, by which it stands higher than the face
 LONGEST_SIDE_PX = 1920  # films that phones play
 LEAST_EYE_DISTANCE_PX = 24
 CROP_SIDE_PX = 512
+LONGEST_TO_SHORTEST = 20  # sides of a picture
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,33 +40,27 @@ class Portrait:
         box: tuple[float, float, float, float] | None = None,
         crop: bool = False,
     ) -> Portrait:
-        """Find the face in an (H, W, 3) picture, which is first made at most 1920 px long: the largest, number
-        `face` by size from 0, or the one nearest to `box` (left, top, width, height in px of the picture given).
-        `crop` makes the square, resampled to 512 px, the picture.
+        """Find the face in an (H, W, 3) picture: the largest, number `face` by size from 0, or the one nearest to
+        `box` (left, top, width, height in px of the picture given). The picture is made at most 1920 px long, which is
+        logged; or `crop` makes the square, resampled to 512 px, the picture.
 
-        Raises InputError where there is no face, no such face, or the eyes are less than 24 px apart.
+        Raises InputError where the picture is too narrow a strip, there is no face, no such face, or its eyes are less
+        than 24 px apart in the picture that is made.
         """
-        shrink = min(1.0, LONGEST_SIDE_PX / max(picture.shape[:2]))
+        small, shrink = _scaled_down(picture)
+        if box is not None:
+            box = (box[0] * shrink, box[1] * shrink, box[2] * shrink, box[3] * shrink)
         is_asked_for = face is not None or box is not None
-        chosen = _choose(_all_faces(picture, tracker, everywhere=is_asked_for), face, box)
-        if chosen.eye_distance_px < LEAST_EYE_DISTANCE_PX:
-            raise InputError(
-                f"The face is too small: its eyes are {chosen.eye_distance_px:.0f} px apart, wanted at least "
-                f"{LEAST_EYE_DISTANCE_PX}; give a larger picture."
-            )
+        chosen = _choose(_all_faces(small, tracker, everywhere=is_asked_for), face, box)
+        scale = 1 / shrink if crop else 1.0
+        _check_eyes(chosen.eye_distance_px * scale)
+        square = face_square(chosen, scale)
+        if crop:
+            return _cropped(picture, *square)
         if shrink < 1:
-            height, width = (round(length * shrink) for length in picture.shape[:2])
-            picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-        left, top, side = face_square(chosen, shrink)
-        if not crop:
-            return Portrait(picture, left, top, side)
-        side = min(side, *picture.shape[:2])  # a film of the square alone shows nothing but the picture
-        top, left = (
-            min(max(start, 0), length - side) for start, length in zip((top, left), picture.shape[:2], strict=True)
-        )
-        way = cv2.INTER_AREA if side > CROP_SIDE_PX else cv2.INTER_CUBIC
-        square = cv2.resize(Portrait(picture, left, top, side).face, (CROP_SIDE_PX, CROP_SIDE_PX), interpolation=way)
-        return Portrait(np.asarray(square, np.uint8), 0, 0, CROP_SIDE_PX)
+            sizes = *picture.shape[1::-1], *small.shape[1::-1]
+            _log.warning("The portrait of %d x %d px was scaled down to %d x %d px, which every phone plays.", *sizes)
+        return Portrait(small, *square)
 
     @property
     def face(self) -> Image:
@@ -72,6 +70,10 @@ class Portrait:
             for start, length in zip((self.top, self.left), self.picture.shape[:2], strict=True)
         )
         return self.picture[rows[:, None], columns[None]]
+
+    def on(self, picture: Image) -> Portrait:
+        """The same square of another picture (H, W, 3)."""
+        return replace(self, picture=picture)
 
     def paste(self, face: Image) -> Image:
         """A new picture with the square replaced by `face` (side, side, 3)."""
@@ -93,7 +95,47 @@ def face_square(face: Face, scale: float = 1.0) -> tuple[int, int, int]:
 
 def find_squares(picture: Image, tracker: FaceTracker) -> list[tuple[int, int, int]]:
     """The squares around all faces of a picture, in the order in which they are numbered."""
-    return [face_square(face) for face in _all_faces(picture, tracker, everywhere=True)]
+    small, shrink = _scaled_down(picture)
+    return [face_square(face, 1 / shrink) for face in _all_faces(small, tracker, everywhere=True)]
+
+
+def check_shape(picture: Image, name: str) -> None:
+    """Raise InputError where a picture (H, W, 3) is a strip, which nothing can be seen in."""
+    height, width = picture.shape[:2]
+    if max(height, width) > LONGEST_TO_SHORTEST * min(height, width):
+        raise InputError(
+            f"The {name} has {width} x {height} px, wanted one side at most {LONGEST_TO_SHORTEST} times as long as the "
+            "other; cut it."
+        )
+
+
+def _cropped(picture: Image, left: int, top: int, side: int) -> Portrait:
+    """The square alone, moved and cut so that it shows nothing but the picture, resampled to 512 px."""
+    side = min(side, *picture.shape[:2])
+    top, left = (
+        min(max(start, 0), length - side) for start, length in zip((top, left), picture.shape[:2], strict=True)
+    )
+    way = cv2.INTER_AREA if side > CROP_SIDE_PX else cv2.INTER_CUBIC
+    square = cv2.resize(Portrait(picture, left, top, side).face, (CROP_SIDE_PX, CROP_SIDE_PX), interpolation=way)
+    return Portrait(np.asarray(square, np.uint8), 0, 0, CROP_SIDE_PX)
+
+
+def _scaled_down(picture: Image) -> tuple[Image, float]:
+    """The picture at most 1920 px long, and by how much it was scaled. Raises InputError for a strip."""
+    check_shape(picture, "portrait")
+    shrink = min(1.0, LONGEST_SIDE_PX / max(picture.shape[:2]))
+    if shrink == 1:
+        return picture, shrink
+    height, width = (round(length * shrink) for length in picture.shape[:2])
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8), shrink
+
+
+def _check_eyes(distance_px: float) -> None:
+    if distance_px < LEAST_EYE_DISTANCE_PX:
+        raise InputError(
+            f"The face is too small: its eyes are {distance_px:.0f} px apart in a picture of {LONGEST_SIDE_PX} px or "
+            f"less, wanted at least {LEAST_EYE_DISTANCE_PX}; give a larger picture or cut it closer to the face."
+        )
 
 
 def _all_faces(picture: Image, tracker: FaceTracker, *, everywhere: bool) -> list[Face]:

@@ -66,3 +66,10 @@ class Renderer(Protocol):
 
     def render(self, source: Any, motion: Motion) -> Iterator[Image]:
         """One (S, S, 3) RGB frame for each of the motion's. Raises InputError for another keypoint space."""
+
+    def isolate(self, source: Any, foreground: Image) -> Any:
+        """Replace a source's colours by those of its foreground alone (S, S, 3), for frames with an alpha channel."""
+
+    def matte(self, source: Any, matte: Array, motion: Motion, face: Image) -> tuple[Image, Array]:
+        """Foreground colours (S, S, 3) and alpha matte (S, S) 0..1 of one frame (T = 1) of an isolated source, drawn as
+        `face`; matte (S, S) is that of the source image."""

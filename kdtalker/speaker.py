@@ -12,6 +12,7 @@ import numpy as np
 
 from kdtalker.errors import InputError
 from kdtalker.motion import Array
+from kdtalker.weights import KOKORO
 
 DEFAULT_VOICE = "en-us"
 LONGEST_TEXT = 2000  # characters: about two minutes
@@ -56,6 +57,19 @@ def speaker_of(voice: str) -> Speaker:
     from kdtalker.espeak import espeak
 
     return espeak()
+
+
+def list_voices() -> str:
+    """List all voices, one a line: its name for --voice and a label. Raises InputError without the extra [tts]."""
+    from kdtalker.espeak import espeak
+    from kdtalker.kokoro import voices_here
+
+    human = voices_here()
+    lines = [f"{name:12} {label}" for name, label in (*espeak().voices().items(), *human.items())]
+    lines.append("Add +f1 to +f5 or +m1 to +m8 to a voice of espeak-ng for another person, for example en-us+f3.")
+    if not human:
+        lines.append(f"Kokoro's voices sound like a person: `kdtalker weights get {' '.join(KOKORO)}` fetches them.")
+    return "\n".join(lines) + "\n"
 
 
 def speak(line: Line, path: Path) -> None:

@@ -11,11 +11,11 @@ from threading import Lock, Thread
 
 import numpy as np
 
+from kdtalker.arguments import ENGINES, Backdrop
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count, read_sound
 from kdtalker.backdrop import lay_behind
 from kdtalker.chart import chart, loudness
 from kdtalker.errors import InputError, OutputError
-from kdtalker.job import ENGINES, Backdrop
 from kdtalker.mark import Mark
 from kdtalker.motion import Motion
 from kdtalker.options import Options
@@ -23,7 +23,8 @@ from kdtalker.pipeline import EncodedPortrait, Square, TalkingPortraitPipeline
 from kdtalker.renderer import Image
 from kdtalker.speaker import Line, speak
 from kdtalker.uploads import Limits, copy_film, copy_sound, read_picture
-from kdtalker.video import VideoWriter, read_film
+from kdtalker.video import read_film
+from kdtalker.video_writer import VideoWriter
 
 Load = Callable[[], TalkingPortraitPipeline]
 

@@ -6,6 +6,8 @@ last frame is handed back to it with the next one.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -26,6 +28,8 @@ EYE_CONTOURS = (
 EYE_LOWER, EYE_UPPER, EYE_OUTER, EYE_INNER = (145, 374), (159, 386), (33, 263), (133, 362)
 LIP_PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))  # inner lips, upper and lower
 MOUTH_CORNERS = (78, 308)
+
+_log = logging.getLogger(__name__)
 
 _MESH_SIDE_PX, _IRIS_SIDE_PX = 192, 64
 _MIN_PRESENCE = 0.5
@@ -157,6 +161,23 @@ class FaceTracker:
         if mirrored:
             points = np.stack([_IRIS_SIDE_PX - 1 - points[:, 0], points[:, 1]], -1)
         return transformed(matrix, points)
+
+
+def report_lost(faces: Iterable[Face | None]) -> Iterator[Face | None]:
+    """Pass on the face of each frame of a driving video, and log at the end in how many frames there was none.
+
+    That also when the iteration is closed early; nothing is logged for a film without any face.
+    """
+    frames = lost = 0
+    with contextlib.suppress(GeneratorExit):
+        for face in faces:
+            frames += 1
+            lost += face is None
+            yield face
+    if 0 < lost < frames:
+        _log.warning(
+            "The face was lost in %d of %d frames of the driving video; its last pose is held there.", lost, frames
+        )
 
 
 def _distinct(faces: list[Face]) -> list[Face]:

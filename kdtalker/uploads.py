@@ -9,14 +9,13 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, check_file, read_sound
-from kdtalker.errors import InputError
-from kdtalker.ffmpeg_process import FFmpegProcess, media_input
+from kdtalker.errors import InputError, KDTalkerError, OutputError
+from kdtalker.ffmpeg_process import FFmpegProcess, check_program, media_input
+from kdtalker.media import is_playlist
 from kdtalker.video import Frame, read_image
 
 PICTURES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-SOUNDS = (
-    "wav,mp3,mov,ogg,flac,matroska,aac,aiff,caf,amr"  # names of ffmpeg's readers; none follows links to other files
-)
+SOUNDS = "wav,mp3,mov,ogg,flac,matroska,aac,aiff,caf,amr"  # demuxers, fewer than on one's own machine
 FILMS = "mov,matroska,avi,mpegts,mpeg,flv"
 _RATES = "8000|11025|12000|16000|22050|24000|32000|44100|48000"
 _PIECE = 1 << 16  # bytes
@@ -44,7 +43,9 @@ def read_picture(path: Path, limits: Limits) -> Frame:
     except (UnidentifiedImageError, Image.DecompressionBombError):
         raise InputError("This is not a picture that can be read here, wanted JPEG, PNG or WebP.") from None
     except Exception as error:  # decoders raise anything over broken data
-        raise InputError(f"This picture is broken ({_without(path, error)}), wanted a whole one.") from None
+        raise InputError(
+            f"This picture is broken ({_without(path, error) or type(error).__name__}), wanted a whole one."
+        ) from None
     if megapixels > limits.picture_megapixels:
         raise InputError(
             f"This picture has {megapixels:.0f} megapixels, wanted at most {limits.picture_megapixels}; "
@@ -52,8 +53,8 @@ def read_picture(path: Path, limits: Limits) -> Frame:
         )
     try:
         return read_image(path)
-    except InputError as error:
-        raise InputError(_without(path, error)) from None
+    except KDTalkerError as error:
+        raise type(error)(_without(path, error)) from None
 
 
 def copy_sound(path: Path, copy: Path, limits: Limits) -> float:
@@ -71,7 +72,11 @@ def copy_sound(path: Path, copy: Path, limits: Limits) -> float:
         failed = decoder.wait() != 0
     try:
         seconds = sum(map(len, read_sound(copy))) / SAMPLE_RATE_HZ
+    except OutputError as error:
+        raise OutputError(_without(copy, error)) from None
     except InputError:
+        _refuse_playlist(path)
+        check_program()
         raise InputError(
             "There is no sound in this file that can be read, wanted wav, mp3, m4a, ogg or such."
         ) from None
@@ -94,11 +99,18 @@ def copy_film(path: Path, copy: Path, limits: Limits, length_s: float) -> None:
     small = track.output(f"file:{copy.absolute()}", format="mp4", preset="ultrafast", crf=18, pix_fmt="yuv420p")
     with FFmpegProcess(small, feed=False) as converter:
         has_failed = converter.wait() != 0
-    if has_failed or not copy.stat().st_size:
+    if has_failed or not copy.is_file() or not copy.stat().st_size:
+        _refuse_playlist(path)
+        check_program()
         raise InputError(
             f"There is no film in this file that can be read, wanted mp4, webm, mov or such of at most "
             f"{limits.film_megapixels} megapixels a frame."
         )
+
+
+def _refuse_playlist(path: Path) -> None:
+    if is_playlist(path):
+        raise InputError("This file is a playlist, which leads to other files; choose the sound or film itself.")
 
 
 def _check_size(path: Path, limits: Limits) -> None:

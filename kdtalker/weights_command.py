@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdtalker.arguments import Parser
 from kdtalker.errors import InputError, OutputError
 from kdtalker.hub import NotFetched
-from kdtalker.job import Parser
 from kdtalker.weight_files import destination, is_good, told, verify
 from kdtalker.weight_spec import Weight
 from kdtalker.weights import LIVEPORTRAIT, TABLE, find, locate, row

@@ -1,5 +1,6 @@
 """A person before another background: what is hers stays, what is not goes."""
 
+import resource
 from pathlib import Path
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from kdtalker.backdrop import lay_behind, person_matte
+from kdtalker.errors import InputError
 from kdtalker.tracker import FaceTracker
 from kdtalker.video import read_image
 
@@ -45,3 +47,22 @@ def test_a_large_picture_is_cut_out_like_a_small_one():
     large = cv2.resize(picture, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
     laid = cv2.resize(lay_behind(large, TEAL), picture.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(laid.astype(int) - lay_behind(picture, TEAL)).mean() < 2
+
+
+@pytest.mark.parametrize("shape", [(1, 100_000, 3), (100_000, 1, 3)])
+def test_strips_are_refused_in_front_and_behind(shape):
+    picture, strip = read_image(EXAMPLES / "grace_hopper.jpg"), np.full(shape, 128, np.uint8)
+    with pytest.raises(
+        InputError, match=f"background has {shape[1]} x {shape[0]} px, wanted one side at most 20 times"
+    ):
+        lay_behind(picture, strip)
+    with pytest.raises(InputError, match="portrait has"):
+        lay_behind(strip, TEAL)
+
+
+def test_a_long_background_takes_no_more_memory_than_the_picture():
+    """A banner behind a portrait that stands: enlarged as a whole it would take 5 GB."""
+    wide, tall = np.full((500, 10_000, 3), (9, 99, 199), np.uint8), np.full((9000, 450, 3), 90, np.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert np.abs(lay_behind(tall, wide)[:100].astype(int) - (9, 99, 199)).mean() < 3
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 1000

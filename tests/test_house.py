@@ -111,14 +111,14 @@ def test_no_file_speaks_of_how_it_was_made():
     assert found == []
 
 
-def test_the_package_prints_nothing_but_the_last_line():
+def test_the_package_never_prints():
     printing = [
         f"{path.name}:{number}"
         for path in (ROOT / "kdtalker").rglob("*.py")
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
         if re.match(r"\s*print\(", line)
     ]
-    assert len(printing) == 1 and printing[0].startswith("cli.py")
+    assert printing == []
 
 
 def test_the_readmes_pictures_and_links_exist():
@@ -131,10 +131,10 @@ def test_the_readmes_pictures_and_links_exist():
 def test_the_readmes_commands_run(tmp_path, block):
     for name in ("examples", "inference.py"):
         (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "results").mkdir()
+    (tmp_path / "results").mkdir()  # which `make demo`, the README's first line, makes
     for line in block.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
-        if not words or words[0] == "make":
+        if not words or words[0] in ("make", "mkdir"):
             continue
         assert words[0] in (".venv/bin/python", ".venv/bin/kdtalker"), f"the README tells to run {words[0]}"
         entry_point = ["-c", "import sys; from kdtalker.cli import main; sys.exit(main())"]

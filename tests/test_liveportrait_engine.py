@@ -22,7 +22,8 @@ from kdtalker.liveportrait.smoothing import SmoothedModel, smooth
 from kdtalker.liveportrait.warping import WarpingModule
 from kdtalker.motion import Motion, rotation_matrix
 from kdtalker.published import read_normalisation
-from kdtalker.video import VideoWriter, read_film, read_image
+from kdtalker.video import read_film, read_image
+from kdtalker.video_writer import VideoWriter
 from kdtalker.weights import find
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from kdtalker.acting import edited
+from kdtalker.backdrop import person_matte
+from kdtalker.edits import posed
 from kdtalker.errors import InputError
 from kdtalker.mesh.engine import load
 from kdtalker.mesh.raster import backward_flow, stand_still
@@ -269,3 +271,21 @@ def test_another_space_is_refused_by_name(pipeline, portrait):
     other = Motion(motion.scale, motion.pose, motion.shift, motion.expression, "liveportrait")
     with pytest.raises(InputError, match="liveportrait"):
         pipeline.renderer.render(portrait.source, other)
+
+
+def test_the_alpha_matte_moves_with_the_head_and_the_background_is_gone(pipeline):
+    """The matte of a turned head is that of the turned head's own picture, as far as a second opinion can tell."""
+    image = read_image(EXAMPLES / "grace_hopper.jpg")
+    opaque, cut_out = pipeline.portrait(image), pipeline.portrait(image, alpha=True)
+    rest = opaque.source.rest
+    turned = posed(rest, rest.pose + np.array([[0, 0, 8]], np.float32))
+    (frame,) = pipeline.draw(opaque, turned, None)
+    (still,), (moved,) = (list(pipeline.draw(cut_out, motion, None)) for motion in (rest, turned))
+    assert moved.shape == (*image.shape[:2], 4) and moved.dtype == np.uint8
+    expected = person_matte(frame)
+    far_off = np.abs(moved[..., 3] / 255 - expected).mean()
+    assert far_off < 0.02 and far_off < np.abs(still[..., 3] / 255 - expected).mean() / 1.5
+    inside = moved[..., 3] == 255
+    assert np.abs(moved[inside][:, :3].astype(int) - frame[inside]).mean() < 1.5
+    hidden = moved[..., 3] == 0
+    assert hidden.mean() > 0.2 and moved[hidden][:, :3].mean() < 0.2 * frame[hidden].mean()

@@ -1,14 +1,16 @@
 """Finding the face of a picture, and putting it back."""
 
 import sys
+import time
 import types
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from kdtalker.errors import InputError
-from kdtalker.portrait import Portrait
+from kdtalker.portrait import Portrait, find_squares
 from kdtalker.tracker import FaceTracker
 from kdtalker.video import read_image
 
@@ -64,9 +66,46 @@ def test_a_small_face_in_a_large_room_is_found(hopper, tracker):
     assert Portrait.find(room, tracker).left > 150
 
 
-def test_large_pictures_are_made_smaller(hopper, tracker):
-    large = np.repeat(np.repeat(hopper, 4, axis=0), 4, axis=1)
-    assert max(Portrait.find(large, tracker).picture.shape) == 1920
+def test_large_pictures_are_made_smaller_and_their_faces_stay_where_they_were(two, tracker):
+    large = np.repeat(np.repeat(two, 4, axis=0), 4, axis=1)
+    scale = 1920 / (4 * two.shape[1])
+    for chosen in ({}, {"face": 1}, {"box": (680, 60, 100, 120)}):
+        there = dict(chosen, box=tuple(4 * number for number in chosen["box"])) if "box" in chosen else chosen
+        before, after = Portrait.find(two, tracker, **chosen), Portrait.find(large, tracker, **there)
+        assert max(after.picture.shape) == 1920
+        expected = np.array([before.left, before.top, before.side]) * 4 * scale
+        np.testing.assert_allclose([after.left, after.top, after.side], expected, atol=0.03 * after.side)
+    squares = np.array([find_squares(picture, tracker) for picture in (two, large)])
+    np.testing.assert_allclose(squares[1], 4 * squares[0], atol=0.03 * squares[1, :, 2].max())
+
+
+def test_a_crop_of_a_large_picture_is_as_sharp_as_that(hopper, tracker):
+    """The face of a group photograph is cut from the photograph, not from the smaller picture that it was found in."""
+    room = np.full((600, 4000, 3), 90, np.uint8)
+    room[:, 100:612] = hopper[:600]
+    crop, expected = (Portrait.find(picture, tracker, crop=True).picture for picture in (room, hopper[:600]))
+
+    def detail(picture):
+        return cv2.Laplacian(picture, cv2.CV_32F).std()
+
+    assert detail(crop) > 0.9 * detail(expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 100_000, 3), (100_000, 1, 3), (100, 2001, 3)])
+def test_strips_are_refused(tracker, shape):
+    strip = np.full(shape, 128, np.uint8)
+    for look in (Portrait.find, find_squares):
+        with pytest.raises(
+            InputError, match=f"portrait has {shape[1]} x {shape[0]} px, wanted one side at most 20 times"
+        ):
+            look(strip, tracker)
+
+
+def test_no_face_in_89_megapixels_is_told_in_5_s_of_cpu(tracker):
+    began = time.process_time()
+    with pytest.raises(InputError, match="No face"):
+        Portrait.find(np.full((9400, 9400, 3), 200, np.uint8), tracker)
+    assert time.process_time() - began < 5
 
 
 def test_crop_is_a_square_of_512(hopper, tracker):

@@ -97,7 +97,7 @@ def test_voices_on_the_list_can_be_chosen_by_several_at_once():
         ("", "en-us", "no text to say"),
         (" \n ?! \0", "en-us", "no text to say"),
         ("a" * (LONGEST_TEXT + 1), "en-us", f"has {LONGEST_TEXT + 1} characters, wanted at most {LONGEST_TEXT}"),
-        ("Hello", "tlh", "There is no voice 'tlh', wanted af, am, .* or one of Kokoro"),
+        ("Hello", "tlh", "There is no voice 'tlh'.*--voices"),
         ("Hello", "en-us+../../x", "There is no voice"),
         ("Hello", "en-us+f9", "There is no voice"),
         ("Hello", "", "There is no voice ''"),
@@ -118,8 +118,8 @@ def test_text_is_only_text(heard):
 def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     monkeypatch.setitem(sys.modules, "kokoro_onnx", None)
-    for load, told in ((Espeak.load, "pip install espeakng-loader"), (Kokoro.load, "pip install kokoro-onnx")):
-        with pytest.raises(InputError, match=told):
+    for load in (Espeak.load, Kokoro.load):
+        with pytest.raises(InputError, match=r"pip install -e '\.\[tts\]'"):
             load()
 
 
@@ -139,7 +139,7 @@ def test_kokoro_speaks_over_its_package(toy_kokoro, heard):
     assert 0.5 < np.abs(one).max() <= 1 and len(other) > 0
     assert speaker_of("af_one").voices() == {"af_one": "Kokoro One (en-us)", "bm_two": "Kokoro Two (en-gb)"}
     assert set(LANGUAGES.values()) <= set(espeak().voices())
-    with pytest.raises(InputError, match="Kokoro has no voice 'am_none', wanted af_one, bm_two"):
+    with pytest.raises(InputError, match="Kokoro has no voice 'am_none'. Did you mean 'af_one'"):
         heard("Hello", "am_none")
 
 
@@ -167,8 +167,8 @@ def test_the_command_line_refuses(tmp_path, capfd, words, told):
     picture = tmp_path / "face.png"
     write_picture(picture)
     assert main(["--image", str(picture), "--output", str(tmp_path / "film.mp4"), *words]) == 2
-    line = capfd.readouterr().err
-    assert told in line and line.count("\n") == 1 and not (tmp_path / "film.mp4").exists()
+    (line,) = toy.sentences(capfd.readouterr().err)
+    assert told in line and not (tmp_path / "film.mp4").exists()
 
 
 def write_picture(path):

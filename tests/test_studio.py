@@ -17,7 +17,8 @@ from kdtalker.mark import Mark, framed
 from kdtalker.options import PRESETS
 from kdtalker.studio import Progress, Studio, Take, Wish
 from kdtalker.uploads import Limits
-from kdtalker.video import TAG, read_film
+from kdtalker.video import read_film
+from kdtalker.video_writer import TAG
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import torch
 
 from kdtalker.errors import InputError
 from kdtalker.liveportrait.motion_extractor import MotionExtractor
-from kdtalker.video import VideoWriter, read_image
+from kdtalker.video import read_image
+from kdtalker.video_writer import VideoWriter
 from train import data
 from train.films import find_films, speaker_of
 from train.published import add_published

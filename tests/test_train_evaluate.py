@@ -15,7 +15,8 @@ from kdtalker.errors import InputError
 from kdtalker.mesh.geometry import SPACE, FaceModel
 from kdtalker.motion import KEYPOINTS, Motion
 from kdtalker.tracker import LIP_PAIRS
-from kdtalker.video import VideoWriter, read_image
+from kdtalker.video import read_image
+from kdtalker.video_writer import VideoWriter
 from train import evaluate
 from train.command import NOBODY_READS
 from train.films_report import find_pairs, measure_films

@@ -12,7 +12,8 @@ from toy_training import assert_same_runs, command, killed_at_random
 from kdtalker.mesh.engine import load
 from kdtalker.mesh.painter import Painter
 from kdtalker.motion import Motion
-from kdtalker.video import VideoWriter, read_image
+from kdtalker.video import read_image
+from kdtalker.video_writer import VideoWriter
 from train.films import find_films
 from train.painter_batches import varied
 from train.painter_pairs import load_pairs

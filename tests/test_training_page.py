@@ -14,7 +14,8 @@ import pytest
 from kdtalker import TalkingPortraitPipeline
 from kdtalker.audio import SAMPLE_RATE_HZ, read_sound
 from kdtalker.diffusion import MotionModel
-from kdtalker.video import VideoWriter, read_image
+from kdtalker.video import read_image
+from kdtalker.video_writer import VideoWriter
 from train.measures import MEASURES
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ import toy
 from test_cli import write_film, write_wav
 
 from kdtalker.audio import read_sound
-from kdtalker.errors import InputError
+from kdtalker.errors import InputError, OutputError
 from kdtalker.uploads import Limits, copy_film, copy_sound, read_picture
 from kdtalker.video import film_info, read_film
 
@@ -60,9 +60,9 @@ BAD_SOUNDS = {
     "empty": (b"", "empty"),
     "text": (b"only words", "no sound"),
     "a picture": (PICTURE, "no sound"),
-    "a playlist of another's file": (PLAYLIST, "no sound"),
+    "a playlist of another's file": (PLAYLIST, "This file is a playlist, which leads to other files; choose"),
     "a playlist behind an mp3 tag": (b"ID3\x04\0\0\0\0\0\0" + PLAYLIST, "no sound"),
-    "a list of another's files": (b"ffconcat version 1.0\nfile '{path}'\n", "no sound"),
+    "a list of another's files": (b"ffconcat version 1.0\nfile '{path}'\n", "This file is a playlist"),
     "too many bytes": (b"RIFF" + b"\0" * 3_100_000, "wanted at most 3"),
     "too long": (wav_claiming(0, toy.sound(2.5)), "longer than 2 s"),
 }
@@ -94,9 +94,19 @@ def test_bad_films_are_refused_without_a_word_of_where_they_lie(tmp_path, name):
     path, another = tmp_path / "head.mp4", tmp_path / "another.mp4"
     write_film(another, [toy.picture()] * 5)
     path.write_bytes(BAD_SOUNDS[name][0].replace(b"{path}", str(another).encode()))
-    with pytest.raises(InputError, match="empty|There is no film|wanted at most 3") as caught:
+    with pytest.raises(InputError, match="empty|There is no film|a playlist|wanted at most 3") as caught:
         copy_film(path, tmp_path / "copy.mp4", LIMITS, 1)
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_an_ffmpeg_that_does_not_work_is_no_fault_of_the_upload(tmp_path, monkeypatch):
+    write_wav(tmp_path / "voice.wav", toy.sound(1.0))
+    for program in ("/bin/false", "/bin/true", "/nope"):
+        monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", program)
+        with pytest.raises(OutputError, match=program):
+            copy_sound(tmp_path / "voice.wav", tmp_path / "copy.wav", LIMITS)
+        with pytest.raises(OutputError, match=program):
+            copy_film(tmp_path / "voice.wav", tmp_path / "copy.mp4", LIMITS, 1)
 
 
 def test_films_are_copied_small_and_no_longer_than_wanted(tmp_path):

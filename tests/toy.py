@@ -3,8 +3,9 @@
 `python tests/toy.py --image ...` is the real command line over it.
 """
 
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from kdtalker.pipeline import Speech, TalkingPortraitPipeline
 from kdtalker.renderer import Anatomy, Looks
 
 BLOCK, WINDOW, SIDE_PX = 5, 12, 64
+PROGRESS = re.compile(r"(reading|speaking|loading|finding|making) \w+| *\d+%  ")
 NOTHING = np.zeros((0, 1), np.float32)
 
 
@@ -105,29 +107,39 @@ class ToyRenderer:
             light[0] += 10 * np.abs(gaze).sum()
             yield np.clip(face + light, 0, 255).astype(np.uint8)
 
+    def isolate(self, source, foreground):
+        return replace(source, face=foreground)
+
+    def matte(self, source, matte, motion, face):
+        moved = motion.vector() - source.rest.vector()
+        return face, np.roll(matte, int(round(float(moved[0, 1:7].sum()))), axis=1)
+
 
 @dataclass(frozen=True)
 class ToyCanvas:
     """The face is the square in the middle, half as wide as the picture's shorter side."""
 
-    image: np.ndarray
+    picture: np.ndarray
     crop: bool
 
     @property
     def _square(self):
-        height, width = self.image.shape[:2]
+        height, width = self.picture.shape[:2]
         side = min(height, width) // 2
         top, left = (height - side) // 2, (width - side) // 2
         return slice(top, top + side), slice(left, left + side)
 
     @property
     def face(self):
-        return cv2.resize(self.image[self._square], (SIDE_PX, SIDE_PX))
+        return cv2.resize(self.picture[self._square], (SIDE_PX, SIDE_PX))
+
+    def on(self, picture):
+        return replace(self, picture=picture)
 
     def paste(self, face):
         if self.crop:
             return face
-        picture = self.image.copy()
+        picture = self.picture.copy()
         target = picture[self._square]
         target[:] = cv2.resize(face, target.shape[1::-1])
         return picture
@@ -179,5 +191,16 @@ def sound(seconds=1.0, seed=0):
     return (0.2 * noise * np.sin(2 * np.pi * time_s) ** 2).astype(np.float32).clip(-1, 1)
 
 
+def sentences(stderr):
+    """The lines of stderr that are not progress."""
+    return [line for line in stderr.splitlines() if line.startswith("kdtalker: ") or not PROGRESS.match(line)]
+
+
+def crashing(job):
+    """An engine that fails in a way that nobody expects."""
+    return 1 / 0
+
+
 if __name__ == "__main__":
-    sys.exit(main(load=lambda job: pipeline()))
+    crash = sys.argv[1:2] == ["crash"]
+    sys.exit(main(sys.argv[1 + crash :], load=crashing if crash else lambda job: pipeline()))

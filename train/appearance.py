@@ -25,7 +25,8 @@ from kdtalker.mesh.geometry import to_pixels
 from kdtalker.motion import Array, from_head_frame, to_head_frame
 from kdtalker.pipeline import EncodedPortrait
 from kdtalker.tracker import FaceTracker
-from kdtalker.video import VideoWriter, read_film
+from kdtalker.video import read_film
+from kdtalker.video_writer import VideoWriter
 from train.command import command
 from train.held_out import Film, real_films
 from train.identity import FaceRecogniser, identity_distance

@@ -25,7 +25,8 @@ import numpy as np
 from kdtalker import TalkingPortraitPipeline
 from kdtalker.audio import SAMPLE_RATE_HZ, read_sound
 from kdtalker.pipeline import Speech
-from kdtalker.video import VideoWriter, read_image
+from kdtalker.video import read_image
+from kdtalker.video_writer import VideoWriter
 
 ROOT = Path(__file__).parent.parent
 PORTRAIT = ROOT / "examples" / "grace_hopper.jpg"

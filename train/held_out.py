@@ -19,7 +19,8 @@ from kdtalker.errors import InputError
 from kdtalker.motion import Array, Motion
 from kdtalker.pipeline import EncodedPortrait
 from kdtalker.tracker import MOUTH_CORNERS, Face, FaceTracker, eye_opening, mouth_opening, outer_eye_distance
-from kdtalker.video import VideoWriter, read_film
+from kdtalker.video import read_film
+from kdtalker.video_writer import VideoWriter
 from train.curves import best_lag, correlation
 from train.shards import write_whole
 from train.validation import HEAD

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -66,6 +66,10 @@ class Canvas:
     def face(self) -> Image:
         """The square (512, 512, 3), upright; what lies outside the picture repeats its border."""
         return cut_out(self.picture, self.to_picture)
+
+    def on(self, picture: Image) -> Canvas:
+        """The same square of another picture (H, W, 3)."""
+        return replace(self, picture=picture)
 
     def paste(self, face: Image) -> Image:
         """A new picture with `face` (512, 512, 3) in the square's place; outside the mask it is the photograph's."""

@@ -10,7 +10,16 @@ import numpy as np
 from kdtalker.errors import InputError
 from kdtalker.motion import Array
 from kdtalker.renderer import Image
-from kdtalker.tracker import EYE_INNER, EYE_LOWER, EYE_OUTER, EYE_UPPER, LIP_PAIRS, MOUTH_CORNERS, FaceTracker
+from kdtalker.tracker import (
+    EYE_INNER,
+    EYE_LOWER,
+    EYE_OUTER,
+    EYE_UPPER,
+    LIP_PAIRS,
+    MOUTH_CORNERS,
+    FaceTracker,
+    report_lost,
+)
 
 
 @dataclass(frozen=True)
@@ -23,14 +32,14 @@ class Openings:
 
 
 def measured(frames: Iterable[Image], tracker: FaceTracker) -> Openings:
-    """The openings of a film's largest face; frames without one show what the last (or the first) with one does.
+    """The openings of a film's largest face; frames without one, which are logged, show what the last (or the first)
+    with one does.
 
     Raises InputError for a film without a face.
     """
     ratios: list[tuple[float, float]] = []
     waiting = 0
-    for frame in frames:
-        face = next(iter(tracker.find(frame)), None)
+    for face in report_lost(next(iter(tracker.find(frame)), None) for frame in frames):
         if face is None and not ratios:
             waiting += 1
             continue

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdtalker.backdrop import isolate
 from kdtalker.errors import InputError
 from kdtalker.liveportrait import SPACE
 from kdtalker.liveportrait.canvas import SIDE_PX, cut_out, upright_square
@@ -130,6 +131,15 @@ class LivePortraitRenderer:
                 "make the motion with the same engine."
             )
         return self._painter.paint(source.appearance, self.driving_keypoints(source, motion))
+
+    def isolate(self, source: LivePortraitSource, foreground: Image) -> LivePortraitSource:
+        """Keep the source: the generator paints the person best before the background of the photograph."""
+        return source
+
+    def matte(self, source: LivePortraitSource, matte: Array, motion: Motion, face: Image) -> tuple[Image, Array]:
+        """Segment the painted face (512, 512, 3) into foreground colours and alpha matte: the generator, unlike a warp,
+        carries no matte along."""
+        return isolate(face)
 
     def driving_keypoints(self, source: LivePortraitSource, motion: Motion) -> Tensor:
         """Where the keypoints go in each of T frames, stitched to the photograph (section 3.2): (T, 21, 3)."""

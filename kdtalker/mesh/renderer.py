@@ -24,7 +24,7 @@ from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP
 from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.portrait import face_square
 from kdtalker.renderer import Anatomy, Image
-from kdtalker.tracker import FaceTracker, eye_opening, mouth_opening
+from kdtalker.tracker import Face, FaceTracker, eye_opening, mouth_opening, report_lost
 from kdtalker.weights import find
 
 BORDER_SHOWS_DEG = 5.0
@@ -131,27 +131,53 @@ class MeshRenderer:
     def warp(self, source: MeshSource, motion: Motion, maps: Maps | None = None) -> tuple[Image, Array, Array]:
         """One frame (T = 1) before anything is painted, (S, S, 3), with its mesh and that with the face at rest. maps:
         room to work in."""
+        maps = maps or Maps.of(len(source.picture))
+        vertices, resting = self._flow(source, motion, maps)
+        return _warp(source, maps), vertices, resting
+
+    def _flow(self, source: MeshSource, motion: Motion, maps: Maps) -> tuple[Array, Array]:
+        """Compute the backward flow of one frame (T = 1) into maps; returns its mesh and that with the face at rest."""
         vertices, resting = self.shape(source, motion)
         drawn, places = source.lids.move(vertices)
         places[:, :2] += _turned(source, motion) * (source.within - source.landmarks)[:, :2]
         rings, look = _posed_rings(source, motion, drawn), iris_way(motion, len(source.picture))[0]
-        picture = _warp(source, drawn, places, rings, look, maps or Maps.of(len(source.picture)))
-        return picture, vertices, resting
+        stand_still(maps.flow, maps.depth)
+        source.lids.carry_eyeballs(drawn, maps.flow, STILL_PX, look)
+        target = np.concatenate([drawn, rings]).astype(np.float32)
+        origin = np.concatenate([places, source.rings])[:, :2].astype(np.float32)
+        backward_flow(target, origin, source.triangles, maps.flow, maps.depth)
+        return vertices, resting
+
+    def isolate(self, source: MeshSource, foreground: Image) -> MeshSource:
+        """Replace the source image (S, S, 3) by its foreground colours, so that no frame shows the background."""
+        return replace(source, picture=foreground, behind=foreground)
+
+    def matte(self, source: MeshSource, matte: Array, motion: Motion, face: Image) -> tuple[Image, Array]:
+        """Warp the source's alpha matte (S, S) 0..1 by the flow of one frame (T = 1) that was drawn as `face`."""
+        maps = Maps.of(len(source.picture))
+        self._flow(source, within_reach(motion, source.rest), maps)
+        warped = cv2.remap(matte, maps.flow[0], maps.flow[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return face, np.asarray(warped, np.float32)
 
     def openings(self, source: MeshSource, motion: Motion) -> tuple[Array, Array]:
         """How far mouth and eyes are open in each frame, (T,) each, in the measures of the tracker."""
         vertices = self.model.pose_vertices(source.identity, motion)
         return mouth_opening(vertices), eye_opening(vertices)
 
+    def _follow(self, frames: Iterable[Image]) -> Iterator[Face | None]:
+        """The face of each frame, None where it is lost; the first one is searched for at all scales."""
+        last = None
+        for frame in frames:
+            seen = self._tracker.follow(frame, last) if last else next(iter(self._tracker.find(frame)), None)
+            last = seen or last
+            yield seen
+
     def track(self, frames: Iterable[Image]) -> Iterator[Motion]:
         """The motion of a film's face, one frame a piece: the largest face of the first frame that has one, in the
-        square around it; where it is lost it rests. Raises InputError for a film without a face."""
+        square around it; where it is lost it rests, which is logged. Raises InputError for a film without a face."""
         face, last, identity, waiting = None, None, None, 0
-        for frame in frames:
-            if face is None:
-                face = next(iter(self._tracker.find(frame)), None)
-            else:
-                face = self._tracker.follow(frame, face) or face
+        for seen in report_lost(self._follow(frames)):
+            face = seen or face
             if face is None:
                 waiting += 1
                 continue
@@ -195,16 +221,9 @@ def _turned(source: MeshSource, motion: Motion) -> float:
     return float(np.clip(np.hypot(yaw, pitch) / BORDER_SHOWS_DEG, 0, 1))
 
 
-def _warp(  # noqa: PLR0917
-    source: MeshSource, vertices: Array, origin: Array, rings: Array, look: Array, maps: Maps
-) -> Image:
-    """The picture with its mesh moved from origin (468, 3) to vertices and rings, its irises by look (2,) px."""
+def _warp(source: MeshSource, maps: Maps) -> Image:
+    """The picture under the flow in maps."""
     side, flow = len(source.picture), maps.flow
-    stand_still(flow, maps.depth)
-    source.lids.carry_eyeballs(vertices, flow, STILL_PX, look)
-    target = np.concatenate([vertices, rings]).astype(np.float32)
-    places = np.concatenate([origin, source.rings])[:, :2].astype(np.float32)
-    backward_flow(target, places, source.triangles, flow, maps.depth)
     cv2.remap(source.person, flow[0], flow[1], cv2.INTER_LINEAR, dst=maps.alpha, borderMode=cv2.BORDER_REPLICATE)
     _warp_tiles(source, maps)
     frame = np.empty_like(source.picture)

@@ -1,0 +1,81 @@
+"""Turn SIGINT, SIGTERM and SIGHUP into an exception, and defer them where an interruption would leave a mess."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+from types import FrameType
+
+GRACE_S = 5.0  # further signals within this time are ignored, so that they cannot cut the clean-up short
+
+_NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+Handler = Callable[[int, FrameType | None], object]
+
+
+class Interruption(KeyboardInterrupt):
+    """A signal asked the program to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class Listener:
+    """Raise Interruption in the main thread for the first signal; `heard` is its number, also where a library
+    swallowed the exception."""
+
+    def __init__(self) -> None:
+        self.heard: int | None = None
+        self._ignored_until = 0.0
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if time.monotonic() < self._ignored_until:
+            return
+        self.heard = number
+        self._ignored_until = time.monotonic() + GRACE_S
+        raise Interruption(number)
+
+
+@contextmanager
+def interruptible() -> Iterator[Listener]:
+    """Answer the signals by Interruption within the block. Those that the parent ignores (nohup) stay ignored."""
+    listener = Listener()
+    with _handlers({number: listener for number in _NUMBERS if signal.getsignal(number) not in (signal.SIG_IGN, None)}):
+        yield listener
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Hold signals back within the block and answer them at its end, as their handlers would have.
+
+    For steps that must not be cut in two: to start a process and to remember it, to rename a file, to clean up.
+    """
+    originals = {number: signal.getsignal(number) for number in _NUMBERS}
+    heard: list[int] = []
+
+    def remember(number: int, _: FrameType | None) -> None:
+        heard.append(number)
+
+    with _handlers({number: remember for number, original in originals.items() if callable(original)}):
+        yield
+    for number in heard:
+        handler = originals[number]
+        assert callable(handler)
+        handler(number, None)
+
+
+@contextmanager
+def _handlers(handlers: dict[int, Handler]) -> Iterator[None]:
+    """Install signal handlers for a while; does nothing outside the main thread, which alone hears signals."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    originals = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, original in originals.items():
+            signal.signal(number, original)
