@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from kdtalker.checkpoint_header import read_header
 from kdtalker.errors import InputError, OutputError
+from kdtalker.files import AtomicFile
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any], *, half: bool) -> None:
@@ -32,38 +32,30 @@ def write_checkpoint(path: Path, state: Mapping[str, Tensor], header: Mapping[st
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write contiguous tensors that share no memory; a reader sees the old file or the whole new one.
 
-    Raises OutputError where there is no room.
+    Raises OutputError where there is no room, InputError where the name cannot be used.
     """
-    partial = path.with_name(f".kdtalker-{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        save_file(dict(tensors), partial, dict(metadata) if metadata else None)
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"'{path}' cannot be written ({error}); make room or choose another place.") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    with AtomicFile(path) as file:
+        try:
+            save_file(dict(tensors), file.partial, dict(metadata) if metadata else None)
+        except (OSError, SafetensorError) as error:
+            raise OutputError(f"'{path}' cannot be written ({error}); make room or choose another place.") from None
+        file.commit()
 
 
 def read_checkpoint(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The header's values under these names, and all tensors as float32 on the CPU.
 
-    Raises InputError where the file is missing, a folder, truncated, no safetensors or lacks a name.
+    Raises InputError where the file is missing, a folder, truncated, no safetensors or lacks a name, and where tensors
+    hold numbers that are not finite.
     """
-    if not path.exists():
-        raise InputError(f"There is no model file '{path}'; see weights/README.md for where to get it.")
-    if not path.is_file():
-        raise InputError(f"'{path}' is not a file, wanted a model (.safetensors).")
+    header = read_header(path, names)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118
-        header = {name: json.loads(metadata[name]) for name in names}
-    except KeyError as error:
-        raise InputError(
-            f"'{path}' is a safetensors file without {error} in its header; it is another model."
-        ) from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            f"'{path}' cannot be read as a model, it is truncated or not safetensors ({error}); download it again."
-        ) from None
+        state = {name: value.to(torch.float32) for name, value in load_file(path).items()}
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise InputError(f"'{path}' cannot be read as a model ({error}); download it again.") from None
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise InputError(
+                f"'{path}' holds numbers that are not finite in {name}; it is damaged or failed in training."
+            )
     return header, state

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdtalker.errors import InputError, OutputError
+from kdtalker.errors import InputError
+from kdtalker.files import check_target
 from kdtalker.pth import flatten_tensors, read_pth
 from kdtalker.weight_files import sha256_of
 
@@ -28,7 +28,9 @@ def convert_pth(path: Path, target: Path | None = None) -> str:
     if not os.path.isfile(path):
         raise InputError(f"There is no file '{path}' to convert.")
     target = path.with_suffix(_SUFFIX) if target is None else target
-    _check_target(target, path)
+    if target.suffix != _SUFFIX:
+        raise InputError(f"'{target}' was asked for, wanted a name that ends in {_SUFFIX}.")
+    check_target(target, [path])
     tensors = flatten_tensors(read_pth(path, blank=True), path)
     if not tensors:
         raise InputError(f"'{path}' holds no tensors under names, wanted weights.")
@@ -37,21 +39,6 @@ def convert_pth(path: Path, target: Path | None = None) -> str:
     write_safetensors(target, _apart(tensors))
     size = target.stat().st_size
     return f"{target}: {len(tensors)} tensors of '{path}', {size:,} bytes, sha256 {sha256_of(target)}"
-
-
-def _check_target(target: Path, path: Path) -> None:
-    if target.suffix != _SUFFIX:
-        raise InputError(f"'{target}' was asked for, wanted a name that ends in {_SUFFIX}.")
-    if not os.path.isdir(target.parent):
-        raise InputError(f"There is no folder '{target.parent}' to write '{target.name}' into; make it first.")
-    if not os.path.lexists(target):
-        if not os.access(target.parent, os.W_OK):
-            raise OutputError(f"The folder '{target.parent}' is read-only; choose another one for '{target.name}'.")
-        return
-    if not stat.S_ISREG(target.lstat().st_mode):
-        raise InputError(f"'{target}' is there and no regular file; it is not replaced, choose another name.")
-    if target.samefile(path):
-        raise InputError(f"'{target}' is the input and would be overwritten; choose another name.")
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdtalker.checkpoint import read_checkpoint, write_checkpoint
-from kdtalker.denoiser import Denoiser, DenoiserConfig
+from kdtalker.checkpoint_header import read_motion_header, tensor_shapes
+from kdtalker.denoiser import Denoiser
+from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.errors import InputError
 from kdtalker.motion import KEYPOINTS, MOTION_WIDTH, Motion, from_head_frame, to_head_frame
 from kdtalker.normalisation import Normalisation
@@ -76,16 +78,11 @@ class MotionModel:
     @staticmethod
     def load(path: Path) -> MotionModel:
         """Read what `save` wrote, ready to sample. Raises InputError for a missing, damaged or other file."""
-        header, state = read_checkpoint(path, ("space", "config", "normalisation", "card"))
-        try:
-            config = DenoiserConfig.from_header(header["config"])
-            normalisation = Normalisation.from_header(header["normalisation"])
-        except InputError as error:
-            raise InputError(f"'{path}' is not a motion model of this program: {error}") from None
+        header = read_motion_header(path)
         with torch.device("meta"):
-            denoiser = Denoiser(config)
+            denoiser = Denoiser(header.config)
         wanted = {name: tuple(value.shape) for name, value in denoiser.state_dict().items()}
-        found = {name: tuple(value.shape) for name, value in state.items()}
+        found = tensor_shapes(path)
         for name in sorted(wanted.keys() | found.keys()):
             if wanted.get(name) != found.get(name):
                 raise InputError(
@@ -93,8 +90,9 @@ class MotionModel:
                     f"{name} has the shape {found.get(name, 'missing')}, wanted {wanted.get(name, 'none')}; "
                     "download or train the model again."
                 )
+        _, state = read_checkpoint(path, ())
         denoiser.load_state_dict(state, strict=True, assign=True)
-        return MotionModel(denoiser.eval().requires_grad_(False), normalisation, str(header["space"]), header["card"])
+        return MotionModel(denoiser.eval().requires_grad_(False), header.normalisation, header.space, header.card)
 
     def offset(self, rest: Motion) -> Array:
         """(70,): what is taken from motion vectors before the model sees them: rest's pose and shift or 0."""
@@ -109,6 +107,8 @@ class MotionModel:
 
     def decode(self, frames: Array, offset: Array) -> Motion:
         """(T, 70) in the network's units to Motion; relative models think of the face in the head's own axes."""
+        if not np.isfinite(frames).all():
+            raise InputError("The motion model gives numbers that are not finite; it is damaged, choose another one.")
         motion = Motion.from_vector(self.normalisation.restore(frames) + offset, self.space)
         return from_head_frame(motion) if self.config.relative else motion
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from reprlib import repr
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,10 +60,18 @@ class Normalisation:
         return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
 
     @staticmethod
-    def from_header(header: Mapping[str, object]) -> Normalisation:
+    def from_header(header: object) -> Normalisation:
         """The inverse of `header`. Raises InputError where it does not fit."""
-        try:
-            values = {name: np.asarray(header[name], dtype=np.float32) for name in _WIDTHS}
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"The normalisation in the header cannot be read: {error!r}.") from None
+        if not isinstance(header, Mapping):
+            raise InputError(f"The normalisation is {repr(header)}, wanted lists of numbers by name.")
+        values = {}
+        for name, width in _WIDTHS.items():
+            numbers = header.get(name)
+            if not isinstance(numbers, list) or not all(isinstance(number, (int, float)) for number in numbers):
+                raise InputError(f"The normalisation's {name} is {repr(numbers)}, wanted {width} numbers.")
+            try:
+                with np.errstate(over="ignore"):  # what does not fit becomes inf, which is refused
+                    values[name] = np.array(numbers, np.float32)
+            except OverflowError:
+                raise InputError(f"The normalisation's {name} holds numbers that cannot be used.") from None
         return Normalisation(**values)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdtalker.denoiser import LEADING_TOKENS, Denoiser, DenoiserConfig, token_timesteps
+from kdtalker.denoiser import LEADING_TOKENS, Denoiser, token_timesteps
+from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.errors import InputError
 
 _CANONICAL_START = 7  # the canonical token is seven zeros, where scale, pose and shift stand, then its 63 numbers

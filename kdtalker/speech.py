@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdtalker.checkpoint_header import ENCODERS, check_checkpoint
 from kdtalker.diffusion import MotionModel
 from kdtalker.errors import InputError
 from kdtalker.weights import find
@@ -12,8 +13,6 @@ from kdtalker.weights import find
 if TYPE_CHECKING:
     from kdtalker.audio_encoder import AudioEncoder
     from kdtalker.liveportrait.networks import Find
-
-ENCODERS = ("whisper-tiny.en", "wav2lip")
 
 
 def load_encoder(name: str, find: Find = find) -> AudioEncoder:
@@ -31,13 +30,8 @@ def load_encoder(name: str, find: Find = find) -> AudioEncoder:
 
 def load_model(path: Path, space: str) -> MotionModel:
     """What `python -m train.export` wrote. Raises InputError for another file and for another keypoint space."""
-    model = MotionModel.load(path)
-    if model.space != space:
-        raise InputError(
-            f"'{path}' moves keypoints of the space '{model.space}', this engine draws '{space}'; "
-            "choose the other engine, or a model that was trained for this one."
-        )
-    return model
+    check_checkpoint(path, space)
+    return MotionModel.load(path)
 
 
 def load_trained(path: Path, space: str, find: Find = find) -> tuple[AudioEncoder, MotionModel]:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import kdtalker.diffusion
-from kdtalker.denoiser import Denoiser, DenoiserConfig, token_timesteps
+from kdtalker.denoiser import Denoiser, token_timesteps
+from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.diffusion import MotionModel
 from kdtalker.errors import InputError
 from kdtalker.motion import Motion, from_head_frame, to_head_frame

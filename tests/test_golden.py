@@ -12,7 +12,8 @@ import pytest
 import torch
 from golden_weights import assert_golden, regenerate, standard_normal
 
-from kdtalker.denoiser import Denoiser, DenoiserConfig
+from kdtalker.denoiser import Denoiser
+from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.errors import InputError
 from kdtalker.published import rename_published
 from kdtalker.sampler import make_scheduler, sample_window

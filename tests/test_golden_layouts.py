@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdtalker.denoiser import Denoiser, DenoiserConfig
+from kdtalker.denoiser import Denoiser
+from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.liveportrait.appearance import AppearanceExtractor
 from kdtalker.liveportrait.folded import fold_spectral_norms
 from kdtalker.liveportrait.generator import SpadeGenerator

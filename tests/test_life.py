@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kdtalker.denoiser import DenoiserConfig
+from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.motion import Motion
 from train.life import OverTime, liveliness, loudness, near_borders
 

@@ -38,7 +38,8 @@ def networks():
     import torch
 
     from kdtalker.audio_encoder import WhisperEncoder
-    from kdtalker.denoiser import Denoiser, DenoiserConfig
+    from kdtalker.denoiser import Denoiser
+    from kdtalker.denoiser_config import DenoiserConfig
     from kdtalker.diffusion import MotionModel
     from kdtalker.normalisation import Normalisation
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kdtalker.audio_encoder import AudioEncoder, encode_all
-from kdtalker.denoiser import DenoiserConfig
+from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.errors import InputError
 from kdtalker.liveportrait.regions import LIP_KEYPOINTS
 from kdtalker.mesh.geometry import SPACE, FaceModel

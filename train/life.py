@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kdtalker import Motion, Options, TalkingPortraitPipeline
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, frame_count, read_sound
 from kdtalker.audio_encoder import encode_all
-from kdtalker.denoiser import DenoiserConfig
+from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.diffusion import MotionModel
 from kdtalker.mesh.geometry import FaceModel
 from kdtalker.mesh.steady import SteadyModel

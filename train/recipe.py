@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdtalker.denoiser import DenoiserConfig
+from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.errors import InputError
 from kdtalker.motion import SPACES
 from train.training import Training, number

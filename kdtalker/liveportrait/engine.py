@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdtalker.denoiser import Denoiser, DenoiserConfig
+from kdtalker.denoiser import Denoiser
+from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.diffusion import MotionModel
 from kdtalker.edits import turned_relative_to
 from kdtalker.errors import InputError
