@@ -138,7 +138,7 @@ def _open(job: Job) -> Drive:
         return Drive(round(info.duration_s * FRAME_RATE_HZ), None, job.driving if info.has_sound else None)
     if job.pose_from is not None:
         film_info(job.pose_from)
-    samples = sum(map(len, read_sound(job.audio, job.start, job.duration))) if job.audio is not None else 0
+    samples = sum(map(len, read_sound(job.audio, job.start, job.duration, report=True))) if job.audio is not None else 0
     if job.motion is None:
         return Drive(frame_count(samples), samples / SAMPLE_RATE_HZ, job.audio)
     if is_template(job.motion):
@@ -161,10 +161,11 @@ def _frames(
     if drive.motion is not None:
         return pipeline.reenact(portrait, [drive.motion], job.options, record, edit)
     if job.driving is not None:
-        return pipeline.reenact(portrait, pipeline.track(read_film(job.driving)), job.options, record, edit)
+        driving = pipeline.track(read_film(job.driving, report=True))
+        return pipeline.reenact(portrait, driving, job.options, record, edit)
     assert job.audio is not None
     sound = read_sound(job.audio, job.start, job.duration)
-    head = None if job.pose_from is None else pipeline.track(read_film(job.pose_from))
+    head = None if job.pose_from is None else pipeline.track(read_film(job.pose_from, report=True))
     return pipeline.animate(portrait, sound, job.options, record, edit=edit, head=head)
 
 
