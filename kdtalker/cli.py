@@ -131,7 +131,8 @@ def _film(job: Job, load: Load, began: float) -> str:
         image = lay_behind(image, behind)
     drive = _open(job)
     pipeline = load(job)
-    portrait = pipeline.portrait(image, face=job.face, box=job.box, crop=job.crop)
+    framing = drive.motion.framing if drive.motion is not None else "driving" if job.driving else "speech"
+    portrait = pipeline.portrait(image, face=job.face, box=job.box, crop=job.crop, framing=framing)
     recorded: list[Motion] = []
     record = recorded.append if job.save_motion else None
     frames = _frames(pipeline, portrait, job, drive, record)
@@ -177,16 +178,16 @@ def _open(job: Job) -> Drive:
 def _frames(
     pipeline: TalkingPortraitPipeline, portrait: EncodedPortrait, job: Job, drive: Drive, record: Record | None
 ) -> Iterator[Image]:
-    from kdtalker.video import read_film
+    from kdtalker.video import VideoFrames
 
     edit = _retargeting(pipeline, portrait, job, drive)
     if drive.motion is not None:
         return pipeline.reenact(portrait, [drive.motion], job.options, record, edit)
     if job.driving is not None:
-        return pipeline.reenact(portrait, pipeline.track(read_film(job.driving)), job.options, record, edit)
+        return pipeline.reenact(portrait, pipeline.track(VideoFrames(job.driving)), job.options, record, edit)
     assert job.audio is not None
     sound = read_sound(job.audio, job.start, job.duration)
-    head = None if job.pose_from is None else pipeline.track(read_film(job.pose_from))
+    head = None if job.pose_from is None else pipeline.track(VideoFrames(job.pose_from))
     return pipeline.animate(portrait, sound, job.options, record, edit=edit, head=head)
 
 

@@ -23,7 +23,7 @@ from kdtalker.pipeline import EncodedPortrait, Square, TalkingPortraitPipeline
 from kdtalker.renderer import Image
 from kdtalker.speaker import Line, speak
 from kdtalker.uploads import Limits, copy_film, copy_sound, read_picture
-from kdtalker.video import VideoWriter, read_film
+from kdtalker.video import VideoFrames, VideoWriter
 
 Load = Callable[[], TalkingPortraitPipeline]
 
@@ -157,7 +157,7 @@ class Studio:
 
     def _head(self, pipeline: TalkingPortraitPipeline, film: Path) -> Iterator[Motion]:
         """The motion of a film, a piece at a time."""
-        motions = pipeline.track(read_film(film))
+        motions = pipeline.track(VideoFrames(film))
         while True:
             with self._looking:
                 motion = next(motions, None)

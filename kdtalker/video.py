@@ -112,6 +112,16 @@ def read_film(path: Path, fps: float = FRAME_RATE_HZ) -> Iterator[Frame]:
             raise InputError(f"'{path}' breaks off after {given} frames ({decoder.reason()}), wanted a whole film.")
 
 
+@dataclass(frozen=True)
+class VideoFrames:
+    """The frames of a film as `read_film` gives them, decoded anew each time that they are iterated over."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[Frame]:
+        return read_film(self.path)
+
+
 def _read_ppm(pipe: IO[bytes]) -> Frame | None:
     """The next picture of a stream of binary PPM, None at its end or where it is cut off."""
     if pipe.readline() != b"P6\n":
