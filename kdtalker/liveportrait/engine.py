@@ -50,11 +50,18 @@ def load(
     painter = Painter(networks.warping, networks.generator, where, precision, compiled=compiled)
     tracker = FaceTracker()
     renderer = LivePortraitRenderer(networks, painter, tracker)
+    return assemble(renderer, tracker, lambda: load_speech(find, where, checkpoint))
+
+
+def assemble(
+    renderer: LivePortraitRenderer, tracker: FaceTracker, load_speech: Callable[[], Speech]
+) -> TalkingPortraitPipeline:
+    """The published engine's pipeline around a renderer; load_speech is called when the first sound comes."""
     return TalkingPortraitPipeline(
         renderer=renderer,
         find_canvas=partial(Canvas.find, tracker=tracker),
         track=renderer.track,
-        load_speech=lambda: load_speech(find, where, checkpoint),
+        load_speech=load_speech,
         begin=_begin,
         relative=turned_relative_to,
         absolute=absolute,
