@@ -19,10 +19,11 @@ from kdtalker.errors import InputError
 from kdtalker.motion import MOTION_WIDTH
 
 LEADING_TOKENS = 2  # the canonical keypoints and the reference frame stand before the frames
+STEPS = {"ddim": 50, "dpmsolver++": 10}  # per window, by scheduler: first order, as published, and second order
 _CHOICES = {
     "prediction": ("epsilon", "sample"),
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
-    "scheduler": ("ddim", "dpmsolver++"),
+    "scheduler": tuple(STEPS),
     "timestep_spacing": ("leading", "trailing", "linspace", "quadratic"),
 }
 _NEAR, _BUCKETS, _FARTHEST = (
@@ -44,7 +45,8 @@ class DenoiserConfig:
     prediction: what the network says, the noise ("epsilon") or the clean motion ("sample"). scheduler,
     timestep_spacing: how it is sampled, see `make_scheduler`. window, context, overlap: frames of a window,
     the most clean frames it continues from (0: the reference token is the last frame before the window), and
-    the frames blended with the window before. relative: pose and shift are taken minus the portrait's own.
+    the frames blended with the window before. relative: pose and shift are taken minus the portrait's own, and the
+    scale is the portrait's throughout; else it is sampled with the rest and stands in the next reference token.
 
     Raises InputError for a value that cannot be.
     """
@@ -107,6 +109,11 @@ class DenoiserConfig:
                 f"A window of {self.window} frames cannot hold {self.context} of context "
                 f"and twice {self.overlap} of overlap."
             )
+
+    @property
+    def steps(self) -> int:
+        """Sampling steps of a window, where nobody asks for another number."""
+        return STEPS[self.scheduler]
 
     def header(self) -> dict[str, object]:
         """The fields by name, ready for JSON."""

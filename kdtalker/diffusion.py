@@ -172,13 +172,14 @@ class MotionModel:
         guidance: float = 1.0,
         last: bool = False,
     ) -> list[tuple[Motion, WindowState]]:
-        """`advance` for several streams (clips or seeds, any lengths), whose windows are sampled together."""
+        """`advance` for several streams (clips or seeds, any lengths), whose windows are sampled together. steps: 0 is
+        the config's own number."""
         current = [_push(state, new) for state, new in zip(states, features, strict=True)]
         final: list[list[Array]] = [[state.known[:0]] for state in current]
         while ready := [i for i, state in enumerate(current) if _is_ready(self.config, state, last)]:
             length = len(_context(self.config, current[ready[0]]))
             group = [i for i in ready if len(_context(self.config, current[i])) == length]
-            predicted = self._sample([current[i] for i in group], steps, guidance)
+            predicted = self._sample([current[i] for i in group], steps or self.config.steps, guidance)
             for i, frames in zip(group, predicted, strict=True):
                 emitted, current[i] = _absorb(self.config, current[i], frames)
                 final[i].append(emitted)
@@ -190,7 +191,7 @@ class MotionModel:
         return [(self.decode(part, state.rest), state) for part, state in zip(parts, current, strict=True)]
 
     def _sample(self, states: list[WindowState], steps: int, guidance: float) -> Array:
-        """The next window of each state: (B, window - context, 70), the portrait's scale held."""
+        """The next window of each state: (B, window - context, 70); a relative model holds the portrait's scale."""
         config = self.config
         device = self.denoiser.output.weight.device
         references = [_reference(config, state) for state in states]
@@ -210,7 +211,8 @@ class MotionModel:
             guidance=guidance,
         )
         predicted: Array = frames.float().cpu().numpy()
-        predicted[..., :1] = np.stack([state.reference[:1] for state in states])[:, None]
+        if config.relative:
+            predicted[..., :1] = np.stack([state.reference[:1] for state in states])[:, None]
         return predicted
 
 

@@ -33,7 +33,9 @@ class Options:
     """Every choice with its default. Raises InputError for a value of another kind or outside its range."""
 
     seed: int = _option(0, "Seed", "another number, another take of the same sentence", 0, 2**31 - 1, 1, "Take")
-    steps: int = _option(10, "Sampling steps", "more take longer", 1, 100, 1, "Sampling")
+    steps: int = _option(
+        0, "Sampling steps", "more take longer; 0 is the motion model's own number", 0, 100, 1, "Sampling"
+    )
     guidance: float = _option(
         1.0, "Audio guidance", "how closely the face follows the sound; 1 is unguided", 0, 6, 0.1, "Sampling"
     )

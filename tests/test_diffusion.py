@@ -13,6 +13,7 @@ from kdtalker.errors import InputError
 from kdtalker.motion import Motion, from_head_frame, to_head_frame
 from kdtalker.normalisation import Normalisation
 from kdtalker.sampler import make_scheduler, sample_window
+from kdtalker.weights import find
 
 FEATURES = 12
 TINY = DenoiserConfig(
@@ -204,9 +205,12 @@ def test_as_published_the_reference_is_the_last_frame_of_the_window_before(monke
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_scale_is_the_portraits(name):
-    motion = stream(make_model(STREAMS[name]), make_features(50))
-    np.testing.assert_allclose(motion[:, 0], make_portrait()[1].scale[0, 0], rtol=1e-5)
+def test_a_relative_model_holds_the_portraits_scale_another_one_samples_it(name):
+    scale = stream(make_model(STREAMS[name]), make_features(50))[:, 0]
+    if STREAMS[name].relative:
+        np.testing.assert_allclose(scale, make_portrait()[1].scale[0, 0], rtol=1e-5)
+    else:
+        assert np.ptp(scale) > 0.1
 
 
 def test_relative_motion_starts_from_the_portraits_pose_and_shift():
@@ -348,9 +352,21 @@ def test_unknown_schedulers_and_steps_are_refused():
         dataclasses.replace(TINY, scheduler="euler")
     with pytest.raises(InputError, match="'quadratic' needs 'dpmsolver"):
         dataclasses.replace(TINY, timestep_spacing="quadratic")
-    for steps in (0, 1001):
+    for steps in (-1, 1001):
         with pytest.raises(InputError, match="steps"):
             stream(make_model(), make_features(1), steps=steps)
+
+
+@pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 50), ("dpmsolver++", 10)])
+def test_a_model_knows_its_own_number_of_steps(scheduler, steps):
+    model, features = make_model(dataclasses.replace(TINY, scheduler=scheduler)), make_features(13)
+    np.testing.assert_array_equal(stream(model, features, steps=0), stream(model, features, steps=steps))
+    assert np.abs(stream(model, features, steps=0) - stream(model, features, steps=steps - 1)).max() > 1e-6
+
+
+def test_the_published_model_takes_50_steps_and_ours_10():
+    assert DenoiserConfig().steps == 50
+    assert MotionModel.load(find("mesh_motion.safetensors")).config.steps == 10
 
 
 def test_one_timestep_for_all_tokens_equals_the_same_for_each():

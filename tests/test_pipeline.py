@@ -230,7 +230,7 @@ def test_relative_motion_carries_scale_and_shift_to_a_larger_face(motion):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("seed", -1), ("seed", 1.5), ("seed", True), ("steps", 0), ("steps", 101), ("steps", "10"), ("guidance", 6.1),
+        ("seed", -1), ("seed", 1.5), ("seed", True), ("steps", -1), ("steps", 101), ("steps", "10"), ("guidance", 6.1),
         ("guidance", float("nan")), ("expression", -0.1), ("head", float("inf")), ("still", 1), ("mouth", 2.1),
         ("blink", -1), ("gaze", "away"), ("gaze", 1), ("emotion", ""), ("yaw", 31), ("smile", -1.1),
     ],
