@@ -147,15 +147,22 @@ def _quiet_libraries() -> Iterator[None]:
 
 
 class _Notes(logging.Handler):
-    """Prints what the package logs: something odd although the film is made."""
+    """Prints what the package logs, once each: something odd although the film is made."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        _say(f"note: {record.getMessage()}")
+        message = record.getMessage()
+        if message not in self._said:
+            self._said.add(message)
+            _say(f"note: {message}")
 
 
 @contextlib.contextmanager
 def _notes() -> Iterator[None]:
-    logger, handler = logging.getLogger("kdtalker"), _Notes(logging.WARNING)
+    logger, handler = logging.getLogger("kdtalker"), _Notes()
     logger.addHandler(handler)
     try:
         yield

@@ -76,16 +76,25 @@ def relative_to(motion: Motion, first: Motion, rest: Motion) -> Motion:
 
 def turned_relative_to(motion: Motion, first: Motion, rest: Motion) -> Motion:
     """`relative_to` as LivePortrait does it (arXiv 2407.03168, section 3.3): rotations follow one another,
-    R = R_d R_d0^T R_s, and the shift keeps its own length."""
+    R = R_d R_d0^T R_s, and the shift keeps its own length, unless the two faces were cropped in different ways: then
+    its length goes with the face's size. Eyes and lips are retargeted as `motion` says, or else as `rest` does."""
     away = rotation_matrix(motion.pose) @ rotation_matrix(first.pose).transpose(0, 2, 1)
     turned = np.asarray(away @ rotation_matrix(rest.pose), np.float32)
+    length = 1 if motion.framing == rest.framing else rest.scale / first.scale
     return replace(
         motion,
         scale=rest.scale * (motion.scale / first.scale),
         pose=pose_of_rotation(turned),
-        shift=rest.shift + (motion.shift - first.shift),
+        shift=rest.shift + length * (motion.shift - first.shift),
         expression=rest.expression + (motion.expression - first.expression),
+        retarget=np.where(motion.retarget < 0, rest.retarget, motion.retarget),
+        framing=rest.framing,
     )
+
+
+def as_made(motion: Motion, rest: Motion) -> Motion:
+    """Absolute mode of an engine whose motion can be drawn as it is: the same motion."""
+    return motion
 
 
 def posed(motion: Motion, pose: Array) -> Motion:

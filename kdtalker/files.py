@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import sys
+import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,7 +35,9 @@ class AtomicFile:
         self._target = check_target(path)
         with deferred():
             _remove_stale(self._target.parent)
-            self.partial, self._lock = _create_locked(self._target.parent, path)
+            self.partial, lock = _create_locked(self._target.parent, path)
+            # Runs at the latest when the object goes or the program ends, wherever a signal interrupted it.
+            self._remove = weakref.finalize(self, _remove, self.partial, lock)
 
     def __enter__(self) -> AtomicFile:
         return self
@@ -46,24 +49,18 @@ class AtomicFile:
 
     def discard(self) -> None:
         """Remove the temporary file; does nothing after a commit."""
-        with deferred(), suppress(OSError):
-            self._unlock()
-            self.partial.unlink(missing_ok=True)
+        with deferred():
+            self._remove()
 
     def commit(self) -> None:
         """Give the file its name. Raises InputError or OutputError where that has become impossible."""
         with deferred():
             check_target(self.path)
-            self._unlock()
             try:
                 self.partial.replace(self._target)
             except OSError as error:
                 raise OutputError(f"'{self.path}' could not take its name ({error.strerror}).") from None
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+            self._remove()  # finds nothing under the temporary name, and unlocks
 
     def copy_of_target(self) -> AtomicFile | None:
         """Copy what stands under the name now, to be put back by its own commit; None where there is nothing."""
@@ -163,6 +160,15 @@ def _create_locked(folder: Path, path: Path) -> tuple[Path, int | None]:
         return partial, descriptor
     except OSError as error:
         raise OutputError(f"'{path}' cannot be written ({error.strerror}); choose another folder or name.") from None
+
+
+def _remove(partial: Path, lock: int | None) -> None:
+    """Remove a temporary file and its lock."""
+    with suppress(OSError):
+        if lock is not None:
+            os.close(lock)
+    with suppress(OSError):
+        partial.unlink(missing_ok=True)
 
 
 def _remove_stale(folder: Path) -> None:

@@ -105,7 +105,8 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
     progress.stage("loading the networks")
     pipeline = load(job)
     progress.stage("finding the face")
-    portrait = pipeline.portrait(image, face=job.face, box=job.box, crop=job.crop, alpha=job.alpha)
+    framing = drive.motion.framing if drive.motion is not None else "driving" if job.driving else "speech"
+    portrait = pipeline.portrait(image, face=job.face, box=job.box, crop=job.crop, alpha=job.alpha, framing=framing)
     recorded: list[Motion] = []
     frames = _frames(pipeline, portrait, job, drive, recorded.append if job.save_motion else None)
     progress.stage(f"making {_length(drive.frames)}")
@@ -138,7 +139,7 @@ def _open(job: Job) -> Drive:
         return Drive(round(info.duration_s * FRAME_RATE_HZ), None, job.driving if info.has_sound else None)
     if job.pose_from is not None:
         film_info(job.pose_from)
-    samples = sum(map(len, read_sound(job.audio, job.start, job.duration))) if job.audio is not None else 0
+    samples = sum(map(len, read_sound(job.audio, job.start, job.duration, report=True))) if job.audio is not None else 0
     if job.motion is None:
         return Drive(frame_count(samples), samples / SAMPLE_RATE_HZ, job.audio)
     if is_template(job.motion):
@@ -155,16 +156,17 @@ def _open(job: Job) -> Drive:
 def _frames(
     pipeline: TalkingPortraitPipeline, portrait: EncodedPortrait, job: Job, drive: Drive, record: Record | None
 ) -> Iterator[Image]:
-    from kdtalker.video import read_film
+    from kdtalker.video import VideoFrames
 
     edit = _retargeting(pipeline, portrait, job, drive)
     if drive.motion is not None:
         return pipeline.reenact(portrait, [drive.motion], job.options, record, edit)
     if job.driving is not None:
-        return pipeline.reenact(portrait, pipeline.track(read_film(job.driving)), job.options, record, edit)
+        driving = pipeline.track(VideoFrames(job.driving))
+        return pipeline.reenact(portrait, driving, job.options, record, edit)
     assert job.audio is not None
     sound = read_sound(job.audio, job.start, job.duration)
-    head = None if job.pose_from is None else pipeline.track(read_film(job.pose_from))
+    head = None if job.pose_from is None else pipeline.track(VideoFrames(job.pose_from))
     return pipeline.animate(portrait, sound, job.options, record, edit=edit, head=head)
 
 

@@ -1,7 +1,7 @@
 """Motion: the one currency between the diffusion model and the renderers, and the keypoint formula.
 
-A frame's motion is 70 numbers: scale 1, yaw 1, pitch 1, roll 1 (degrees), shift 3, expression 63 (21 x 3). Where the
-eyes look travels beside them: no model has learned it, and no keypoint carries an iris.
+A frame's motion is 70 numbers: scale 1, yaw 1, pitch 1, roll 1 (degrees), shift 3, expression 63 (21 x 3). Two things
+that no model has learned travel beside them: the gaze, and the eye and lip ratios to retarget to.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ Array = NDArray[np.float32]
 KEYPOINTS = 21
 MOTION_WIDTH = 1 + 3 + 3 + 3 * KEYPOINTS
 SPACES = ("mesh", "liveportrait")
+FRAMINGS = ("speech", "driving")
+NOT_RETARGETED = -1.0
 FILE_VERSION = 1
 
-_SHAPES = {"scale": (1,), "pose": (3,), "shift": (3,), "expression": (KEYPOINTS, 3), "gaze": (2,)}
+_SHAPES = {"scale": (1,), "pose": (3,), "shift": (3,), "expression": (KEYPOINTS, 3), "gaze": (2,), "retarget": (2,)}
+_DEFAULTS = {"gaze": 0.0, "retarget": NOT_RETARGETED}  # also of files that were written before these existed
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,12 @@ class Motion:
 
     scale (T, 1); pose (T, 3) yaw, pitch, roll in degrees; shift (T, 3); expression (T, 21, 3), all float32.
     `space` names the keypoint space ("mesh" or "liveportrait"). gaze (T, 2): yaw and pitch in degrees by which the
-    eyes are turned in the head from where they look in the photograph, 0 if nothing is said of it.
+    eyes are turned in the head from where they look in the photograph, 0 if nothing is said of it. retarget (T, 2):
+    eye and lip ratios that LivePortrait's retargeting networks open the portrait to, below 0 where they leave it alone.
+    framing: the crop that scale and shift refer to, of the space "liveportrait" alone: KDTalker's ("speech") or
+    LivePortrait's ("driving").
 
-    Raises InputError for wrong shapes, unequal lengths, numbers that are not finite or an unknown space.
+    Raises InputError for wrong shapes, unequal lengths, numbers that are not finite, an unknown space or framing.
     """
 
     scale: Array
@@ -44,13 +50,18 @@ class Motion:
     expression: Array
     space: str
     gaze: Array = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    retarget: Array = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    framing: str = FRAMINGS[0]
 
     def __post_init__(self) -> None:
         if self.space not in SPACES:
             raise InputError(f"Motion names the keypoint space '{self.space}', known are {', '.join(SPACES)}.")
+        if self.framing not in FRAMINGS:
+            raise InputError(f"Motion names the framing '{self.framing}', known are {', '.join(FRAMINGS)}.")
         length = len(np.atleast_1d(self.scale))
-        if len(np.atleast_1d(self.gaze)) == 0:
-            object.__setattr__(self, "gaze", np.zeros((length, 2), np.float32))
+        for name, default in _DEFAULTS.items():
+            if len(np.atleast_1d(getattr(self, name))) == 0:
+                object.__setattr__(self, name, np.full((length, *_SHAPES[name]), default, np.float32))
         for name, tail in _SHAPES.items():
             value = np.asarray(getattr(self, name), dtype=np.float32)
             if value.shape != (length, *tail):
@@ -64,7 +75,7 @@ class Motion:
 
     def __getitem__(self, frames: slice) -> Motion:
         parts = {name: getattr(self, name)[frames] for name in _SHAPES}
-        return Motion(**parts, space=self.space)
+        return Motion(**parts, space=self.space, framing=self.framing)
 
     def looking(self, gaze: Array) -> Motion:
         """The same motion with eyes turned by gaze (T, 2)."""
@@ -86,15 +97,18 @@ class Motion:
 
     @staticmethod
     def concatenate(parts: Sequence[Motion]) -> Motion:
-        """One motion after the other; all of one space."""
-        spaces = {part.space for part in parts}
-        if len(spaces) != 1:
-            raise InputError(f"Motions to join must share one keypoint space, found {sorted(spaces) or 'none'}.")
+        """One motion after the other; all of one space and framing."""
+        kinds = {(part.space, part.framing) for part in parts}
+        if len(kinds) != 1:
+            raise InputError(
+                f"Motions to join must share one keypoint space and framing, found {sorted(kinds) or 'none'}."
+            )
         joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _SHAPES}
-        return Motion(**joined, space=spaces.pop())
+        ((space, framing),) = kinds
+        return Motion(**joined, space=space, framing=framing)
 
     def save(self, path: Path) -> None:
-        """Write the motion as .npz: its six fields and the version of the format, at 25 frames a second.
+        """Write the motion as .npz: its fields and the version of the format, at 25 frames a second.
 
         Raises InputError or OutputError where it cannot be written.
         """
@@ -106,25 +120,25 @@ class Motion:
         """Write the .npz under the file's temporary name, to be committed later. Raises OutputError."""
         try:
             with file.partial.open("wb") as content:
-                np.savez_compressed(
-                    content, version=FILE_VERSION, space=self.space, **{name: getattr(self, name) for name in _SHAPES}
-                )
+                values = {name: getattr(self, name) for name in _SHAPES}
+                np.savez_compressed(content, version=FILE_VERSION, space=self.space, framing=self.framing, **values)
         except OSError as error:
             raise OutputError(f"The motion '{file.path}' could not be written ({error.strerror}); make room.") from None
 
     @staticmethod
     def load(path: Path) -> Motion:
         """Read what `save` wrote. Raises InputError for anything else."""
-        wanted = (*_SHAPES, "space", "version")
-        values = read_npz(path, (*_SHAPES, "version"), text=("space",))
-        lacking = [name for name in wanted if name not in values and name != "gaze"]  # which older files have not
+        wanted = {*_SHAPES, "space", "version"} - set(_DEFAULTS)  # older files have not all of these
+        values = read_npz(path, (*_SHAPES, "version"), text=("space", "framing"))
+        lacking = sorted(wanted - set(values))
         if lacking:
             raise InputError(f"'{path}' lacks {lacking[0]}, wanted a motion of this program (.npz from --save-motion).")
         space, version = (str(values.pop(name))[:40] for name in ("space", "version"))
         if version != f"{FILE_VERSION:.1f}":
             raise InputError(f"'{path}' has the motion format {version}, this program reads {FILE_VERSION}.")
+        framing = str(values.pop("framing", FRAMINGS[0]))[:40]  # which older files have not
         try:
-            return Motion(**values, space=space)
+            return Motion(**values, space=space, framing=framing)
         except InputError as error:
             raise InputError(f"'{path}' is not a motion of this program: {error}") from None
 

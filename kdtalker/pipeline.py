@@ -8,7 +8,7 @@ Models are read-only and shared; all that belongs to one film lives in its Sessi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,8 +17,9 @@ import numpy as np
 
 from kdtalker.acting import check, edited
 from kdtalker.audio import SAMPLES_PER_FRAME
-from kdtalker.edits import relative_to, start_from
-from kdtalker.motion import Array, Motion
+from kdtalker.edits import as_made, relative_to, start_from
+from kdtalker.errors import InputError
+from kdtalker.motion import FRAMINGS, Array, Motion
 from kdtalker.options import Options
 from kdtalker.renderer import Image, Renderer, Source
 from kdtalker.session import Session
@@ -73,12 +74,21 @@ class Speech:
 
 @dataclass(frozen=True)
 class EncodedPortrait:
-    """A picture, encoded once for any number of films. matte: the alpha matte of the picture as grey levels, where
-    frames are to have an alpha channel; the canvas then holds the foreground's colours alone."""
+    """A picture, encoded once for any number of films; framing: how its face was cropped, as a `Motion` says it.
+
+    matte: the alpha matte of the picture as grey levels, where frames are to have an alpha channel; the canvas then
+    holds the foreground's colours alone.
+    """
 
     canvas: Canvas
     source: Source
+    framing: str = FRAMINGS[0]
     matte: Canvas | None = None
+
+    @property
+    def rest(self) -> Motion:
+        """The source's own motion (T = 1), which knows the framing."""
+        return replace(self.source.rest, framing=self.framing)
 
 
 Record = Callable[[Motion], None]
@@ -87,9 +97,10 @@ Edit = Callable[[Motion, int], Motion]  # of the frames from that number on
 
 @dataclass(frozen=True)
 class TalkingPortraitPipeline:
-    """find_canvas(image, face, box, crop) finds the face, track(frames) follows one through a film at 25 fps,
+    """find_canvas(image, face, box, crop, framing) finds the face, track(frames) follows one through a film at 25 fps,
     load_speech() is called when the first sound comes. begin(motion, rest, first, frame) and relative(motion, first,
-    rest) lead motion of the model's or of a film from how the photograph looks. Where an engine can tell:
+    rest) lead motion of the model's or of a film from how the photograph looks; absolute(motion, rest) takes what of it
+    the absolute mode draws. Where an engine can tell:
     find_squares(image), left, top and side in px of the squares around all faces as they are numbered;
     openings(source, motion), how far mouth and eyes are open, each (T,). Where an engine can retarget eyes and lips:
     measure(frames), how far a film's are open, and retargeting(source, eyes, lips), the edit that opens them so far."""
@@ -100,6 +111,7 @@ class TalkingPortraitPipeline:
     load_speech: Callable[[], Speech]
     begin: Callable[[Motion, Motion, Motion, int], Motion] = start_from
     relative: Callable[[Motion, Motion, Motion], Motion] = relative_to
+    absolute: Callable[[Motion, Motion], Motion] = as_made
     find_squares: Callable[[Image], list[Square]] | None = None
     openings: Callable[..., tuple[Array, Array]] | None = None
     measure: Callable[[Iterable[Image]], Openings] | None = None
@@ -144,20 +156,27 @@ class TalkingPortraitPipeline:
         box: tuple[float, float, float, float] | None = None,
         crop: bool = False,
         alpha: bool = False,
+        framing: str = FRAMINGS[0],
     ) -> EncodedPortrait:
         """Find and encode the face in an (H, W, 3) RGB picture: the largest, number `face` by size from 0, or the one
         in `box` (left, top, width, height in px). `crop`: frames are the face's square alone. `alpha`: frames are
-        (H, W, 4), the person alone with straight alpha."""
-        canvas = self.find_canvas(image, face=face, box=box, crop=crop)
+        (H, W, 4), the person alone with straight alpha. framing: "speech" for sound, "driving" for a film or template;
+        the published engine crops the face for either in another way.
+
+        Raises InputError where there is no such face, and for another framing.
+        """
+        if framing not in FRAMINGS:
+            raise InputError(f"The framing '{framing}' was asked for, known are {' and '.join(FRAMINGS)}.")
+        canvas = self.find_canvas(image, face=face, box=box, crop=crop, framing=framing)
         source = self.renderer.encode_source(canvas.face)
         if not alpha:
-            return EncodedPortrait(canvas, source)
+            return EncodedPortrait(canvas, source, framing)
         from kdtalker.backdrop import isolate
 
         foreground, matte = isolate(canvas.picture)
         levels = np.repeat(np.rint(255 * matte).astype(np.uint8)[..., None], 3, axis=2)
         alone = canvas.on(foreground)
-        return EncodedPortrait(alone, self.renderer.isolate(source, alone.face), canvas.on(levels))
+        return EncodedPortrait(alone, self.renderer.isolate(source, alone.face), framing, canvas.on(levels))
 
     def start(
         self,
@@ -201,14 +220,17 @@ class TalkingPortraitPipeline:
     ) -> Iterator[Image]:
         """The frames of a portrait that moves as another face does, relative to that one's first frame."""
         first, frame, options = None, 0, options or Options()
-        source, anatomy = portrait.source, self.renderer.anatomy
+        source, rest, anatomy = portrait.source, portrait.rest, self.renderer.anatomy
         check(options, anatomy)
         for motion in driving:
             first = motion[:1] if first is None else first
-            moved = motion if options.absolute else self.relative(motion, first, source.rest)
-            moved = edited(moved, source, anatomy, options, frame=frame)
+            moved = edited(self.transfer(options, motion, first, rest), source, anatomy, options, frame=frame)
             yield from self.draw(portrait, edit(moved, frame) if edit else moved, record)
             frame += len(motion)
+
+    def transfer(self, options: Options, motion: Motion, first: Motion, rest: Motion) -> Motion:
+        """Another face's motion carried over to `rest`: by its difference from its own first frame, or absolutely."""
+        return self.absolute(motion, rest) if options.absolute else self.relative(motion, first, rest)
 
     def draw(self, portrait: EncodedPortrait, motion: Motion, record: Record | None) -> Iterator[Image]:
         """The frames of a motion as it is."""

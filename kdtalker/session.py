@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ class Session:
     ) -> None:
         self._queue: deque[Array] = deque()
         self._has_ended = False
-        motions = self._act(pipeline, portrait.source, options, head)
+        motions = self._act(pipeline, portrait, options, head)
         self._line = self._draw(pipeline, portrait, motions, record, edit)
 
     def push(self, samples: Array) -> Iterator[Image]:
@@ -87,11 +88,15 @@ class Session:
             frame += len(motion)
 
     def _act(
-        self, pipeline: TalkingPortraitPipeline, source: Source, options: Options, head: Iterable[Motion] | None
+        self,
+        pipeline: TalkingPortraitPipeline,
+        portrait: EncodedPortrait,
+        options: Options,
+        head: Iterable[Motion] | None,
     ) -> Iterator[Motion | None]:
         """Motion as it is drawn; None where more sound is needed."""
-        relative = (lambda motion, *_: motion) if options.absolute else pipeline.relative
-        lead = None if head is None else led(head, relative, source.rest)
+        source, rest = portrait.source, portrait.rest
+        lead = None if head is None else led(head, partial(pipeline.transfer, options), rest)
         first, frame = None, 0
         for sampled in self._sample(pipeline.speech, source, options):
             if sampled is None:
@@ -99,7 +104,8 @@ class Session:
                 continue
             motion, heard = sampled
             first = motion[:1] if first is None else first
-            begun = motion if options.absolute else pipeline.begin(motion, source.rest, first, frame)
+            is_absolute = options.absolute
+            begun = pipeline.absolute(motion, rest) if is_absolute else pipeline.begin(motion, rest, first, frame)
             if lead is not None:
                 begun = with_head(begun, Motion.concatenate(list(islice(lead, len(begun)))))
             yield performed(begun, source, pipeline.renderer.anatomy, options, frame=frame, voice=heard)

@@ -23,7 +23,7 @@ from kdtalker.pipeline import EncodedPortrait, Square, TalkingPortraitPipeline
 from kdtalker.renderer import Image
 from kdtalker.speaker import Line, speak
 from kdtalker.uploads import Limits, copy_film, copy_sound, read_picture
-from kdtalker.video import read_film
+from kdtalker.video import VideoFrames
 from kdtalker.video_writer import VideoWriter
 
 Load = Callable[[], TalkingPortraitPipeline]
@@ -158,7 +158,7 @@ class Studio:
 
     def _head(self, pipeline: TalkingPortraitPipeline, film: Path) -> Iterator[Motion]:
         """The motion of a film, a piece at a time."""
-        motions = pipeline.track(read_film(film))
+        motions = pipeline.track(VideoFrames(film))
         while True:
             with self._looking:
                 motion = next(motions, None)

@@ -131,6 +131,16 @@ def read_film(path: Path, fps: float = FRAME_RATE_HZ, *, report: bool = False) -
         _log.warning("The film '%s' breaks off after %d frames; its header declares %d.", path, given, declared)
 
 
+@dataclass(frozen=True)
+class VideoFrames:
+    """The frames of a film as `read_film` gives them, decoded anew each time that they are iterated over."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[Frame]:
+        return read_film(self.path, report=True)
+
+
 def _read_ppm(pipe: IO[bytes]) -> Frame | None:
     """The next picture of a stream of binary PPM, None at its end or where it is cut off."""
     if pipe.readline() != b"P6\n":

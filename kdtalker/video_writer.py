@@ -107,14 +107,17 @@ class VideoWriter:
         self._channels = 4 if alpha else 3
         self._frames = 0
         self._is_whole = False
-        with deferred():
-            self.file = AtomicFile(path)
-            try:
+        encoder = None
+        try:
+            with deferred():
+                self.file = AtomicFile(path)
                 track = sound_track(sound, _SOUND_RATE_HZ, sound_start_s) if sound and self._encoding.sound else None
-                self._encoder = FFmpegProcess(self._output(fps, crf, duration_s, track), feed=True)
-            except BaseException:
-                self.file.discard()
-                raise
+                encoder = FFmpegProcess(self._output(fps, crf, duration_s, track), feed=True)
+        except BaseException:
+            if encoder is not None:
+                encoder.kill()
+            raise
+        self._encoder = encoder
 
     def __enter__(self) -> VideoWriter:
         return self

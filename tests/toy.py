@@ -145,7 +145,7 @@ class ToyCanvas:
         return picture
 
 
-def find_canvas(image, *, face, box, crop):
+def find_canvas(image, *, face, box, crop, framing="speech"):
     if np.ptp(image) == 0:
         raise InputError("No face was found in the picture; choose one with a face that looks at the camera.")
     if face is not None and face != 0:

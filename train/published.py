@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import torch
 
-from kdtalker.liveportrait.canvas import SIDE_PX, cut_out, upright_square
+from kdtalker.liveportrait.canvas import SIDE_PX, cut_out
+from kdtalker.liveportrait.crops import speech_square
 from kdtalker.liveportrait.motion_extractor import MotionExtractor
 from kdtalker.liveportrait.networks import load_strictly, read_tensors
 from kdtalker.liveportrait.renderer import INPUT_PX, decode
 from kdtalker.motion import KEYPOINTS, Array, Motion
 from kdtalker.renderer import Image
-from kdtalker.tracker import Face
 from kdtalker.video import read_film
 from kdtalker.weights import find
 from train.shards import Shard, save_published
@@ -41,9 +41,9 @@ def add_published(film: Path, shards: list[Shard], out: Path, extractor: MotionE
 
 @torch.inference_mode()
 def published_motion(frames: Iterable[Image], landmarks: Array, extractor: MotionExtractor) -> tuple[Motion, Array]:
-    """Motion (T) and mean canonical keypoints (21, 3), seen through the square around the face (468, 3) of the first
-    frame."""
-    square = upright_square(Face(landmarks, 1.0)).to_picture(SIDE_PX)
+    """Motion (T) and mean canonical keypoints (21, 3), seen through KDTalker's square around the face (468, 3) of the
+    first frame."""
+    square = speech_square(landmarks).to_picture(SIDE_PX)
     waiting, motions, keypoints = [], [], []
     faces = (cut_out(frame, square) for frame in frames)
     while waiting := list(islice(faces, BATCH)):

@@ -1,4 +1,4 @@
-"""The picture and the upright square around its face: cut out for the networks, pasted back with a soft edge."""
+"""The picture and the square around its face: cut out for the networks, pasted back with a soft edge."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import cv2
 import numpy as np
 
 from kdtalker.errors import InputError
-from kdtalker.motion import Array
+from kdtalker.liveportrait.crops import PORTRAIT_SQUARES
+from kdtalker.motion import FRAMINGS, Array
 from kdtalker.portrait import SQUARE_RISE, SQUARE_SIDE, Portrait
 from kdtalker.region import Region, region_of_box
 from kdtalker.renderer import Image
-from kdtalker.tracker import EYE_CONTOURS, Face, FaceTracker
+from kdtalker.tracker import FaceTracker
 
 SIDE_PX = 512  # what the generator paints
-EDGE = 0.12  # of the square's side, over which its border fades into the photograph
+EDGE = 0.03  # of the square's side, over which its border fades into the photograph; 88 % of its area is opaque
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,22 @@ class Canvas:
         face: int | None = None,
         box: tuple[float, float, float, float] | None = None,
         crop: bool = False,
+        framing: str = FRAMINGS[0],
     ) -> Canvas:
-        """Find the face and the upright square around it; all as in `Portrait.find`, which chooses the face."""
-        portrait = Portrait.find(picture, tracker, face=face, box=box, crop=crop)
+        """Find the face and the square around it that the framing names; face and box as in `Portrait.find`. `crop`
+        makes the axis-parallel square, resampled to 512 px, the picture.
+
+        Raises InputError where there is no such face.
+        """
+        portrait = Portrait.find(picture, tracker, face=face, box=box)
         middle_x, middle_y = portrait.left + portrait.side / 2, portrait.top + portrait.side * (0.5 + SQUARE_RISE)
         reach = portrait.side / SQUARE_SIDE / 2
         region = region_of_box(middle_x - reach, middle_y - reach, middle_x + reach, middle_y + reach)
         seen = tracker.find_in(portrait.picture, region) or next(iter(tracker.find(portrait.picture)), None)
         if seen is None:
             raise InputError("The face was lost when it was looked at closely; give a sharper picture.")
-        return Canvas.around(portrait.picture, upright_square(seen))
+        square = PORTRAIT_SQUARES[framing](seen.landmarks)
+        return Canvas.around(*_cropped(portrait.picture, square)) if crop else Canvas.around(portrait.picture, square)
 
     @staticmethod
     def around(picture: Image, square: Region) -> Canvas:
@@ -64,7 +71,7 @@ class Canvas:
 
     @property
     def face(self) -> Image:
-        """The square (512, 512, 3), upright; what lies outside the picture repeats its border."""
+        """The square (512, 512, 3); what lies outside the picture repeats its border."""
         return cut_out(self.picture, self.to_picture)
 
     def on(self, picture: Image) -> Canvas:
@@ -84,17 +91,18 @@ class Canvas:
         return result
 
 
-def upright_square(face: Face) -> Region:
-    """The square of 2.3 times the face's upright box, moved up by an eighth of itself along the face."""
-    right, left = (face.landmarks[list(contour), :2].mean(0) for contour in EYE_CONTOURS)
-    angle = float(np.arctan2(left[1] - right[1], left[0] - right[0]))
-    cos, sin = np.cos(angle), np.sin(angle)
-    turn = np.array([[cos, -sin], [sin, cos]], np.float32)  # upright to picture, for columns
-    upright = face.landmarks[:, :2] @ turn
-    low, high = upright.min(0), upright.max(0)
-    side = SQUARE_SIDE * float((high - low).max())
-    x, y = turn @ ((low + high) / 2 - (0, SQUARE_RISE * side))
-    return Region(float(x), float(y), side, angle)
+def _cropped(picture: Image, square: Region) -> tuple[Image, Region]:
+    """The part of the picture that the square would cover unturned, moved and cut to hold nothing else, as (512, 512,
+    3), and the square there, rounded to whole px of the picture."""
+    wanted, middle = round(square.side), np.array([square.x, square.y])
+    side = min(wanted, *picture.shape[:2])
+    start = np.rint(middle + 0.5 - wanted / 2).astype(int)
+    left, top = np.clip(np.rint(middle + 0.5 - side / 2).astype(int), 0, np.array(picture.shape[1::-1]) - side)
+    way = cv2.INTER_AREA if side > SIDE_PX else cv2.INTER_CUBIC
+    face = cv2.resize(picture[top : top + side, left : left + side], (SIDE_PX, SIDE_PX), interpolation=way)
+    scale = SIDE_PX / side
+    x, y = (start - (left, top) + wanted / 2) * scale - 0.5
+    return np.asarray(face, np.uint8), Region(float(x), float(y), wanted * scale, square.angle)
 
 
 def cut_out(picture: Image, to_picture: Array) -> Image:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,9 +21,10 @@ from kdtalker.liveportrait.canvas import Canvas
 from kdtalker.liveportrait.networks import Find, Networks, load_strictly, read_tensors
 from kdtalker.liveportrait.openings import measured
 from kdtalker.liveportrait.painter import Painter, find_device
+from kdtalker.liveportrait.regions import driven_coordinates
 from kdtalker.liveportrait.renderer import LivePortraitRenderer
 from kdtalker.liveportrait.smoothing import SmoothedModel
-from kdtalker.motion import Motion
+from kdtalker.motion import KEYPOINTS, Motion
 from kdtalker.pipeline import Speech, TalkingPortraitPipeline
 from kdtalker.published import read_normalisation, rename_published
 from kdtalker.speech import load_trained
@@ -48,13 +51,21 @@ def load(
     painter = Painter(networks.warping, networks.generator, where, precision, compiled=compiled)
     tracker = FaceTracker()
     renderer = LivePortraitRenderer(networks, painter, tracker)
+    return assemble(renderer, tracker, lambda: load_speech(find, where, checkpoint))
+
+
+def assemble(
+    renderer: LivePortraitRenderer, tracker: FaceTracker, load_speech: Callable[[], Speech]
+) -> TalkingPortraitPipeline:
+    """The published engine's pipeline around a renderer; load_speech is called when the first sound comes."""
     return TalkingPortraitPipeline(
         renderer=renderer,
         find_canvas=partial(Canvas.find, tracker=tracker),
         track=renderer.track,
-        load_speech=lambda: load_speech(find, where, checkpoint),
+        load_speech=load_speech,
         begin=_begin,
         relative=turned_relative_to,
+        absolute=absolute,
         retargeting=renderer.retargeting,
         measure=partial(measured, tracker=tracker),
     )
@@ -93,3 +104,18 @@ def _renamed(rename: Rename, path: Path, entry: str) -> dict[str, Tensor]:
 def _begin(motion: Motion, rest: Motion, first: Motion, frame: int) -> Motion:
     """The first frame is the photograph, the others differ from it as they do from the first."""
     return turned_relative_to(motion, first, rest)
+
+
+def absolute(motion: Motion, rest: Motion) -> Motion:
+    """Absolute mode: rotation and shift are the motion's, the scale is the portrait's. Of speech the whole expression
+    is drawn (KDTalker, arXiv 2503.12963), of a driving film what LivePortrait takes of it, identity left out. A shift
+    in another crop than the portrait's has no place in it; the portrait's own stands for it."""
+    shift = motion.shift if motion.framing == rest.framing else np.repeat(rest.shift, len(motion), axis=0)
+    driven = driven_coordinates() if motion.framing == "driving" else np.ones((KEYPOINTS, 3), np.float32)
+    return replace(
+        motion,
+        scale=np.repeat(rest.scale, len(motion), axis=0),
+        shift=shift,
+        expression=driven * motion.expression + (1 - driven) * rest.expression,
+        framing=rest.framing,
+    )

@@ -121,7 +121,7 @@ class FastGenerator(nn.Module):
         x = self.fc(features)
         for block in self.blocks:
             x = block(x, features)
-        image: Tensor = self.conv_img(F.leaky_relu(x, SLOPE)).sigmoid()
+        image: Tensor = self.conv_img(F.leaky_relu(x, SLOPE)).float().sigmoid()  # in half precision dark would be 0
         return image
 
 

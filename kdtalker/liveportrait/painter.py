@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kdtalker.errors import InputError, OutputError
@@ -20,6 +21,7 @@ PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": to
 FRAME_BYTES = 2**30  # of a device's memory that a frame takes while it is painted, in float32, generously
 MOST_FRAMES = 8
 BLACK = 0.02  # of full light: a picture without a lighter pixel has gone wrong
+TILE_PX = 64  # in half precision, a tile of exact zeros is what minus infinity leaves behind the last sigmoid
 
 Generator = Callable[[Tensor], Tensor]  # (B, 256, 64, 64) features to RGB 0..1 (B, 3, 512, 512)
 
@@ -75,31 +77,36 @@ class Painter:
             yield from self._checked(appearance, batch)
 
     def _checked(self, appearance: Appearance, driving: Tensor) -> Image:
-        """(B, 512, 512, 3), painted again in float32 where half precision fails."""
+        """(B, 512, 512, 3); the frames where half precision fails are painted again in float32."""
         frames, is_good = _unpacked(self.paint_batch(appearance, driving, self._precision))
-        if is_good:
+        if is_good.all():
             return frames
         if self._precision is not torch.float32:
             _log.warning(
                 "Frames in %s were black or not finite; painting in float32 from here on, which takes longer.",
                 str(self._precision).removeprefix("torch."),
             )
-            self._precision = torch.float32
-            frames, is_good = _unpacked(self.paint_batch(appearance, driving, self._precision))
-        if not is_good:
+            self._precision, bad = torch.float32, np.flatnonzero(~is_good)
+            again, is_good = _unpacked(self.paint_batch(appearance, driving[bad], self._precision))
+            frames = frames.copy()
+            frames[bad] = again
+        if not is_good.all():
             raise OutputError("The networks painted black or numbers that are not finite; their weights are damaged.")
         return frames
 
     @torch.inference_mode()
     def paint_batch(self, appearance: Appearance, driving: Tensor, precision: torch.dtype) -> Tensor:
-        """Frames (B, 512, 512, 3) and a last number that is 1 where all of them are good, as one row of uint8: what
-        comes back from the device comes in one piece."""
+        """Frames (B, 512, 512, 3), then for each a number that is 1 where it is good, as one row of uint8: what comes
+        back from the device comes in one piece."""
         is_half = precision is not torch.float32
         with torch.autocast(self.device.type, dtype=precision) if is_half else nullcontext():
             image = self._run(appearance, driving).float()
-        is_good = (image.flatten(1).amax(dim=1) > BLACK).all() & image.isfinite().all()
+        lightest = image.amax(dim=1, keepdim=True)
+        is_good = (lightest.flatten(1).amax(dim=1) > BLACK) & image.flatten(1).isfinite().all(dim=1)
+        if is_half:
+            is_good &= (torch.nn.functional.max_pool2d(lightest, TILE_PX) > 0).flatten(1).all(dim=1)
         frames = image.nan_to_num().mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-        return torch.cat([frames.flatten(), is_good.to(torch.uint8)[None]])
+        return torch.cat([frames.flatten(), is_good.to(torch.uint8)])
 
     def _image(self, appearance: Appearance, driving: Tensor) -> Tensor:
         """Keypoints (B, 21, 3) to RGB 0..1 (B, 3, 512, 512)."""
@@ -127,9 +134,10 @@ def _compiled(paint: Paint) -> Paint:
     return painted
 
 
-def _unpacked(row: Tensor) -> tuple[Image, bool]:
+def _unpacked(row: Tensor) -> tuple[Image, NDArray[np.bool_]]:
     numbers: Image = row.cpu().numpy()
-    return numbers[:-1].reshape(-1, SIDE_PX, SIDE_PX, 3), bool(numbers[-1])
+    count = len(numbers) // (SIDE_PX * SIDE_PX * 3)
+    return numbers[:-count].reshape(count, SIDE_PX, SIDE_PX, 3), numbers[-count:] == 1
 
 
 def batch_frames(device: torch.device) -> int:

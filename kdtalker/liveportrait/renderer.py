@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 import cv2
 import numpy as np
@@ -13,16 +14,18 @@ from torch import Tensor
 from kdtalker.backdrop import isolate
 from kdtalker.errors import InputError
 from kdtalker.liveportrait import SPACE
-from kdtalker.liveportrait.canvas import SIDE_PX, cut_out, upright_square
+from kdtalker.liveportrait.canvas import SIDE_PX, cut_out
+from kdtalker.liveportrait.crops import driving_square, mean_square
 from kdtalker.liveportrait.motion_extractor import RawMotion, degrees
 from kdtalker.liveportrait.networks import Networks
 from kdtalker.liveportrait.openings import eye_ratios, lip_ratio
 from kdtalker.liveportrait.painter import Appearance, Painter
 from kdtalker.liveportrait.regions import EYE_KEYPOINTS, LIP_KEYPOINTS
-from kdtalker.motion import KEYPOINTS, Array, Motion, project
+from kdtalker.motion import KEYPOINTS, NOT_RETARGETED, Array, Motion, project
 from kdtalker.pipeline import Edit
+from kdtalker.region import Region
 from kdtalker.renderer import Anatomy, Image
-from kdtalker.tracker import FaceTracker
+from kdtalker.tracker import Face, FaceTracker
 
 INPUT_PX = 256
 AJAR = 0.03  # ratio of the lips from which a photographed mouth counts as open
@@ -34,13 +37,12 @@ class LivePortraitSource:
     """A face, encoded: a `Source`, what the painter needs of it, and how far eyes and lips are open, as ratios: left
     and right lid gap over eye width (2,), inner lip gap over mouth width.
 
-    `rest` is the photograph's motion, but for a mouth that the photograph holds open: at rest it is shut. `shut` is
-    nothing, for the published motion model blinks by itself. keypoints (21, 3) are those of `photographed`.
+    `rest` is the photograph's motion; in relative mode a mouth that is open in it is retargeted to a shut one. `shut`
+    is nothing, for the published motion model blinks by itself. keypoints (21, 3) are those of `rest`.
     """
 
     canonical: Array
     rest: Motion
-    photographed: Motion
     shut: Array
     keypoints: Array
     eyes: Array
@@ -71,57 +73,36 @@ class LivePortraitRenderer:
             raise InputError("No face was found in the square around it; give a sharper picture.")
         eyes, lips = eye_ratios(found[0].landmarks), lip_ratio(found[0].landmarks)
         raw = self._networks.motion(self._seen(face))
-        photographed, canonical = decode(raw), raw.kp.cpu().numpy().reshape(KEYPOINTS, 3)
-        keypoints = project(canonical, photographed)[0]
-        source = LivePortraitSource(
+        wanted = np.array([[NOT_RETARGETED, 0 if lips >= AJAR else NOT_RETARGETED]], np.float32)
+        rest, canonical = replace(decode(raw), retarget=wanted), raw.kp.cpu().numpy().reshape(KEYPOINTS, 3)
+        keypoints = project(canonical, rest)[0]
+        volume = self._networks.appearance(self._seen(face))
+        return LivePortraitSource(
             canonical=canonical,
-            rest=photographed,
-            photographed=photographed,
+            rest=rest,
             shut=np.zeros((KEYPOINTS, 3), np.float32),
             keypoints=keypoints,
             eyes=eyes,
             lips=lips,
-            appearance=self._painter.prepare(
-                self._networks.appearance(self._seen(face)), self._on_device(keypoints)[None]
-            ),
+            appearance=self._painter.prepare(volume, self._on_device(keypoints)[None]),
         )
-        if lips < AJAR:
-            return source
-        closing = self.retarget_lips(source, np.zeros(1, np.float32))
-        return replace(source, rest=replace(photographed, expression=photographed.expression + closing))
 
     def retargeting(self, source: LivePortraitSource, eyes: Array | float | None, lips: Array | float | None) -> Edit:
         """The edit that opens eyes and lips as far as wanted: a number is added to what they do; the ratios (T,) of
         another film's frames take the place of it."""
 
         def edit(motion: Motion, frame: int) -> Motion:
-            expression = motion.expression.copy()
-            for wanted, keypoints, opened in (
-                (eyes, EYE_KEYPOINTS, self.retarget_eyes),
-                (lips, LIP_KEYPOINTS, self.retarget_lips),
-            ):
+            expression, retarget = motion.expression.copy(), motion.retarget.copy()
+            for column, (wanted, keypoints) in enumerate(((eyes, EYE_KEYPOINTS), (lips, LIP_KEYPOINTS))):
                 if isinstance(wanted, float):
-                    expression += opened(source, np.full(1, wanted, np.float32))
+                    retarget[:, column] = wanted
                 elif wanted is not None:
                     now = np.minimum(frame + np.arange(len(motion)), len(wanted) - 1)
                     expression[:, keypoints] = source.rest.expression[:, keypoints]
-                    expression += opened(source, wanted[now])
-            return replace(motion, expression=expression)
+                    retarget[:, column] = wanted[now]
+            return replace(motion, expression=expression, retarget=retarget)
 
         return edit
-
-    def retarget_eyes(self, source: LivePortraitSource, wanted: Array) -> Array:
-        """What to add to the expression at rest for each wanted ratio (T,) of the lids: (T, 21, 3)."""
-        known = np.tile(np.concatenate([source.keypoints.ravel(), source.eyes]), (len(wanted), 1))
-        moved = self._networks.eyes(self._on_device(np.column_stack([known, wanted])))
-        return _as_expression(source, moved)
-
-    def retarget_lips(self, source: LivePortraitSource, wanted: Array) -> Array:
-        """What to add to the expression at rest for each wanted ratio (T,) of the lips: (T, 21, 3)."""
-        known = np.tile(np.append(source.keypoints.ravel(), source.lips), (len(wanted), 1))
-        moved = self._networks.lips(self._on_device(np.column_stack([known, wanted])))
-        already = source.rest.expression - source.photographed.expression
-        return np.asarray(_as_expression(source, moved) - already, np.float32)
 
     def render(self, source: LivePortraitSource, motion: Motion) -> Iterator[Image]:
         """One (512, 512, 3) RGB frame for each of the motion's. Raises InputError for another keypoint space."""
@@ -142,27 +123,63 @@ class LivePortraitRenderer:
         return isolate(face)
 
     def driving_keypoints(self, source: LivePortraitSource, motion: Motion) -> Tensor:
-        """Where the keypoints go in each of T frames, stitched to the photograph (section 3.2): (T, 21, 3)."""
+        """Where the keypoints go in each of T frames: stitched to the photograph (section 3.2), then eyes and lips
+        retargeted (section 3.3). (T, 21, 3)."""
         driving = self._on_device(project(source.canonical, damped(motion, source.rest)))
-        return stitched(self._networks, source.appearance.keypoints, driving)
+        driving = stitched(self._networks, source.appearance.keypoints, driving)
+        known = source.keypoints.ravel()
+        for network, now, wanted in (
+            (self._networks.eyes, source.eyes, motion.retarget[:, 0]),
+            (self._networks.lips, [source.lips], motion.retarget[:, 1]),
+        ):
+            is_asked = np.asarray(wanted >= 0, np.float32)
+            if is_asked.any():
+                inputs = np.column_stack([np.tile(np.append(known, now), (len(motion), 1)), wanted])
+                moved = network(self._on_device(inputs)).view_as(driving)
+                driving = driving + self._on_device(is_asked)[:, None, None] * moved
+        return driving
 
     def track(self, frames: Iterable[Image]) -> Iterator[Motion]:
-        """The motion of a film's face, one frame a piece, seen through the square around the first one that is found;
-        frames before it show what that one shows. Raises InputError for a film without a face."""
-        square, waiting = None, 0
-        for frame in frames:
-            if square is None:
-                face = next(iter(self._tracker.find(frame)), None)
-                if face is None:
-                    waiting += 1
-                    continue
-                square = upright_square(face).to_picture(SIDE_PX)
-            motion = decode(self._networks.motion(self._seen(cut_out(frame, square))))
+        """The motion of a film's face, one frame a piece, seen through one square: the mean of all frames' squares.
+
+        For that the film is looked through beforehand. Of an iterator, which cannot be looked through twice, it is the
+        square of the first face. Frames before the first face show what that one shows. Raises InputError for a film
+        without a face.
+        """
+        waiting, film, square = self._first_face(frames) if iter(frames) is frames else self._mean_face(frames)
+        if square is None:
+            raise InputError("No face was found in the driving film; wanted one that looks roughly into the camera.")
+        to_picture = square.to_picture(SIDE_PX)
+        for frame in film:
+            motion = decode(self._networks.motion(self._seen(cut_out(frame, to_picture))))
+            motion = replace(motion, framing="driving")
             for _ in range(waiting + 1):
                 yield motion
             waiting = 0
-        if square is None:
-            raise InputError("No face was found in the driving film; wanted one that looks roughly into the camera.")
+
+    def _first_face(self, frames: Iterable[Image]) -> tuple[int, Iterable[Image], Region | None]:
+        """How many frames come before the first face, those from it on, and its square."""
+        rest = iter(frames)
+        for before, frame in enumerate(rest):
+            if found := self._tracker.find(frame):
+                return before, chain([frame], rest), driving_square(found[0].landmarks)
+        return 0, (), None
+
+    def _mean_face(self, frames: Iterable[Image]) -> tuple[int, Iterable[Image], Region | None]:
+        """As `_first_face`, but the mean square of all frames in which the face is found."""
+        before, last, squares = 0, None, list[Region]()
+        for frame in frames:
+            face = self._follow(frame, last)
+            if face is not None:
+                squares.append(driving_square(face.landmarks))
+            elif not squares:
+                before += 1
+            last = face or last
+        return before, islice(frames, before, None), mean_square(squares) if squares else None
+
+    def _follow(self, frame: Image, last: Face | None) -> Face | None:
+        """The largest face, looked for thoroughly, and then that one from frame to frame."""
+        return self._tracker.follow(frame, last) if last else next(iter(self._tracker.find(frame)), None)
 
     def _seen(self, face: Image) -> Tensor:
         """(S, S, 3) to what the networks look at: (1, 3, 256, 256), 0..1."""
@@ -193,9 +210,3 @@ def stitched(networks: Networks, source: Tensor, driving: Tensor) -> Tensor:
     moved: Tensor = networks.stitching(pairs)
     points, shift = moved[:, :-2].reshape(driving.shape), torch.nn.functional.pad(moved[:, -2:], (0, 1))
     return driving + points + shift[:, None]
-
-
-def _as_expression(source: LivePortraitSource, moved: Tensor) -> Array:
-    """Ways of keypoints (T, 63) in the picture as what an expression gains (T, 21, 3), whose unit the scale is."""
-    ways: Array = moved.cpu().numpy().reshape(-1, KEYPOINTS, 3)
-    return np.asarray(ways / source.rest.scale[0, 0], np.float32)

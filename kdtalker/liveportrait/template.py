@@ -78,7 +78,8 @@ def _template(content: Mapping[str, Any], size: int) -> Template:
     eyes, lips = (_ratios(content, kind, len(frames)) for kind in ("eyes", "lip"))
     places = places_at(FRAME_RATE_HZ, len(frames), rate_hz)
     scale, shift, expression = (between(values, places) for values in (scale, shift, expression))
-    motion = Motion(scale, pose_of_rotation(turned_between(rotation, places)), shift, expression, SPACE)
+    pose = pose_of_rotation(turned_between(rotation, places))
+    motion = Motion(scale, pose, shift, expression, SPACE, framing="driving")
     eyes, lips = (None if values is None else between(values, places) for values in (eyes, lips))
     return Template(motion, Openings(eyes, lips))
 
