@@ -6,8 +6,9 @@ from abuse.case import REAL, REAL_FILM, table
 from abuse.checkpoints import CHECKPOINTS
 
 GOOD = ("model.safetensors", "card-list.safetensors", "card-null.safetensors")
-NOT_SURE = ("large-weights.safetensors", "unknown-key.safetensors", "dropout-nan.safetensors")
-V8 = ("config-null", "config-list", "config-text", "config-number", "nan-weights", "inf-weights")
+NOT_SURE = ("large-weights.safetensors", "unknown-key.safetensors", "beta-nan.safetensors")
+V8 = ("config-null", "config-list", "config-text", "config-number", "nan-weights", "inf-weights", "config-deep",
+      "layers-huge", "window-huge", "dropout-nan", "steps-0", "encoder")  # fmt: skip
 
 BAD = table(
     "checkpoints",

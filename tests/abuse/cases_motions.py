@@ -9,13 +9,11 @@ from abuse.templates import BOMBS, CODE, NUMBERS
 PICTURE = "--image face.png --output film.mp4"
 GOOD_MOTIONS = ("said.npz", "no-gaze.npz", "more.npz", "half.npz", "double.npz", "big-endian.npz", "integers.npz")
 NOT_SURE = ("large.npz", "long-header.npz", "long.npz", "overflow.npz")
-V2 = ("truncated.npz", "short.npz", "head.npz", "corrupt.npz", "deflate.npz", "crc.npz", "encrypted.npz", "bomb.npz",
-      "many-numbers.npz", "text-numbers.npz", "not-npy.npz", "no-members.npz", "method.npz", "directory.npz")  # fmt: skip
 V13 = ("overflow.npz", "nan-rotation.pkl", "infinite-rotation.pkl", "overflow-exp.pkl")
 
 
 def _finding(name: str) -> str:
-    return "V2" if name in V2 else "V13" if name in V13 else "V6" if name.startswith("memo") else ""
+    return "V13" if name in V13 else "V2" if name in MOTIONS else "V6" if name.startswith("memo") else ""
 
 
 GOOD = table(

@@ -25,7 +25,7 @@ from abuse.places import OLD, begun, finished
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {PROCESS: ROOT / "inference.py", TOY_PROCESS: ROOT / "tests" / "toy.py"}
 STREAMS = ("stdin", "stdout", "stderr")
-TIMEOUT_S = 60  # then a run is killed; slower than its `within_s` is a fault before
+TIMEOUT_S = 60  # then a run is killed, or after twice its `within_s`; slower than that is a fault before
 MOST_MEMORY = 12 << 30  # bytes of address space, so that a bomb bursts in its own process
 NOTE = "kdtalker: note: "
 NOISE = re.compile(r"warn|error|traceback|exception|@ 0x|\.py\b|^\s|^\[|^[EWI]\d{4} |libpng|libjpeg", re.IGNORECASE)
@@ -46,9 +46,9 @@ class Outcome:
     def line(self) -> str:
         """What went wrong, in one line."""
         faults = "; ".join(f"{kind}: {what}" for kind, what in self.faults)
-        said = " ".join(self.stderr.split())
+        said = (self.stderr.strip().splitlines() or [""])[-1]
         finding = f" [{self.case.finding}]" if self.case.finding else ""
-        return f"{self.case.id}{finding}: {faults} | {said[-400:]}"
+        return f"{self.case.id}{finding}: {faults} | {said[:300]}"
 
 
 KINDS = ("traceback", "code", "words", "left", "slow")
@@ -134,7 +134,7 @@ class Bench:
             "engine": "real" if case.program == REAL else "toy", "words": words, "cwd": str(here / case.cwd),
             "command": [sys.executable, *case.python, str(script), *words] if script else None,
             "cwd_gone": case.cwd == "gone", "env": self._environment(case, place), "limits": {"AS": MOST_MEMORY, **case.limits},
-            "umask": case.umask, "user": case.user, "streams": streams, "signals": case.signals, "timeout_s": TIMEOUT_S,
+            "umask": case.umask, "user": case.user, "streams": streams, "signals": case.signals, "timeout_s": max(TIMEOUT_S, 2 * case.within_s),
         }  # fmt: skip
         if case.cwd == "gone":
             ask["cwd"] = str(here)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
+from contextlib import suppress
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,10 +15,13 @@ class Hub:
 
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server.closing = threading.Event()
+        self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         self.address = f"http://127.0.0.1:{self._server.server_port}"
 
     def close(self) -> None:
+        self._server.closing.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -59,6 +63,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif manner == "nothing":
             self._answer(200, self._headers(b""))
+        elif manner == "slow":
+            self._answer(200, self._headers(good), good[: len(good) // 2], pause_s=20)
         elif manner == "short":
             self._answer(200, self._headers(good), good[: len(good) // 2])
         elif manner == "damaged":
@@ -70,12 +76,15 @@ class _Handler(BaseHTTPRequestHandler):
         digest = hashlib.sha256(content).hexdigest()
         return {"X-Repo-Commit": "0" * 40, "ETag": f'"{digest}"', "Content-Length": str(len(content))}
 
-    def _answer(self, status: int, headers: dict[str, str] | None = None, content: bytes = b"") -> None:
+    def _answer(self, status: int, headers: dict[str, str] | None = None, content: bytes = b"",
+                pause_s: float = 0) -> None:  # fmt: skip
         self.send_response(status)
         headers = {"Content-Length": str(len(content)), **(headers or {})}
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET" and content:
-            self.wfile.write(content)
+            with suppress(OSError):  # the other side is gone
+                self.wfile.write(content)
+                self.server.closing.wait(pause_s)
         self.close_connection = len(content) != int(headers["Content-Length"])

@@ -26,7 +26,8 @@ class RanCode:
 
 
 def values(frames: int = 6, kind: str = "f4", **changes: object) -> dict[str, object]:
-    numbers = {name: np.full((frames, *tail), 0.5, kind) for name, tail in SHAPES.items()}
+    value = 1 if np.dtype(kind).kind == "i" else 0.5
+    numbers = {name: np.full((frames, *tail), value, kind) for name, tail in SHAPES.items()}
     whole = {**numbers, "version": 1, "space": "mesh", **changes}
     return {name: value for name, value in whole.items() if value is not None}
 
@@ -155,6 +156,7 @@ MOTIONS: dict[str, Maker] = {
     "shapes.npz": archive(pose=np.zeros((6, 4), "f4")),
     "lengths.npz": archive(shift=np.zeros((5, 3), "f4")),
     "scalar.npz": archive(scale=np.float32(1)),
+    "zero-scale.npz": archive(scale=np.zeros((6, 1), "f4")),
     "nan.npz": archive(pose=np.full((6, 3), np.nan, "f4")),
     "infinite.npz": archive(expression=np.full((6, 21, 3), np.inf, "f4")),
     "overflow.npz": archive(shift=np.full((6, 3), 1e300, "f8")),
@@ -171,8 +173,8 @@ MOTIONS: dict[str, Maker] = {
     "space.npz": archive(space="liveportrait"),
     "unknown-space.npz": archive(space="mars\n\x1b[31m"),
     "text-numbers.npz": archive(scale=np.full((6, 1), "a")),
-    "dates.npz": archive(scale=np.zeros((6, 1), "datetime64[s]")),
-    "complex.npz": archive(scale=np.full((6, 1), 1j)),
+    "dates.npz": archive(scale=np.full((6, 1), 7, "datetime64[s]")),
+    "complex.npz": archive(scale=np.full((6, 1), 1 + 1j)),
     "structured.npz": archive(scale=np.zeros((6, 1), [("a", "f4"), ("b", "i4")])),
     "half.npz": archive(kind="f2"),
     "double.npz": archive(kind="f8"),

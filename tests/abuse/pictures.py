@@ -186,6 +186,8 @@ PICTURES: dict[str, Maker] = {
     "wide.png": saved(lambda: Image.new("RGB", (100_000, 1), "red")),
     "tall.png": saved(lambda: Image.new("RGB", (1, 100_000), "red")),
     "line.png": saved(lambda: _grown(3000, 2)),
+    "large.png": saved(lambda: _grown(640, 480)),
+    "small.png": saved(lambda: _grown(32, 32)),
     "odd.png": saved(lambda: _grown(97, 81)),
     "cut.jpg": cut(_toy, "JPEG", 0.5),
     "cut.png": cut(_toy, "PNG", 0.5),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import av
+import imageio_ffmpeg
 from abuse.case import CannotTry, Hook
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,12 +133,16 @@ def small_disk(name: str, bytes_: int = 300_000) -> Hook:
     return mount
 
 
-def needs(condition: bool, why: str) -> Hook:
-    def check(here: Path) -> None:
-        if not condition:
-            raise CannotTry(why)
+def half_an_ffmpeg(name: str) -> Hook:
+    """The real one to read with, and one that gives up after a kilobyte to write with."""
 
-    return check
+    def write(here: Path) -> None:
+        real = imageio_ffmpeg.get_ffmpeg_exe()
+        cases = 'case "$*" in *libx264*) head -c 1000 >/dev/null; exit 1;; esac'
+        (here / name).write_text(f'#!/bin/sh\n{cases}\nexec "{real}" "$@"\n')
+        (here / name).chmod(0o755)
+
+    return write
 
 
 # --- other runs in the same folder ----------------------------------------------------------------------------------

@@ -158,7 +158,7 @@ DAMAGED: dict[str, Maker] = {
     "cut.m4a": first_part(encoded(), 0.6),
     "cut.mp3": first_part(encoded(), 0.6),
     "cut.flac": first_part(encoded(), 0.3),
-    "cut.ogg": first_part(encoded(), 0.5),
+    "cut.ogg": first_part(encoded(seconds=4), 0.6),
     "cut.wav": content(lambda: wav(pcm())[:20_001]),
     "head.flac": first_part(encoded(), 0.004),
 }

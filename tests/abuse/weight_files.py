@@ -55,6 +55,7 @@ GOOD = torch_saved(_tensors)
 
 WEIGHTS: dict[str, Maker] = {
     "tensors.pth": GOOD,
+    "KDTalker.pth": torch_saved({"model": RanCode()}),
     "old-format.pth": torch_saved(_tensors, _use_new_zipfile_serialization=False),
     "nested.pth": torch_saved(_nested),
     "shared.pth": torch_saved(_shared),
