@@ -27,6 +27,7 @@ from kdtalker.sampler import sample_window
 
 Array = NDArray[np.float32]
 
+_DIVERGED = 1e18  # of a motion vector's numbers
 _HELD = slice(1, 7)  # pose and shift in the motion vector: relative models take them minus the portrait's own
 
 
@@ -107,9 +108,11 @@ class MotionModel:
 
     def decode(self, frames: Array, offset: Array) -> Motion:
         """(T, 70) in the network's units to Motion; relative models think of the face in the head's own axes."""
-        if not np.isfinite(frames).all():
-            raise InputError("The motion model gives numbers that are not finite; it is damaged, choose another one.")
-        motion = Motion.from_vector(self.normalisation.restore(frames) + offset, self.space)
+        with np.errstate(over="ignore", invalid="ignore"):
+            vectors = self.normalisation.restore(frames) + offset
+        if not (np.abs(vectors) < _DIVERGED).all():
+            raise InputError("The motion model gives numbers beyond any motion; it is damaged, choose another one.")
+        motion = Motion.from_vector(vectors, self.space)
         return from_head_frame(motion) if self.config.relative else motion
 
     def start(self, canonical: Array, reference: Motion, seed: int, silence: Array) -> WindowState:

@@ -240,7 +240,8 @@ def test_a_refused_file_is_converted_and_the_engine_reads_the_same_numbers(tmp_p
     encoders = load_encoder(lambda name: found), Wav2LipEncoder(load_strictly(Wav2LipNetwork, state, path))
     sound = np.random.default_rng(0).standard_normal(6400).astype(np.float32) / 10
     features = [encoder.flush(encoder.encode(encoder.start(), sound)[1]) for encoder in encoders]
-    assert len(features[0]) and np.array_equal(*features)
+    assert len(features[0]) == 10
+    np.testing.assert_allclose(*features, rtol=1e-4, atol=1e-4)  # sums of tensors that lie elsewhere in memory
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["kept", path.name, found.name]  # nothing was run
 
 

@@ -14,7 +14,8 @@ from test_template import EXPRESSION, POSE, template, written
 
 import kdtalker.diffusion
 from kdtalker import Motion, Options
-from kdtalker.denoiser import Denoiser, DenoiserConfig
+from kdtalker.denoiser import Denoiser
+from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.diffusion import MotionModel
 from kdtalker.liveportrait.engine import assemble, load_speech
 from kdtalker.liveportrait.painter import Appearance
