@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INSTALLED_FROM := pyproject.toml constraints.txt
 
-.PHONY: demo app test browser lint bench
+.PHONY: demo app test abuse browser lint bench
 
 demo: $(VENV)/.run
 	mkdir -p results
@@ -16,6 +16,9 @@ app: $(VENV)/.app
 
 test: lint browser
 	$(BIN)/python -m pytest
+
+abuse: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m abuse
 
 browser: $(VENV)/.dev
 	tests/browser.sh $(BIN)/python

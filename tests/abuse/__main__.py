@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from abuse.case import Case
+from abuse.case import LONGEST_S, PROCESS, REAL, TOY, TOY_PROCESS, Case
 from abuse.harness import KINDS, Bench, Outcome
 from abuse.hub import Hub
 from abuse.table import CASES
@@ -31,9 +31,10 @@ def main(words: list[str]) -> int:
 
 
 def run(cases: list[Case]) -> list[Outcome]:
-    """By two workers, the slow programs first; in the order of the table."""
+    """By two workers, what takes longest first; outcomes in the order of the table."""
     waiting: SimpleQueue[Case] = SimpleQueue()
-    for case in sorted(cases, key=lambda case: (case.program in ("toy", "real"), case.program == "toy")):
+    programs = (PROCESS, TOY_PROCESS, REAL, TOY)
+    for case in sorted(cases, key=lambda case: (case.within_s <= LONGEST_S, programs.index(case.program))):
         waiting.put(case)
     done: dict[str, Outcome] = {}
     with tempfile.TemporaryDirectory(prefix="abuse-") as folder:

@@ -15,6 +15,8 @@ PROCESS = "process"  # `python inference.py`, a fresh interpreter
 
 FILM = "--image face.png --audio voice.wav --output film.mp4"
 REAL_FILM = "--image hopper.jpg --audio word.wav --output film.mp4"
+LONGEST_S = 30.0  # for everything but a film of half an hour
+REFUSED_WITHIN_S = 3.0  # a call that cannot be, of whatever kind
 OUTPUTS = ("--output", "--save-motion")
 
 Signal = tuple[str, float, str]  # ("cpu", after so many s of the process's CPU time; "part", s after a .part file is
@@ -38,6 +40,7 @@ class Case:
     beside: the output of another, long film that is made in the same folder meanwhile and must come out whole.
     user: "" (as the tests run), "plain" (root without its power over permissions) or "nobody" (another user id).
     within_s: longest time. frames: of the film, or (least, most). debug: a traceback is wanted.
+    fast: see is_fast.
     """
 
     group: str
@@ -62,7 +65,7 @@ class Case:
     stdout: str = ""
     stderr: str = ""
     signals: tuple[Signal, ...] = ()
-    within_s: float = 30.0
+    within_s: float = LONGEST_S
     frames: int | tuple[int, int] | None = None
     size: tuple[int, int] | None = None
     debug: bool = False
@@ -70,7 +73,16 @@ class Case:
 
     @property
     def id(self) -> str:
-        return f"{self.group}: {self.name}"
+        """Group and name, on one line."""
+        name = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in self.name)
+        return f"{self.group}: {name}"
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether `make test` runs it: as `fast` says, else where a call must be refused at once."""
+        if self.fast is not None:
+            return self.fast
+        return self.program == TOY and self.within_s <= REFUSED_WITHIN_S and 0 not in self.codes
 
     @property
     def codes(self) -> tuple[int, ...]:

@@ -9,13 +9,14 @@ GOOD = ("model.safetensors", "card-list.safetensors", "card-null.safetensors")
 NOT_SURE = ("large-weights.safetensors", "unknown-key.safetensors", "beta-nan.safetensors")
 V8 = ("config-null", "config-list", "config-text", "config-number", "nan-weights", "inf-weights", "config-deep",
       "layers-huge", "window-huge", "dropout-nan", "steps-0", "encoder")  # fmt: skip
+FAST = ("config-null", "nan-weights", "half")
 
 BAD = table(
     "checkpoints",
     2,
     *[
         (name.partition(".")[0], f"{REAL_FILM} --checkpoint {name}", name.replace(".", r"\."),
-         {"finding": "V8" if name.startswith(V8) else ""})
+         {"finding": "V8" if name.startswith(V8) else "", "fast": name.startswith(FAST)})
         for name in CHECKPOINTS
         if name not in (*GOOD, *NOT_SURE)
     ],
@@ -37,7 +38,8 @@ FINE = table(
 EITHER = table(
     "checkpoints",
     (0, 2),
-    *[(name.partition(".")[0], f"{REAL_FILM} --checkpoint {name}", f"{name}|5 frames") for name in (*GOOD[1:], *NOT_SURE)],
+    *[(name.partition(".")[0], f"{REAL_FILM} --checkpoint {name}", f"{name}|5 frames")
+      for name in (*GOOD[1:], *NOT_SURE)],
     program=REAL,
 )
 

@@ -27,7 +27,8 @@ GOOD = table(
     *_driven("spoken.mp4", frames=25),
     *_driven("cut-off.mp4", "cut-off.mkv", "cut-off.ts", frames=(10, 45)),
     ("an animated picture", f"{PICTURE} --driving animated.gif", "", {"frames": (1, 40)}),
-    ("the head of a film", f"{PICTURE} --audio voice.wav --pose-from driving.mp4", "25 frames", {"frames": 25}),
+    ("the head of a film", f"{PICTURE} --audio voice.wav --pose-from driving.mp4", "25 frames",
+     {"frames": 25, "fast": True}),
     ("the head of one frame", f"{PICTURE} --audio voice.wav --pose-from 1-frame.mp4", "25 frames", {"frames": 25}),
     ("head and sound of one film", f"{PICTURE} --audio spoken.mp4 --pose-from spoken.mp4", "2[5-7] frames"),
 )
@@ -52,7 +53,7 @@ BAD = table(
 )  # fmt: skip
 
 FACES = table(
-    "driving faces",
+    "driving",
     0,
     ("a face", f"{HOPPER} --driving faces.mp4", "6 frames", {"frames": 6}),
     ("lost after three", f"{HOPPER} --driving face-lost.mp4", "kdtalker: note: .*3 ", {"frames": 6}),
@@ -63,7 +64,7 @@ FACES = table(
 )
 
 NO_FACES = table(
-    "driving faces",
+    "driving",
     2,
     ("none", f"{HOPPER} --driving no-face.mp4", "no-face.mp4|[Nn]o face"),
     ("none for the head", f"{HOPPER} --audio word.wav --pose-from no-face.mp4", "no-face.mp4|[Nn]o face"),

@@ -18,12 +18,12 @@ DISKS = table(
     1,
     *[
         (f"{ending} on a small disk", f"{BIG} --output disk/film{ending}", f"film{ending}.*({NO_SPACE})",
-         {"before": (small_disk("disk"), file(f"disk/film{ending}"))})
+         {"before": (small_disk("disk", 100_000), file(f"disk/film{ending}"))})
         for ending in (".mp4", ".mov", ".webm", ".gif")
     ],
     ("not even a name fits", f"{INPUT} --output disk/film.mp4", "film.mp4",
-     {"before": (small_disk("disk", 4096), file("disk/filler", bytes(4096)))}),
-    ("a limit on file size", f"{BIG} --output film.mp4", "film.mp4", {"limits": {"FSIZE": 20_000}}),
+     {"before": (small_disk("disk", 4096), file("disk/filler", bytes(4096))), "fast": True}),
+    ("a limit on file size", f"{BIG} --output film.mp4", "film.mp4", {"limits": {"FSIZE": 20_000}, "fast": True}),
     ("a limit on file size, with motion", f"{BIG} --output film.mp4 --save-motion said.npz", "film.mp4|said.npz",
      {"limits": {"FSIZE": 20_000}}),
 )  # fmt: skip
@@ -31,12 +31,12 @@ DISKS = table(
 LIMITS = table(
     "memory",
     1,
-    ("12 open files", FILM, FILES, {"limits": {"NOFILE": 12}, "program": TOY_PROCESS}),
+    ("12 open files", FILM, FILES, {"limits": {"NOFILE": 12}, "program": TOY_PROCESS, "fast": True}),
     ("6 open files", FILM, FILES, {"limits": {"NOFILE": 6}, "program": TOY_PROCESS}),
     ("12 open files, real", REAL_FILM, FILES, {"limits": {"NOFILE": 12}, "program": PROCESS}),
     ("6 open files, real", REAL_FILM, FILES, {"limits": {"NOFILE": 6}, "program": PROCESS}),
     ("300 MB of addresses", REAL_FILM, MEMORY, {"limits": {"AS": 300_000 << 10}, "program": PROCESS}),
-    ("400 MB of addresses", REAL_FILM, MEMORY, {"limits": {"AS": 400_000 << 10}, "program": PROCESS}),
+    ("400 MB of addresses", REAL_FILM, MEMORY, {"limits": {"AS": 400_000 << 10}, "program": PROCESS, "fast": True}),
     ("700 MB of addresses", REAL_FILM, MEMORY, {"limits": {"AS": 700_000 << 10}, "program": PROCESS}),
     ("1 GB of addresses", REAL_FILM, MEMORY, {"limits": {"AS": 1_000_000 << 10}, "program": PROCESS}),
     ("88 megapixels in 700 MB", "--image blank-88-megapixels.png --audio word.wav --output film.mp4", MEMORY,
@@ -56,8 +56,8 @@ ENOUGH = table(
 FFMPEG = table(
     "ffmpeg",
     1,
-    ("one that is not there", FILM, "/nope", {"env": {"IMAGEIO_FFMPEG_EXE": "/nope"}}),
-    ("one that fails", FILM, "/bin/false|ffmpeg", {"env": {"IMAGEIO_FFMPEG_EXE": "/bin/false"}}),
+    ("one that is not there", FILM, "/nope", {"env": {"IMAGEIO_FFMPEG_EXE": "/nope"}, "fast": True}),
+    ("one that fails", FILM, "/bin/false|ffmpeg", {"env": {"IMAGEIO_FFMPEG_EXE": "/bin/false"}, "fast": True}),
     ("one that says nothing", FILM, "/bin/true|ffmpeg", {"env": {"IMAGEIO_FFMPEG_EXE": "/bin/true"}}),
     ("a folder", FILM, "ffmpeg|{folder}", {"env": {"IMAGEIO_FFMPEG_EXE": "{folder}"}}),
     ("a text", FILM, "ffmpeg|voice.wav", {"env": {"IMAGEIO_FFMPEG_EXE": "{folder}/voice.wav"}}),
@@ -65,14 +65,14 @@ FFMPEG = table(
     ("one that is not there, for a film",
      "--image face.png --driving driving.mp4 --output film.mp4", "/nope", {"env": {"IMAGEIO_FFMPEG_EXE": "/nope"}}),
     ("one that gives up while writing", FILM, "film.mp4", {
-        "env": {"IMAGEIO_FFMPEG_EXE": "{folder}/half"}, "before": (half_an_ffmpeg("half"),)}),
+        "env": {"IMAGEIO_FFMPEG_EXE": "{folder}/half"}, "before": (half_an_ffmpeg("half"),), "fast": True}),
     finding="V10",
 )  # fmt: skip
 
 ENVIRONMENT = table(
     "environment",
     0,
-    ("no HOME", FILM, "25 frames", {"env": {"HOME": None}}),
+    ("no HOME", FILM, "25 frames", {"env": {"HOME": None}, "fast": True}),
     ("no HOME, a fresh interpreter", FILM, "25 frames", {"env": {"HOME": None}, "program": TOY_PROCESS}),
     ("HOME is not there", REAL_FILM, "5 frames", {"env": {"HOME": "/nonexistent"}, "program": PROCESS}),
     ("HOME is a file", FILM, "25 frames", {"env": {"HOME": "{folder}/voice.wav"}, "program": TOY_PROCESS}),
@@ -98,8 +98,10 @@ ENVIRONMENT = table(
         "beside": "long.mp4", "also": ("long.wav",), "made": ("film.mp4", "long.mp4"), "finding": "V18"}),
     ("two runs for one film", FILM, "25 frames", {"beside": "film.mp4", "also": ("long.wav",)}),
     ("-W error", REAL_FILM, "5 frames", {"python": ("-W", "error"), "program": PROCESS, "finding": "V19"}),
-    ("-W error, help", "--help", "--image", {"python": ("-W", "error"), "program": PROCESS, "finding": "V19"}),
-    ("-W error, the weights", "weights list", "norm.npz", {"python": ("-W", "error"), "program": PROCESS, "finding": "V19"}),
+    ("-W error, help", "--help", "--image",
+     {"python": ("-W", "error"), "program": PROCESS, "finding": "V19", "fast": True}),
+    ("-W error, the weights", "weights list", "norm.npz",
+     {"python": ("-W", "error"), "program": PROCESS, "finding": "V19"}),
     ("-W error, a driving film", "--image hopper.jpg --driving faces.mp4 --output film.mp4", "6 frames",
      {"python": ("-W", "error"), "program": PROCESS, "finding": "V19"}),
 )  # fmt: skip
@@ -108,11 +110,11 @@ ODD = table(
     "environment",
     2,
     ("-W error, a bad call", f"{REAL_FILM} --fps 3", "--fps", {"python": ("-W", "error"), "program": PROCESS,
-     "finding": "V19"}),
+     "finding": "V19", "fast": True}),
     ("-W error, a broken picture", "--image cut.jpg --audio word.wav --output film.mp4", "cut.jpg",
      {"python": ("-W", "error"), "program": PROCESS, "finding": "V19"}),
     ("a traceback is wanted", f"{FILM} --fps 30", "--fps", {
-        "env": {"KDTALKER_DEBUG": "1"}, "debug": True, "program": TOY_PROCESS}),
+        "env": {"KDTALKER_DEBUG": "1"}, "debug": True, "program": TOY_PROCESS, "fast": True}),
     ("a device that is none", f"{REAL_FILM} --engine liveportrait --device tpu", "tpu|weights get", {"program": REAL}),
     ("no graphics card, or no weights", f"{REAL_FILM} --engine liveportrait --device cuda", "cuda|weights get",
      {"program": REAL}),
@@ -125,7 +127,7 @@ GONE = table(
     "environment",
     (0, 1, 2),
     ("the folder it runs in is gone", "--image {folder}/face.png --audio {folder}/voice.wav --output {folder}/film.mp4",
-     "frames|folder|directory", {"cwd": "gone", "program": TOY_PROCESS, "made": ("film.mp4",)}),
+     "frames|folder|directory", {"cwd": "gone", "program": TOY_PROCESS, "made": ("film.mp4",), "fast": True}),
     ("the folder is gone, paths are relative", FILM, "face.png|folder|directory",
      {"cwd": "gone", "program": TOY_PROCESS}),
     ("a mask that takes everything", FILM, "film.mp4", {"umask": 0o777, "user": "plain"}),
@@ -144,7 +146,8 @@ BARE = table(
     "newcomer",
     1,
     ("without its packages", REAL_FILM, "numpy|pip install|package", {"python": ("-S",), "program": PROCESS}),
-    ("without its packages, help", "--help", "numpy|pip install|package", {"python": ("-S",), "program": PROCESS}),
+    ("without its packages, help", "--help", "numpy|pip install|package",
+     {"python": ("-S",), "program": PROCESS, "fast": True}),
     within_s=3.0,
 )
 

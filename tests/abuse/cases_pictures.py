@@ -43,9 +43,9 @@ BAD = table(
 EXTREME = table(
     "extreme pictures",
     2,
-    ("100000 x 1", f"--image wide.png {WORD}", "wide.png|[Nn]o face|too small"),
+    ("100000 x 1", f"--image wide.png {WORD}", "wide.png|[Nn]o face|too small", {"fast": True}),
     ("1 x 100000", f"--image tall.png {WORD}", "tall.png|[Nn]o face|too small"),
-    ("100000 x 1 behind", f"{REAL_FILM} --background wide.png", "wide.png"),
+    ("100000 x 1 behind", f"{REAL_FILM} --background wide.png", "wide.png", {"fast": True}),
     ("1 x 100000 behind", f"{REAL_FILM} --background tall.png", "tall.png"),
     ("3000 x 2", f"--image line.png {WORD}", "line.png|[Nn]o face|too small"),
     ("1 x 1", f"--image 1x1.png {WORD}", "1x1.png|[Nn]o face|too small"),
@@ -58,7 +58,7 @@ EXTREME = table(
 NO_FACES = table(
     "faces",
     2,
-    ("white", f"--image white.png {WORD}", "[Nn]o face"),
+    ("white", f"--image white.png {WORD}", "[Nn]o face", {"fast": True}),
     ("noise", f"--image noise.png {WORD}", "[Nn]o face"),
     ("a landscape", f"--image landscape.jpg {WORD}", "[Nn]o face"),
     ("transparent all over", f"--image clear.png {WORD}", "[Nn]o face"),
@@ -67,7 +67,8 @@ NO_FACES = table(
     ("a third face of two", f"--image two.jpg {WORD} --face 2", "[Ff]ace 2"),
     ("a box beside the faces", f"--image two.jpg {WORD} --box 0,290,20,20", "no face in the box"),
     ("a box beyond the picture", f"--image hopper.jpg {WORD} --box 5000,5000,9,9", "no face in the box"),
-    ("a picture of no face for the page", f"--image noise.png {WORD} --engine mesh", "[Nn]o face", {"program": PROCESS}),
+    ("a picture of no face for the page", f"--image noise.png {WORD} --engine mesh", "[Nn]o face",
+     {"program": PROCESS}),
     program=REAL,
 )
 

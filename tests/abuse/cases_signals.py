@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abuse.case import PROCESS, REAL_FILM, TOY_PROCESS, table
+from abuse.case import PROCESS, TOY_PROCESS, table
 from abuse.places import killed_run
 
 LONG = "--image face.png --audio long.wav --output film.mp4"
@@ -19,7 +19,8 @@ EARLY = table(
     "Ctrl-C",
     130,
     *[(f"after {at:g} s of work", REAL_LONG, "interrupted", {"signals": (("cpu", at, "INT"),)}) for at in TIMES_S],
-    ("help, after 0.1 s", "--help", "interrupted|--image", {"signals": (("cpu", 0.1, "INT"),), "code": (0, 130)}),
+    ("help, after 0.1 s", "--help", "interrupted|--image",
+     {"signals": (("cpu", 0.1, "INT"),), "code": (0, 130), "fast": True}),
     ("twice after 0.2 s", REAL_LONG, "interrupted", {"signals": (("cpu", 0.2, "INT"), ("later", 0.02, "INT"))}),
     ("five times after 1 s", REAL_LONG, "interrupted",
      {"signals": (("cpu", 1.0, "INT"), *[("later", 0.01, "INT")] * 4)}),
@@ -32,10 +33,10 @@ EARLY = table(
 WRITING = table(
     "Ctrl-C",
     130,
-    ("while writing", LONG, "interrupted", {"signals": _hand(1, 0)}),
+    ("while writing", LONG, "interrupted", {"signals": _hand(1, 0), "fast": True}),
     ("while writing, with motion", f"{LONG} --save-motion said.npz", "interrupted", {"signals": _hand(1, 0)}),
     ("twice while writing", LONG, "interrupted", {"signals": _hand(2, 0.02)}),
-    ("five times in 40 ms", LONG, "interrupted", {"signals": _hand(5, 0.01)}),
+    ("five times in 40 ms", LONG, "interrupted", {"signals": _hand(5, 0.01), "fast": True}),
     ("ten times in 40 ms", LONG, "interrupted", {"signals": _hand(10, 0.004)}),
     ("at once, five times", LONG, "interrupted", {"signals": _hand(5, 0)}),
     ("held down for a second", LONG, "interrupted", {"signals": _hand(30, 0.033)}),
@@ -60,7 +61,7 @@ WRITING_REAL = table(
 TERMINATED = table(
     "signals",
     143,
-    ("TERM while writing", LONG, "", {"signals": _hand(1, 0, "TERM")}),
+    ("TERM while writing", LONG, "", {"signals": _hand(1, 0, "TERM"), "fast": True}),
     ("TERM twice", LONG, "", {"signals": _hand(2, 0.01, "TERM")}),
     ("TERM, then Ctrl-C", LONG, "", {"signals": (("part", 0.1, "TERM"), ("later", 0.01, "INT"))}),
     ("TERM while writing, with motion", f"{LONG} --save-motion said.npz", "", {"signals": _hand(1, 0, "TERM")}),
@@ -78,7 +79,7 @@ TERMINATED = table(
 HUNG_UP = table(
     "signals",
     129,
-    ("HUP while writing", LONG, "", {"signals": _hand(1, 0, "HUP")}),
+    ("HUP while writing", LONG, "", {"signals": _hand(1, 0, "HUP"), "fast": True}),
     ("HUP, the terminal gone", LONG, "", {"signals": _hand(1, 0, "HUP"), "stderr": "broken", "stdout": "broken"}),
     ("HUP, then TERM", LONG, "", {"signals": (("part", 0.1, "HUP"), ("later", 0.01, "TERM"))}),
     ("HUP while writing, real", REAL_LONG, "", {"signals": _hand(1, 0, "HUP"), "program": PROCESS}),
@@ -94,7 +95,7 @@ SURVIVED = table(
     ("WINCH", LONG, "3000 frames", {"signals": _hand(3, 0.05, "WINCH"), "stderr": "tty"}),
     ("PIPE", LONG, "3000 frames", {"signals": _hand(1, 0, "PIPE")}),
     ("the next run after KILL", "--image face.png --audio voice.wav --output film.mp4", "25 frames",
-     {"before": (killed_run,), "gone": (".kdtalker-*.part",)}),
+     {"before": (killed_run,), "gone": (".kdtalker-*.part",), "fast": True}),
     program=TOY_PROCESS,
     finding="V18",
     also=("long.wav",),

@@ -16,7 +16,7 @@ def _say(text: str, *more: str) -> list[str]:
 SPOKEN = table(
     "text",
     0,
-    ("a word", _say("hello"), "5 frames"),
+    ("a word", _say("hello"), "5 frames", {"fast": True}),
     ("a dash first", _say("-hello"), "5 frames"),
     ("for a shell", _say("hello $(touch ran) `touch ran`; touch ran | touch ran > ran"), "5 frames"),
     ("in SSML", _say('<speak><audio src="/etc/passwd"/><prosody rate="10">hello</prosody></speak>'), "5 frames"),
@@ -34,7 +34,7 @@ SILENT = table(
     "text",
     2,
     ("nothing", _say(""), NO_TEXT),
-    ("blanks", _say("  \t\n "), NO_TEXT),
+    ("blanks", _say("  \t\n "), NO_TEXT, {"fast": True}),
     ("emoji alone", _say("😀👩‍🚀"), NO_TEXT),
     ("marks alone", _say("?!... --"), NO_TEXT),
     ("control characters alone", _say("\x01\x02\x1b\x07"), NO_TEXT),
@@ -47,8 +47,8 @@ SILENT = table(
 VOICES = table(
     "voices",
     2,
-    ("unknown", _say("hello", "--voice", "xx"), r"^(?=.*'xx').{1,400}$"),
-    ("near en-gb", _say("hello", "--voice", "en-gbb"), r"^(?=.*\ben-gb\b).{1,400}$"),
+    ("unknown", _say("hello", "--voice", "xx"), r"^(?=.*'xx').{1,400}$", {"fast": True}),
+    ("near en-gb", _say("hello", "--voice", "en-gbb"), r"^(?=.*\ben-gb\b).{1,400}$", {"fast": True}),
     ("near fr-fr", _say("hello", "--voice", "fr_fr"), r"^(?=.*\bfr-fr\b).{1,400}$"),
     ("upper case", _say("hello", "--voice", "EN-US"), r"^(?=.*\ben-us\b).{1,400}$"),
     ("a path", _say("hello", "--voice", "../../../etc/passwd"), "passwd"),
@@ -67,7 +67,7 @@ EXTRA = table(
     "voices",
     2,
     ("without the extra", _say("hello"), "pip install", {
-        "before": (file("stub/espeakng_loader.py", b"raise ImportError('not here')\n"),)}),
+        "before": (file("stub/espeakng_loader.py", b"raise ImportError('not here')\n"),), "fast": True}),
     ("without the extra, Kokoro", _say("hello", "--voice", "af_heart"), "pip install|weights get", {
         "before": (file("stub/kokoro_onnx.py", b"raise ImportError('not here')\n"),)}),
     env=STUB,

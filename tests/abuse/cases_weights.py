@@ -18,11 +18,11 @@ def _hub(name: str, manner: str, told: str) -> tuple:
 WORDS = table(
     "weights",
     2,
-    ("no action", "weights", "action|list"),
+    ("no action", "weights", "action|list", {"fast": True}),
     ("unknown action", "weights fetch", "fetch"),
     ("shortened flag", "weights list --weig .", "--weig"),
     ("unknown flag", "weights list --all", "--all"),
-    ("unknown name to get", "weights get other.pth", "other.pth.*KDTalker.pth"),
+    ("unknown name to get", "weights get other.pth", "other.pth.*KDTalker.pth", {"fast": True}),
     ("unknown name to list", "weights list other.pth", "other.pth"),
     ("a path as name", "weights get ../../etc/passwd", "passwd"),
     ("no name", ["weights", "get", ""], "''"),
@@ -39,14 +39,15 @@ WORDS = table(
         "before": (file("w/KDTalker.pth"), file("w/KDTalker.pth.sha256", b"0" * 64))}),
     ("verify a bomb", "weights verify norm.npz --weights w", "norm.npz", {
         "before": (file("w/norm.npz", b"PK\x03\x04" + bytes(2000)),)}),
-    ("offline", GET, "HF_HUB_OFFLINE", {"env": {"HF_HUB_OFFLINE": "1"}, "made": HOME}),
-    within_s=5.0,
+    ("offline", GET, "HF_HUB_OFFLINE", {"env": {"HF_HUB_OFFLINE": "1"}, "made": HOME, "fast": True}),
+    within_s=10.0,
 )  # fmt: skip
 
 HUBS = table(
     "hubs",
     1,
-    *[_hub(f"says {code}", f"{code}", f"{TOLD}.*{code}") for code in (400, 401, 403, 404, 410, 418, 429, 500, 502, 503)],
+    *[_hub(f"says {code}", f"{code}", f"{TOLD}.*{code}")
+      for code in (400, 401, 403, 404, 410, 418, 429, 500, 502, 503)],
     _hub("sends in circles", "loop", TOLD),
     _hub("sends away", "away", TOLD),
     _hub("shows a page", "html", TOLD),
@@ -55,7 +56,8 @@ HUBS = table(
     _hub("has an empty file", "nothing", TOLD),
     _hub("breaks off", "short", TOLD),
     _hub("sends other bytes", "damaged", TOLD),
-    ("is down", f"{GET} --weights w", TOLD, {"env": {"HF_ENDPOINT": "http://127.0.0.1:9"}, "made": ("w",)}),
+    ("is down", f"{GET} --weights w", TOLD,
+     {"env": {"HF_ENDPOINT": "http://127.0.0.1:9"}, "made": ("w",), "fast": True}),
     ("has no such name", f"{GET} --weights w", TOLD, {"env": {"HF_ENDPOINT": "http://hub.invalid"}, "made": ("w",)}),
     ("is FTP", f"{GET} --weights w", TOLD, {"env": {"HF_ENDPOINT": "ftp://127.0.0.1"}, "made": ("w",)}),
     ("is no URL", f"{GET} --weights w", TOLD, {"env": {"HF_ENDPOINT": "not a URL"}, "made": ("w",)}),
@@ -71,7 +73,7 @@ PLACES = table(
     1,
     ("a file", f"{GET} --weights face.png", TOLD),
     ("below a file", f"{GET} --weights face.png/w", TOLD),
-    ("read-only", f"{GET} --weights w", TOLD, {"before": (folder("w", 0o555),), "user": "plain"}),
+    ("read-only", f"{GET} --weights w", TOLD, {"before": (folder("w", 0o555),), "user": "plain", "fast": True}),
     ("in a read-only one", f"{GET} --weights locked/w", TOLD, {"before": (folder("locked", 0o555),), "user": "plain"}),
     ("not to be searched", f"{GET} --weights locked/w", f"{TOLD}|locked", {
         "before": (folder("locked", 0o000),), "user": "plain", "finding": "V1"}),
@@ -85,7 +87,7 @@ PLACES = table(
 FINE = table(
     "weights",
     0,
-    ("list", "weights list", "norm.npz"),
+    ("list", "weights list", "norm.npz", {"fast": True}),
     ("list of one", "weights list norm.npz", "^norm.npz"),
     ("list of a folder", "weights list --weights .", "norm.npz"),
     ("list, the folder in a file", "weights list", "norm.npz", {"env": {"KDTALKER_WEIGHTS": "{folder}/face.png"}}),
@@ -105,7 +107,8 @@ OUT = "out.safetensors"
 CONVERTED = table(
     "convert",
     0,
-    ("beside it", "weights convert tensors.pth", "tensors.safetensors", {"made": ("tensors.safetensors",)}),
+    ("beside it", "weights convert tensors.pth", "tensors.safetensors",
+     {"made": ("tensors.safetensors",), "fast": True}),
     ("under a name", f"weights convert tensors.pth {OUT}", OUT, {"made": (OUT,)}),
     ("the older format", f"weights convert old-format.pth {OUT}", OUT, {"made": (OUT,)}),
     ("numbers of half the size", f"weights convert bfloat.pth {OUT}", OUT, {"made": (OUT,)}),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
 from abuse.case import Maker
 from abuse.motions import RanCode
 from abuse.pictures import NOISE, TEXT, content

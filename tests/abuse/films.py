@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+
 from abuse.case import Maker
 from abuse.pictures import TEXT, content, hopper
 from abuse.sounds import encoded, ffmpeg, first_part, pcm, wav
-from PIL import Image
 
 
 def drawn(*words: str, source: str = "testsrc2=s=96x80:r=25:d=0.4") -> Maker:

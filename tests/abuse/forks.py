@@ -55,13 +55,14 @@ def run(ask: dict) -> dict:
     if slave is not None:
         os.close(slave)
         Thread(target=_listen, args=(master, seen), daemon=True).start()
-    status, timed_out = _wait(pid, ask, began)
+    status, cpu_s, timed_out = _wait(pid, ask, began)
     seconds = time.monotonic() - began
     orphans = _orphans()
     if master is not None:
         os.close(master)
     tty = b"".join(seen).decode("utf-8", "replace")
-    return {"status": status, "seconds": seconds, "timed_out": timed_out, "orphans": orphans, "tty": tty}
+    return {"status": status, "seconds": seconds, "cpu_s": cpu_s, "timed_out": timed_out, "orphans": orphans,
+            "tty": tty}  # fmt: skip
 
 
 def _listen(master: int, seen: list[bytes]) -> None:
@@ -73,16 +74,17 @@ def _listen(master: int, seen: list[bytes]) -> None:
 # --- waiting --------------------------------------------------------------------------------------------------------
 
 
-def _wait(pid: int, ask: dict, began: float) -> tuple[int, bool]:
+def _wait(pid: int, ask: dict, began: float) -> tuple[int, float, bool]:
     signals, since = list(ask["signals"]), began
     while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
+        ended, status, used = os.wait4(pid, os.WNOHANG)
         if ended:
-            return os.waitstatus_to_exitcode(status), False
+            return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, False
         now = time.monotonic()
         if now - began > ask["timeout_s"]:
             os.killpg(pid, signal.SIGKILL)
-            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), True
+            _, status, used = os.wait4(pid, 0)
+            return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, True
         if signals and _is_due(signals[0], pid, Path(ask["cwd"]), now - since, now - began):
             _, _, name = signals.pop(0)
             since = time.monotonic()
@@ -162,10 +164,8 @@ def _call(engine: str, words: list[str]) -> int:
 
 def _settle(ask: dict, slave: int | None) -> None:
     os.setsid()
-    for number in range(1, signal.NSIG):
-        if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as in every Python
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):  # a shell may have started us deaf to them
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL if ask["command"] else signal.default_int_handler)
     os.chdir(ask["cwd"])
     if ask["cwd_gone"]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
 from abuse.case import Maker
 from abuse.pictures import TEXT, content
 from abuse.sounds import first_part
@@ -112,12 +113,12 @@ def _unknown_method(whole: bytearray) -> None:
 
 
 def _bomb(path: Path) -> None:
-    """A member of a gigabyte of zeros in a megabyte of zip."""
-    head = npy(_header("(268435456, 1)"))
+    """A member of 256 MB of zeros in a quarter of a megabyte of zip."""
+    head = npy(_header("(67108864, 1)"))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
         with file.open("scale.npy", "w", force_zip64=True) as member:
             member.write(head)
-            for _ in range(64):
+            for _ in range(16):
                 member.write(bytes(1 << 24))
         for name, value in values().items():
             if name != "scale":

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import toy
-from abuse.case import CannotTry, Maker
 from PIL import Image, ImageDraw, features
+
+from abuse.case import CannotTry, Maker
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TEXT = b"not what it says\n" * 50

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import av
 import imageio_ffmpeg
+
 from abuse.case import CannotTry, Hook
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,12 +11,14 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import toy
+
 from abuse.case import Maker
 from abuse.pictures import HTML, NOISE, PICTURES, TEXT, content, of_kind
 
 RATE_HZ = 16_000
 HLS = b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.0,\n%s\n#EXT-X-ENDLIST\n"
-DASH = b"""<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S"
+DASH = b"""<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"
+mediaPresentationDuration="PT1S"
 profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period><AdaptationSet mimeType="audio/mp4"><Representation
 id="1" bandwidth="64000"><BaseURL>%s</BaseURL></Representation></AdaptationSet></Period></MPD>"""
 

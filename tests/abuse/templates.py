@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+
 from abuse.case import Maker
 from abuse.motions import MOTIONS, RanCode
 from abuse.pictures import TEXT, content
@@ -60,9 +61,8 @@ def _doubled(times: int) -> bytes:
 
 def _dictionary(motion: bytes) -> bytes:
     """{"motion": ..., "output_fps": 25, "n_frames": 2} with the value given as opcodes."""
-    return (
-        DUMP + b"}(X\x06\x00\x00\x00motion" + motion + b"X\x0a\x00\x00\x00output_fpsK\x19X\x08\x00\x00\x00n_framesK\x02u."
-    )
+    rest = b"X\x0a\x00\x00\x00output_fpsK\x19X\x08\x00\x00\x00n_framesK\x02u."
+    return DUMP + b"}(X\x06\x00\x00\x00motion" + motion + rest
 
 
 def _array(kind: bytes, shape: bytes, raw: bytes) -> bytes:
