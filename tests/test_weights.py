@@ -200,7 +200,7 @@ def test_another_file_than_the_tables_is_taken_with_a_warning_where_no_source_ha
     done = call(place, hub, "get", name)
     assert done.returncode == 0 and done.stdout.startswith(f"{name}: sha256 as the hub says; licence: MIT: ")
     differs = f"its sha256 is {sha256(good)}, expected was {weights.row(name).sha256}."
-    assert done.stderr == f"'{name}' was fetched, though it is another file than expected: {differs}\n"
+    assert done.stderr == f"kdtalker: note: '{name}' was fetched, though it is another file than expected: {differs}\n"
     assert [path for method, path, _ in hub.requests if method == "GET" and "cdn" in path] == [
         f"/cdn/{second}",
         f"/cdn/{first}",
