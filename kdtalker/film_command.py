@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from kdtalker.arguments import FOLLOW, WIDEST
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count, read_sound
+from kdtalker.checkpoint_header import check_checkpoint
 from kdtalker.errors import InputError, OutputError
 from kdtalker.files import AtomicFile, commit_together
 from kdtalker.job import Job, is_template
@@ -79,6 +80,8 @@ class Drive:
 def make_film(job: Job, load: Load) -> str:
     """Speak the text where that is the voice, then make the film. Returns a line about it."""
     began, progress = time.perf_counter(), Progress(quiet=job.quiet)
+    if job.checkpoint is not None:
+        check_checkpoint(job.checkpoint, job.engine)  # engines are named after their keypoint spaces
     if job.line is None:
         return _film(job, load, progress, began)
     from kdtalker.speaker import speak
