@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,27 @@ def read_npz(path: Path, names: Iterable[str], text: Iterable[str] = ()) -> dict
     Raises InputError where the file is missing, damaged or no `.npz`, and where an array holds anything else, is larger
     than the file can hold, or with the others larger than LARGEST_BYTES.
     """
+    with _opened(path) as (archive, members):
+        kinds = {**dict.fromkeys(names, "biuf"), **dict.fromkeys(text, "U")}
+        wanted = {name: members[name] for name in kinds if name in members}
+        size = sum(_checked_bytes(archive, info, kinds[name], path) for name, info in wanted.items())
+        if size > LARGEST_BYTES:
+            raise InputError(f"'{path}' holds {size:,} bytes of numbers, wanted at most {LARGEST_BYTES:,}.")
+        return {name: _read(archive, info) for name, info in wanted.items()}
+
+
+def npz_names(path: Path) -> list[str]:
+    """Return the names of the arrays. Raises InputError where the file is missing, damaged or no `.npz`."""
+    with _opened(path) as (_, members):
+        return list(members)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """Open the zip and give its members by the names of their arrays; every error in it ends in InputError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            kinds = {**dict.fromkeys(names, "biuf"), **dict.fromkeys(text, "U")}
-            wanted = {name: members[name] for name in kinds if name in members}
-            size = sum(_checked_bytes(archive, info, kinds[name], path) for name, info in wanted.items())
-            if size > LARGEST_BYTES:
-                raise InputError(f"'{path}' holds {size:,} bytes of numbers, wanted at most {LARGEST_BYTES:,}.")
-            return {name: _read(archive, info) for name, info in wanted.items()}
+            yield archive, {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     except (InputError, MemoryError):
         raise
     except FileNotFoundError:

@@ -105,7 +105,9 @@ def verify(weight: Weight, path: Path, folder: Path | None = None) -> str:
     if not weight.published:
         return "good, sha256 as in the table"
     if path.suffix != Path(weight.file).suffix:
-        return "there in another format, not checked"
+        from kdtalker.checkpoint_header import tensor_shapes
+
+        return f"there as {path.suffix} of {len(tensor_shapes(path))} tensors, which are not checked"
     differs, noted = difference(weight, path), noted_sha256(path)
     if differs and noted:
         raise InputError(f"The weights '{path}' are not those once fetched ({differs}): {weight.remedy(folder)}.")

@@ -109,7 +109,7 @@ def _listed(weight: Weight, folder: Path | None) -> str:
         sha256 += " is expected, never checked against the published file"
     if not weight.sha256 and all(source.github for source in weight.published):
         sha256 = "unknown; its contents are checked"
-    sources = [f"    from {source}" for source in weight.published]
+    sources = [f"    from {source.url}" for source in weight.published]
     return "\n".join(
         (
             f"{weight.name}: {size}, {where}",

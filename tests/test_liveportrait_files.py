@@ -78,7 +78,7 @@ def test_another_file_than_expected_is_used_with_a_warning(folder):
     (folder / "files" / LARGE).write_bytes(b"another")
     arguments = (*film(output="new.mp4"), "--engine", "liveportrait", "--weights", "files", "--device", "cpu")
     done = call(folder, *arguments, program=REAL)
-    warning, error = done.stderr.splitlines()
+    warning, error = toy.sentences(done.stderr)
     assert done.returncode == 2 and f"{LARGE}' is used, though it is another file than expected: its sha256" in warning
     assert f"{LARGE}' cannot be read as a .pth file, it is damaged" in error
 

@@ -1,6 +1,7 @@
 """Text becomes speech: by espeak-ng for real, by Kokoro's package over a toy network, and the two doors to both."""
 
 import base64
+import io
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -54,9 +55,8 @@ def toy_kokoro(tmp_path, monkeypatch):
     with voices.open("wb") as file:
         np.savez(file, af_one=np.zeros((510, 1, 256), np.float32), bm_two=np.ones((510, 1, 256), np.float32))
     monkeypatch.setenv("KDTALKER_WEIGHTS", str(folder))
-    monkeypatch.setattr("kdtalker.weights.fault", lambda weight, path: None)  # it is no file of the table
     kokoro.cache_clear()
-    yield
+    yield folder
     kokoro.cache_clear()
 
 
@@ -141,6 +141,30 @@ def test_kokoro_speaks_over_its_package(toy_kokoro, heard):
     assert set(LANGUAGES.values()) <= set(espeak().voices())
     with pytest.raises(InputError, match="Kokoro has no voice 'am_none'. Did you mean 'af_one'"):
         heard("Hello", "am_none")
+
+
+def test_damaged_files_of_kokoro_end_in_one_sentence(toy_kokoro, heard):
+    network, voices = (toy_kokoro / name for name in weights.KOKORO)
+    good_network, good_voices = network.read_bytes(), voices.read_bytes()
+    other = io.BytesIO()
+    np.savez(other, af_one=np.zeros((510, 256), np.float32))
+    fetched = "`kdtalker weights get kokoro-v1.0.onnx voices-v1.0.bin` fetches them again"
+    damage = [
+        (network, good_network[:200], f"kokoro-v1.0.onnx' cannot be read as Kokoro's network, .*; {fetched}"),
+        (network, b"", f"kokoro-v1.0.onnx' cannot be read as Kokoro's network, .*; {fetched}"),
+        (voices, good_voices[:-100], "voices-v1.0.bin' cannot be read as .npz, it is damaged"),
+        (voices, b"PK" * 100, "voices-v1.0.bin' cannot be read as .npz, it is damaged"),
+        (voices, good_voices.replace(bytes(99), bytes(98) + b"x", 1), "voices-v1.0.bin' cannot be read as .npz"),
+        (voices, other.getvalue(), f"voices-v1.0.bin' holds another thing than a voice as 'af_one'; {fetched}"),
+    ]
+    for path, content, told in damage:
+        network.write_bytes(good_network)
+        voices.write_bytes(good_voices)
+        path.write_bytes(content)
+        kokoro.cache_clear()
+        with pytest.raises(InputError, match=told) as caught:
+            heard("Hello", "af_one")
+        assert "\n" not in str(caught.value) and "pickle" not in str(caught.value)
 
 
 def test_the_command_line_speaks(tmp_path, capfd):

@@ -200,7 +200,7 @@ def test_another_file_than_the_tables_is_taken_with_a_warning_where_no_source_ha
     done = call(place, hub, "get", name)
     assert done.returncode == 0 and done.stdout.startswith(f"{name}: sha256 as the hub says; licence: MIT: ")
     differs = f"its sha256 is {sha256(good)}, expected was {weights.row(name).sha256}."
-    assert done.stderr == f"'{name}' was fetched, though it is another file than expected: {differs}\n"
+    assert done.stderr == f"kdtalker: note: '{name}' was fetched, though it is another file than expected: {differs}\n"
     assert [path for method, path, _ in hub.requests if method == "GET" and "cdn" in path] == [
         f"/cdn/{second}",
         f"/cdn/{first}",
@@ -374,7 +374,7 @@ def test_list_tells_of_every_file_without_the_network(place, hub):
             f"{row.name}: " in done.stdout and row.purpose in done.stdout and f"licence: {row.licence}" in done.stdout
         )
         assert row.sha256 is None or row.sha256 in done.stdout
-        assert all(f"from {source}" in done.stdout for source in row.published)
+        assert all(f"from {source.url}\n" in done.stdout for source in row.published)
 
 
 def test_verify_tells_of_what_is_there_and_fails_for_what_is_damaged(place, hub):
@@ -391,10 +391,12 @@ def test_verify_tells_of_what_is_there_and_fails_for_what_is_damaged(place, hub)
     (place / NAME).write_bytes(GOOD)
     (place / f"{NAME}.sha256").write_text("1" * 64)
     (place / "norm.npz").write_bytes(b"<!doctype html>")
+    (place / "warping_module.safetensors").write_bytes(b"half")
     told = (
-        f"3 of {len(weights.TABLE)} weight files failed",
+        f"4 of {len(weights.TABLE)} weight files failed",
         "wav2lip.pth' cannot be read as a .pth file",
         "norm.npz' cannot be read as .npz",
+        "warping_module.safetensors' cannot be read as a model, it is truncated",
         f"{NAME}' are not those once fetched (its sha256 is {sha256(GOOD)}, expected was {'1' * 64})",
     )
     assert_fails(call(place, hub, "verify"), 2, *told)
