@@ -23,12 +23,16 @@ _ADDRESS = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] ")  # "[out#0/mp4 @ 0x55d0c6a3b
 _LAST_SAMPLE = 2.0**53  # later ones are beyond any file
 
 
+def media_url(path: Path) -> PurePath:
+    """Build the URL of a local file under any name. No str: ffmpeg-python cannot hash one that is not UTF-8."""
+    return PurePath(f"file:{path.absolute()}")
+
+
 def media_input(path: Path, **options: Any) -> Any:
     """Build an ffmpeg-python input: one local file under any name, read by a demuxer that opens no other file."""
     import ffmpeg
 
-    url = PurePath(f"file:{path.absolute()}")  # no str: ffmpeg-python cannot hash one that is not UTF-8
-    return ffmpeg.input(url, **{"protocol_whitelist": "file,pipe", "format_whitelist": DEMUXERS, **options})
+    return ffmpeg.input(media_url(path), **{"protocol_whitelist": "file,pipe", "format_whitelist": DEMUXERS, **options})
 
 
 def sound_track(path: Path, rate_hz: int, start_s: float = 0.0) -> Any:

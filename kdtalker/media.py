@@ -85,6 +85,8 @@ def probe_sound(path: Path) -> SoundTrack:
         if not container.streams.audio:
             raise InputError(f"'{path}' has no sound track, wanted a sound or a film with sound.")
         track = container.streams.audio[0]
+        if track.codec_context is None:
+            raise InputError(f"'{path}' holds sound of an unknown codec or is damaged; export it anew as wav or mp3.")
         channels = track.codec_context.channels
         if not 1 <= channels <= MOST_CHANNELS:
             found = f"{channels} channels" if channels else "no valid number of channels"
