@@ -133,14 +133,16 @@ def read_film(path: Path, fps: float = FRAME_RATE_HZ, *, report: bool = False) -
         _log.warning("The film '%s' breaks off after %d frames; its header declares %d.", path, given, declared)
 
 
-@dataclass(frozen=True)
 class VideoFrames:
-    """The frames of a film as `read_film` gives them, decoded anew each time that they are iterated over."""
+    """The frames of a film as `read_film` gives them, decoded anew each time that they are iterated over; the first
+    time it is logged where the film breaks off."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self._path, self._is_read = path, False
 
     def __iter__(self) -> Iterator[Frame]:
-        return read_film(self.path, report=True)
+        report, self._is_read = not self._is_read, True
+        return read_film(self._path, report=report)
 
 
 def _read_ppm(pipe: IO[bytes]) -> Frame | None:

@@ -13,7 +13,7 @@ from kdtalker.liveportrait.openings import measured
 from kdtalker.mesh.renderer import MeshRenderer
 from kdtalker.portrait import Portrait
 from kdtalker.tracker import FaceTracker
-from kdtalker.video import read_film, read_image
+from kdtalker.video import VideoFrames, read_film, read_image
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 VOICE = EXAMPLES / "austen_0890.wav"
@@ -186,6 +186,15 @@ def test_a_film_that_breaks_off_is_read_so_far_and_noted_once(tmp_path, caplog, 
     for _ in read_film(tmp_path / name):
         pass
     assert len(caplog.records) == 1
+
+
+def test_a_film_that_is_decoded_twice_is_noted_once(tmp_path, caplog):
+    make_film(tmp_path / "a.mp4", "-movflags", "+faststart")
+    halve(tmp_path / "a.mp4")
+    frames = VideoFrames(tmp_path / "a.mp4")
+    first, second = list(frames), list(frames)
+    assert len(first) == len(second) > 20
+    assert f"breaks off after {len(first)} frames" in note(caplog)
 
 
 def test_a_film_that_is_left_early_is_not_noted(tmp_path, caplog):
