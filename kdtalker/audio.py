@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kdtalker.errors import InputError
 from kdtalker.ffmpeg_process import FFmpegProcess, check_program, sample_index, sound_track
-from kdtalker.media import SoundTrack, is_short, probe_sound
+from kdtalker.media import LIMITS, SoundTrack, is_short, probe_sound
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +97,8 @@ def check_file(path: Path, wanted: str) -> None:
         if is_file:
             path.open("rb").close()
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in LIMITS:
+            raise
         reason = error.strerror if isinstance(error, OSError) else "no valid name"
         raise InputError(f"'{path}' cannot be opened ({reason}), wanted {wanted}.") from None
     if not is_file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import signal
@@ -15,10 +14,9 @@ from types import TracebackType
 from typing import IO, Any
 
 from kdtalker.errors import OutputError
-from kdtalker.media import DEMUXERS
+from kdtalker.media import DEMUXERS, LIMITS
 
 PROGRAM_VARIABLE = "IMAGEIO_FFMPEG_EXE"  # names another ffmpeg than that of imageio-ffmpeg
-_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # of this process, no fault of the program
 _ADDRESS = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] ")  # "[out#0/mp4 @ 0x55d0c6a3b2c0] "
 _LAST_SAMPLE = 2.0**53  # later ones are beyond any file
 
@@ -27,8 +25,13 @@ def media_input(path: Path, **options: Any) -> Any:
     """Build an ffmpeg-python input: one local file under any name, read by a demuxer that opens no other file."""
     import ffmpeg
 
-    url = PurePath(f"file:{path.absolute()}")  # no str: ffmpeg-python cannot hash one that is not UTF-8
-    return ffmpeg.input(url, **{"protocol_whitelist": "file,pipe", "format_whitelist": DEMUXERS, **options})
+    return ffmpeg.input(file_url(path), **{"protocol_whitelist": "file,pipe", "format_whitelist": DEMUXERS, **options})
+
+
+def file_url(path: Path) -> PurePath:
+    """Name a local file to ffmpeg, whatever its name looks like. A path, for ffmpeg-python cannot hash text that is not
+    UTF-8."""
+    return PurePath(f"file:{path.absolute()}")
 
 
 def sound_track(path: Path, rate_hz: int, start_s: float = 0.0) -> Any:
@@ -99,7 +102,7 @@ class FFmpegProcess:
                 start_new_session=True,  # Ctrl-C is ours to answer
             )
         except OSError as error:
-            if error.errno in _LIMITS:
+            if error.errno in LIMITS:
                 raise
             raise _fault(program, f"cannot be started ({error.strerror})") from None
         self._lines: deque[str] = deque(maxlen=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import struct
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ DEMUXERS = (
     "truehd,tta,ty,vc1,vivo,voc,vqf,vvc,w64,wav,webp_anim,wsd,wtv,wv,xwma,yuv4mpegpipe,"
     "bmp_pipe,jpeg_pipe,jpegxl_pipe,png_pipe,tiff_pipe,webp_pipe"  # still pictures, to be refused as such
 )
+LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # of this process, no fault of a file
 MOST_CHANNELS = 64  # that ffmpeg mixes
 SHORT_S, SHORT_SHARE = 0.5, 0.02  # headers are inexact by less than the larger of these two
 
@@ -63,7 +65,9 @@ def open_media(path: Path, kind: str, examples: str) -> Iterator[InputContainer]
         container = av.open(f"file:{path.absolute()}", options=options, metadata_errors="replace")
     except EOFError:
         raise InputError(f"'{path}' is damaged: it ends within its header; wanted a whole {kind}.") from None
-    except (av.FFmpegError, OSError):
+    except (av.FFmpegError, OSError) as error:
+        if error.errno in LIMITS:
+            raise
         if is_playlist(path):
             raise InputError(
                 f"'{path}' is a playlist, which leads to other files; give the sound or film itself."
@@ -85,6 +89,8 @@ def probe_sound(path: Path) -> SoundTrack:
         if not container.streams.audio:
             raise InputError(f"'{path}' has no sound track, wanted a sound or a film with sound.")
         track = container.streams.audio[0]
+        if track.codec_context is None:
+            raise InputError(f"'{path}' is damaged or unusual: no decoder knows its sound; export it anew.")
         channels = track.codec_context.channels
         if not 1 <= channels <= MOST_CHANNELS:
             found = f"{channels} channels" if channels else "no valid number of channels"

@@ -49,6 +49,8 @@ def read_image(path: Path) -> Frame:
     except MemoryError:
         raise OutputError(f"There is too little memory to read the picture '{path}'; give a smaller one.") from None
     except Exception as error:  # decoders raise anything over broken data
+        if isinstance(error, OSError) and error.errno is not None:  # of the machine, not of the data
+            raise
         reason = str(error) or type(error).__name__
         raise InputError(f"'{path}' is a broken or truncated picture ({reason}), wanted a whole one.") from None
 
@@ -87,9 +89,11 @@ def film_info(path: Path) -> FilmInfo:
         if not tracks or film.format.name.endswith("_pipe"):
             raise InputError(f"'{path}' has no moving picture, wanted a film.")
         try:
-            frame = next(film.decode(tracks[0]))
+            frame = next(film.decode(tracks[0]) if tracks[0].codec_context else iter(()))
         except (av.FFmpegError, OSError, StopIteration):
-            raise InputError(f"'{path}' is damaged: not one frame of it can be decoded, wanted a whole film.") from None
+            raise InputError(
+                f"'{path}' is damaged or unusual: not one frame of it can be decoded, wanted a whole film."
+            ) from None
         width, height = round(frame.width * (tracks[0].sample_aspect_ratio or 1)), frame.height
         if frame.rotation % 180:
             width, height = height, width

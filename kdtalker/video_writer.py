@@ -11,7 +11,7 @@ import numpy as np
 
 from kdtalker.audio import FRAME_RATE_HZ, check_file
 from kdtalker.errors import InputError, OutputError
-from kdtalker.ffmpeg_process import FFmpegProcess, sound_track
+from kdtalker.ffmpeg_process import FFmpegProcess, file_url, sound_track
 from kdtalker.files import AtomicFile
 from kdtalker.renderer import Image
 from kdtalker.signals import deferred
@@ -177,7 +177,7 @@ class VideoWriter:
         if encoding.has_crf:
             is_vp9 = encoding.video["vcodec"] == "libvpx-vp9"
             options["crf"] = round(crf * _COARSEST_VP9 / COARSEST_CRF) if is_vp9 else crf
-        target = f"file:{self.file.partial.absolute()}"
+        target = file_url(self.file.partial)
         if track is None:
             return ffmpeg.output(picture, target, **options)
         track = track.filter("aeval", "if(isnan(val(ch)),0,clip(val(ch),-1,1))", c="same")
