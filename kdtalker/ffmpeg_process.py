@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import signal
@@ -14,11 +13,10 @@ from threading import Thread
 from types import TracebackType
 from typing import IO, Any
 
-from kdtalker.errors import OutputError
+from kdtalker.errors import SHORTAGES, OutputError
 from kdtalker.media import DEMUXERS
 
 PROGRAM_VARIABLE = "IMAGEIO_FFMPEG_EXE"  # names another ffmpeg than that of imageio-ffmpeg
-_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # of this process, no fault of the program
 _ADDRESS = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] ")  # "[out#0/mp4 @ 0x55d0c6a3b2c0] "
 _LAST_SAMPLE = 2.0**53  # later ones are beyond any file
 
@@ -103,7 +101,7 @@ class FFmpegProcess:
                 start_new_session=True,  # Ctrl-C is ours to answer
             )
         except OSError as error:
-            if error.errno in _LIMITS:
+            if error.errno in SHORTAGES:
                 raise
             raise _fault(program, f"cannot be started ({error.strerror})") from None
         self._lines: deque[str] = deque(maxlen=8)

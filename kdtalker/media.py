@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdtalker.errors import InputError
+from kdtalker.errors import SHORTAGES, InputError
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -63,7 +63,9 @@ def open_media(path: Path, kind: str, examples: str) -> Iterator[InputContainer]
         container = av.open(f"file:{path.absolute()}", options=options, metadata_errors="replace")
     except EOFError:
         raise InputError(f"'{path}' is damaged: it ends within its header; wanted a whole {kind}.") from None
-    except (av.FFmpegError, OSError):
+    except (av.FFmpegError, OSError) as error:
+        if error.errno in SHORTAGES:
+            raise
         if is_playlist(path):
             raise InputError(
                 f"'{path}' is a playlist, which leads to other files; give the sound or film itself."

@@ -198,6 +198,12 @@ def wav_with(path, channels):
     path.write_bytes(content)
 
 
+def wav_of_unknown_codec(path):
+    content = bytearray(VOICE.read_bytes())
+    content[20:22] = b"\x77\x77"
+    path.write_bytes(content)
+
+
 def flac_cut_at(path, size):
     ffmpeg("-i", VOICE, path)
     path.write_bytes(path.read_bytes()[:size])
@@ -215,6 +221,7 @@ def flac_without_frames(path):
         ("a.wav", lambda path: wav_with(path, 0), "damaged.*number of channels, wanted 1 to 64"),
         ("a.wav", lambda path: wav_with(path, 65535), "damaged.*number of channels, wanted 1 to 64"),
         ("a.wav", lambda path: wav_with(path, 300), "300 channels, wanted 1 to 64"),
+        ("a.wav", wav_of_unknown_codec, "no decoder knows its sound"),
         ("a.flac", lambda path: flac_cut_at(path, 3000), "damaged: it ends within its header"),
         ("a.flac", flac_without_frames, "damaged"),
     ],
@@ -224,6 +231,15 @@ def test_a_damaged_sound_is_not_told_to_have_no_length(tmp_path, name, make, tol
     with pytest.raises(InputError, match=told) as refused:
         decoded(tmp_path / name)
     assert "zero length" not in str(refused.value) and "0x" not in str(refused.value)
+
+
+def test_a_film_of_an_unknown_codec_is_refused(tmp_path):
+    ffmpeg("-f", "lavfi", "-i", "color=s=32x32:r=25:d=1", "-c:v", "libx264", tmp_path / "a.mp4")
+    content = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(content.replace(b"avc1\0\0\0\0", b"qqqq\0\0\0\0"))
+    for read in (film_info, lambda path: next(read_film(path))):
+        with pytest.raises(InputError, match="not one frame of it can be decoded"):
+            read(tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize("duration_s", [1e300, 1.7e308, 10_000])
@@ -237,7 +253,7 @@ def test_a_start_beyond_the_end_is_told(tmp_path):
             decoded(VOICE, start_s)
 
 
-def test_a_picture_without_memory_is_no_broken_picture(tmp_path, monkeypatch):
+def test_a_picture_without_memory_or_files_is_no_broken_picture(tmp_path, monkeypatch):
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
 
     def fail(error):
@@ -248,6 +264,9 @@ def test_a_picture_without_memory_is_no_broken_picture(tmp_path, monkeypatch):
 
     fail(MemoryError())
     with pytest.raises(OutputError, match="too little memory"):
+        read_image(tmp_path / "a.png")
+    fail(OSError(24, "Too many open files"))
+    with pytest.raises(OSError, match="Too many"):
         read_image(tmp_path / "a.png")
     fail(EOFError())
     with pytest.raises(InputError, match=r"broken or truncated picture \(EOFError\)"):
