@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdtalker.errors import InputError
+from kdtalker.errors import SHORTAGES, InputError
 from kdtalker.ffmpeg_process import FFmpegProcess, check_program, sample_index, sound_track
-from kdtalker.media import LIMITS, SoundTrack, is_short, probe_sound
+from kdtalker.media import SoundTrack, is_short, probe_sound
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def check_file(path: Path, wanted: str) -> None:
         if is_file:
             path.open("rb").close()
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in LIMITS:
+        if isinstance(error, OSError) and error.errno in SHORTAGES:
             raise
         reason = error.strerror if isinstance(error, OSError) else "no valid name"
         raise InputError(f"'{path}' cannot be opened ({reason}), wanted {wanted}.") from None

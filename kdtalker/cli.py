@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from kdtalker.errors import KDTalkerError
+from kdtalker.errors import SHORTAGES, KDTalkerError
 from kdtalker.signals import Interruption, Listener, interruptible
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DEBUG_VARIABLE = "KDTALKER_DEBUG"  # set to 1: tracebacks are printed and warnings of libraries are shown
 FAULT = 1  # the exit code of what is neither the input's nor the call's fault
+SIGNAL = 128  # the exit code after a signal is this and its number
 
 
 def main(arguments: Sequence[str] | None = None, load: Load | None = None) -> int:
@@ -42,9 +43,12 @@ def main(arguments: Sequence[str] | None = None, load: Load | None = None) -> in
         try:
             text, made_film = _run(words, load)
         except BaseException as error:  # the last net: whatever it is, it ends in one sentence
-            return _fail(error, listener)
+            code = _fail(error, listener)
+            if code > SIGNAL:
+                listener.ignore_all()  # also while the interpreter ends
+            return code
         if not _print(text):
-            _say("the result cannot be printed: standard output is full or broken.")
+            _say(f"{'note: ' if made_film else ''}the result cannot be printed: standard output is full or broken.")
             return 0 if made_film else FAULT
     return 0
 
@@ -77,7 +81,7 @@ def _fail(error: BaseException, listener: Listener) -> int:
         number = number or signal.SIGINT
         how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         _say(str(error) or f"{how}, nothing was written.")
-        return 128 + number
+        return SIGNAL + number
     _say(_explain(error))
     return FAULT
 
@@ -87,8 +91,8 @@ def _explain(error: BaseException) -> str:
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, MemoryError) or number == errno.ENOMEM:
         return "out of memory; close other programs, lift the memory limit or give a smaller picture."
-    if number in (errno.EMFILE, errno.ENFILE):
-        return "too many files are open; raise the limit (ulimit -n)."
+    if number in SHORTAGES:
+        return "too many open files; raise the limit (ulimit -n)."
     if isinstance(error, OSError) and error.strerror:
         return f"{repr(error.filename) if error.filename else 'a file'} cannot be used ({error.strerror})."
     if isinstance(error, ModuleNotFoundError):

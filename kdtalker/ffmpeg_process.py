@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -13,25 +14,24 @@ from threading import Thread
 from types import TracebackType
 from typing import IO, Any
 
-from kdtalker.errors import OutputError
-from kdtalker.media import DEMUXERS, LIMITS
+from kdtalker.errors import SHORTAGES, OutputError
+from kdtalker.media import DEMUXERS
 
 PROGRAM_VARIABLE = "IMAGEIO_FFMPEG_EXE"  # names another ffmpeg than that of imageio-ffmpeg
 _ADDRESS = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] ")  # "[out#0/mp4 @ 0x55d0c6a3b2c0] "
 _LAST_SAMPLE = 2.0**53  # later ones are beyond any file
 
 
+def media_url(path: Path) -> PurePath:
+    """Build the URL of a local file under any name. No str: ffmpeg-python cannot hash one that is not UTF-8."""
+    return PurePath(f"file:{path.absolute()}")
+
+
 def media_input(path: Path, **options: Any) -> Any:
     """Build an ffmpeg-python input: one local file under any name, read by a demuxer that opens no other file."""
     import ffmpeg
 
-    return ffmpeg.input(file_url(path), **{"protocol_whitelist": "file,pipe", "format_whitelist": DEMUXERS, **options})
-
-
-def file_url(path: Path) -> PurePath:
-    """Name a local file to ffmpeg, whatever its name looks like. A path, for ffmpeg-python cannot hash text that is not
-    UTF-8."""
-    return PurePath(f"file:{path.absolute()}")
+    return ffmpeg.input(media_url(path), **{"protocol_whitelist": "file,pipe", "format_whitelist": DEMUXERS, **options})
 
 
 def sound_track(path: Path, rate_hz: int, start_s: float = 0.0) -> Any:
@@ -102,7 +102,7 @@ class FFmpegProcess:
                 start_new_session=True,  # Ctrl-C is ours to answer
             )
         except OSError as error:
-            if error.errno in LIMITS:
+            if error.errno in (*SHORTAGES, errno.EAGAIN):
                 raise
             raise _fault(program, f"cannot be started ({error.strerror})") from None
         self._lines: deque[str] = deque(maxlen=8)

@@ -126,6 +126,16 @@ def check_target(path: Path, inputs: Iterable[Path] = ()) -> Path:
     return target
 
 
+def is_folder(path: Path) -> bool:
+    """Tell whether there is a folder. Raises InputError where that cannot be told: a name too long, no permission."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise InputError(f"The folder '{path}' cannot be used ({error.strerror}); choose another one.") from None
+
+
 def _mode_of(target: Path, path: Path) -> int | None:
     """The kind and permissions of what stands there; None where there is nothing."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -40,6 +41,8 @@ def load_engine(job: Job) -> TalkingPortraitPipeline:
         has_own_speech = is_mute or job.checkpoint is not None
         require([name for name in LIVEPORTRAIT if not (has_own_speech and name in SPEECH)], job.weights)
     _check_address_space()
+    if not job.compile:  # torch's compiler would leave an empty folder among the temporary files
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
     import torch
 
     from kdtalker.pipeline import TalkingPortraitPipeline

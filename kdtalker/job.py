@@ -11,7 +11,7 @@ from typing import Any
 from kdtalker.arguments import FOLLOW, Backdrop, Parser, film_parser
 from kdtalker.audio import check_file
 from kdtalker.errors import InputError
-from kdtalker.files import check_target
+from kdtalker.files import check_target, is_folder
 from kdtalker.options import Options, controls
 from kdtalker.speaker import DEFAULT_VOICE, Line
 from kdtalker.video_writer import check_film_name
@@ -98,7 +98,7 @@ def is_template(path: Path | None) -> bool:
 
 def _line(text: str | None, voice: str | None) -> Line | None:
     if text is not None:
-        return Line(text, voice or DEFAULT_VOICE)
+        return Line(text, DEFAULT_VOICE if voice is None else voice)
     if voice is not None:
         raise InputError("--voice says who speaks --text, which was not given.")
     return None
@@ -123,7 +123,7 @@ def _check_engine(values: dict[str, Any], parser: Parser) -> None:
             f"'{values['engine']}'; leave it out or choose the other engine."
         )
     folder = values["weights"]
-    if folder is not None and not folder.is_dir():
+    if folder is not None and not is_folder(folder):
         raise InputError(
             f"There is no folder '{folder}' with weights; `kdtalker weights get --weights FOLDER` fills one."
         )

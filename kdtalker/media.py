@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import struct
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdtalker.errors import InputError
+from kdtalker.errors import SHORTAGES, InputError
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -28,7 +27,6 @@ DEMUXERS = (
     "truehd,tta,ty,vc1,vivo,voc,vqf,vvc,w64,wav,webp_anim,wsd,wtv,wv,xwma,yuv4mpegpipe,"
     "bmp_pipe,jpeg_pipe,jpegxl_pipe,png_pipe,tiff_pipe,webp_pipe"  # still pictures, to be refused as such
 )
-LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # of this process, no fault of a file
 MOST_CHANNELS = 64  # that ffmpeg mixes
 SHORT_S, SHORT_SHARE = 0.5, 0.02  # headers are inexact by less than the larger of these two
 
@@ -66,7 +64,7 @@ def open_media(path: Path, kind: str, examples: str) -> Iterator[InputContainer]
     except EOFError:
         raise InputError(f"'{path}' is damaged: it ends within its header; wanted a whole {kind}.") from None
     except (av.FFmpegError, OSError) as error:
-        if error.errno in LIMITS:
+        if error.errno in SHORTAGES:
             raise
         if is_playlist(path):
             raise InputError(
@@ -90,7 +88,7 @@ def probe_sound(path: Path) -> SoundTrack:
             raise InputError(f"'{path}' has no sound track, wanted a sound or a film with sound.")
         track = container.streams.audio[0]
         if track.codec_context is None:
-            raise InputError(f"'{path}' is damaged or unusual: no decoder knows its sound; export it anew.")
+            raise InputError(f"'{path}' holds sound of an unknown codec or is damaged; export it anew as wav or mp3.")
         channels = track.codec_context.channels
         if not 1 <= channels <= MOST_CHANNELS:
             found = f"{channels} channels" if channels else "no valid number of channels"

@@ -137,6 +137,8 @@ class Motion:
         if version != f"{FILE_VERSION:.1f}":
             raise InputError(f"'{path}' has the motion format {version}, this program reads {FILE_VERSION}.")
         framing = str(values.pop("framing", FRAMINGS[0]))[:40]  # which older files have not
+        if (values["scale"] <= 0).any():
+            raise InputError(f"'{path}' holds a scale that is not above 0, wanted a motion of this program.")
         try:
             return Motion(**values, space=space, framing=framing)
         except InputError as error:

@@ -30,6 +30,11 @@ class Listener:
     def __init__(self) -> None:
         self.heard: int | None = None
         self._ignored_until = 0.0
+        self.is_over = False
+
+    def ignore_all(self) -> None:
+        """Ignore the signals for the rest of the process, which is about to end."""
+        self.is_over = True
 
     def __call__(self, number: int, _: FrameType | None) -> None:
         if time.monotonic() < self._ignored_until:
@@ -45,6 +50,9 @@ def interruptible() -> Iterator[Listener]:
     listener = Listener()
     with _handlers({number: listener for number in _NUMBERS if signal.getsignal(number) not in (signal.SIG_IGN, None)}):
         yield listener
+    if listener.is_over:
+        for number in _NUMBERS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

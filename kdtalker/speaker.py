@@ -75,6 +75,8 @@ def list_voices() -> str:
 def speak(line: Line, path: Path) -> None:
     """Write the spoken line as a WAV file. Raises InputError for no or too much text, or as `Speaker.say` does."""
     text = " ".join(line.text.replace("\0", " ").split())
+    if any("\ud800" <= letter <= "\udfff" for letter in text + line.voice):
+        raise InputError("The text holds bytes that are not UTF-8, wanted text in UTF-8.")
     if not any(letter.isalnum() for letter in text):
         raise InputError("There is no text to say yet, wanted at least a word.")
     if len(text) > LONGEST_TEXT:

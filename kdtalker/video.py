@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kdtalker.audio import FRAME_RATE_HZ, check_file
-from kdtalker.errors import InputError, OutputError
+from kdtalker.errors import SHORTAGES, InputError, OutputError
 from kdtalker.ffmpeg_process import FFmpegProcess, check_program, media_input
 from kdtalker.media import declared_s, is_short, open_media
 
@@ -49,7 +49,7 @@ def read_image(path: Path) -> Frame:
     except MemoryError:
         raise OutputError(f"There is too little memory to read the picture '{path}'; give a smaller one.") from None
     except Exception as error:  # decoders raise anything over broken data
-        if isinstance(error, OSError) and error.errno is not None:  # of the machine, not of the data
+        if isinstance(error, OSError) and error.errno in SHORTAGES:
             raise
         reason = str(error) or type(error).__name__
         raise InputError(f"'{path}' is a broken or truncated picture ({reason}), wanted a whole one.") from None

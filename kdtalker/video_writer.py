@@ -11,7 +11,7 @@ import numpy as np
 
 from kdtalker.audio import FRAME_RATE_HZ, check_file
 from kdtalker.errors import InputError, OutputError
-from kdtalker.ffmpeg_process import FFmpegProcess, file_url, sound_track
+from kdtalker.ffmpeg_process import FFmpegProcess, media_url, sound_track
 from kdtalker.files import AtomicFile
 from kdtalker.renderer import Image
 from kdtalker.signals import deferred
@@ -177,16 +177,16 @@ class VideoWriter:
         if encoding.has_crf:
             is_vp9 = encoding.video["vcodec"] == "libvpx-vp9"
             options["crf"] = round(crf * _COARSEST_VP9 / COARSEST_CRF) if is_vp9 else crf
-        target = file_url(self.file.partial)
+        target = media_url(self.file.partial)
         if track is None:
-            return ffmpeg.output(picture, target, **options)
+            return ffmpeg.output(picture, filename=target, **options)
         track = track.filter("aeval", "if(isnan(val(ch)),0,clip(val(ch),-1,1))", c="same")
         track = track.filter("aformat", channel_layouts="mono|stereo").filter("apad")
         if duration_s is None:
             options["shortest"] = None
         else:
             track = track.filter("atrim", end_sample=round(duration_s * _SOUND_RATE_HZ))
-        return ffmpeg.output(picture, track, target, **options, **encoding.sound)
+        return ffmpeg.output(picture, track, filename=target, **options, **encoding.sound)
 
     def _in_palette(self, picture: Any) -> Any:
         """Map to 256 colours taken from the film's begin, so that memory does not grow with its length."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kdtalker.arguments import Parser
 from kdtalker.errors import InputError, OutputError
+from kdtalker.files import is_folder
 from kdtalker.hub import NotFetched
 from kdtalker.weight_files import destination, is_good, told, verify
 from kdtalker.weight_spec import Weight
@@ -25,7 +26,7 @@ def run(arguments: Sequence[str]) -> str:
     if asked.action == "get":
         return _all_got(named or tuple(map(row, LIVEPORTRAIT)), asked.weights)
     chosen = named or TABLE
-    if asked.weights is not None and not os.path.isdir(asked.weights):
+    if asked.weights is not None and not is_folder(asked.weights):
         raise InputError(f"There is no folder '{asked.weights}'.")
     if asked.action == "list":
         return "\n".join(_listed(weight, asked.weights) for weight in chosen)

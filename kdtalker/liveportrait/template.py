@@ -77,6 +77,8 @@ def _template(content: Mapping[str, Any], size: int) -> Template:
     scale, shift, expression = (_stacked([frame[name] for frame in frames], *shape) for name, shape in parts)
     eyes, lips = (_ratios(content, kind, len(frames)) for kind in ("eyes", "lip"))
     places = places_at(FRAME_RATE_HZ, len(frames), rate_hz)
+    if (scale <= 0).any():
+        raise ValueError("its scale is not above 0")
     scale, shift, expression = (between(values, places) for values in (scale, shift, expression))
     pose = pose_of_rotation(turned_between(rotation, places))
     motion = Motion(scale, pose, shift, expression, SPACE, framing="driving")
