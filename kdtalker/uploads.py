@@ -96,7 +96,7 @@ def copy_film(path: Path, copy: Path, limits: Limits, length_s: float) -> None:
     smaller = f"min(1,{_FILM_SIDE_PX}/max(iw*sar,ih))"
     track = track.filter("fps", FRAME_RATE_HZ, start_time=0)
     track = track.filter("scale", f"2*ceil(iw*sar*{smaller}/2)", f"2*ceil(ih*{smaller}/2)").filter("setsar", 1)
-    small = track.output(media_url(copy), format="mp4", preset="ultrafast", crf=18, pix_fmt="yuv420p")
+    small = track.output(filename=media_url(copy), format="mp4", preset="ultrafast", crf=18, pix_fmt="yuv420p")
     with FFmpegProcess(small, feed=False) as converter:
         has_failed = converter.wait() != 0
     if has_failed or not copy.is_file() or not copy.stat().st_size:
