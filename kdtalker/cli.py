@@ -37,20 +37,19 @@ def main(arguments: Sequence[str] | None = None, load: Load | None = None) -> in
 
     `load` loads the engine that a job names (default: film_command.load_engine).
     """
+    is_process = arguments is None
     words = sys.argv[1:] if arguments is None else arguments
     _open_standard_descriptors()
-    with _stderr_of_our_own(), interruptible() as listener, _notes(), _quiet_libraries():
+    made_film = False
+    with _stderr_of_our_own(), interruptible(ignore_after=is_process) as listener, _notes(), _quiet_libraries():
         try:
             text, made_film = _run(words, load)
-        except BaseException as error:  # the last net: whatever it is, it ends in one sentence
-            code = _fail(error, listener)
-            if code > SIGNAL:
-                listener.ignore_all()  # also while the interpreter ends
-            return code
-        if not _print(text):
+            if _print(text):
+                return 0
             _say(f"{'note: ' if made_film else ''}the result cannot be printed: standard output is full or broken.")
             return 0 if made_film else FAULT
-    return 0
+        except BaseException as error:  # the last net: whatever it is, it ends in one sentence
+            return 0 if made_film and isinstance(error, Interruption) else _fail(error, listener)
 
 
 def _run(words: Sequence[str], load: Load | None) -> tuple[str, bool]:
@@ -65,7 +64,9 @@ def _run(words: Sequence[str], load: Load | None) -> tuple[str, bool]:
             from kdtalker.job import parse
 
             return f"{make_film(parse(words), load or load_engine)}\n", True
-        except SystemExit:  # argparse has printed help, version or a list
+        except SystemExit as end:  # argparse has printed help, version or a list
+            if end.code:
+                raise
             return printed.getvalue(), False
 
 
@@ -88,11 +89,9 @@ def _fail(error: BaseException, listener: Listener) -> int:
 
 def _explain(error: BaseException) -> str:
     """Find one sentence for an error that no part of the program expected."""
-    number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, MemoryError) or number == errno.ENOMEM:
-        return "out of memory; close other programs, lift the memory limit or give a smaller picture."
+    number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno if isinstance(error, OSError) else None
     if number in SHORTAGES:
-        return "too many open files; raise the limit (ulimit -n)."
+        return SHORTAGES[number]
     if isinstance(error, OSError) and error.strerror:
         return f"{repr(error.filename) if error.filename else 'a file'} cannot be used ({error.strerror})."
     if isinstance(error, ModuleNotFoundError):

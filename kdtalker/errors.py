@@ -5,7 +5,15 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 
-SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # of the machine: open files, memory
+_MANY_FILES = "too many open files; raise the limit (ulimit -n)."
+
+# Errors of the operating system that are no fault of a file or program that was named, and how they are told.
+SHORTAGES = {
+    errno.EMFILE: _MANY_FILES,
+    errno.ENFILE: _MANY_FILES,
+    errno.ENOMEM: "out of memory; close other programs, lift the memory limit (ulimit -v) or give a smaller picture.",
+    errno.EAGAIN: "no further process can be started; raise the limit (ulimit -u).",
+}
 
 
 class KDTalkerError(Exception):

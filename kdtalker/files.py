@@ -31,7 +31,7 @@ class AtomicFile:
 
     def __init__(self, path: Path) -> None:
         """Raises InputError or OutputError where `path` cannot be written, see `check_target`."""
-        self.path = path
+        self.path, self.is_committed = path, False
         self._target = check_target(path)
         with deferred():
             _remove_stale(self._target.parent)
@@ -60,6 +60,7 @@ class AtomicFile:
                 self.partial.replace(self._target)
             except OSError as error:
                 raise OutputError(f"'{self.path}' could not take its name ({error.strerror}).") from None
+            self.is_committed = True
             self._remove()  # finds nothing under the temporary name, and unlocks
 
     def copy_of_target(self) -> AtomicFile | None:

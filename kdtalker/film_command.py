@@ -21,6 +21,7 @@ from kdtalker.files import AtomicFile, commit_together
 from kdtalker.job import Job, is_template
 from kdtalker.motion import Array, Motion
 from kdtalker.progress import Progress
+from kdtalker.signals import Interruption
 
 if TYPE_CHECKING:
     from kdtalker.liveportrait.openings import Openings
@@ -102,12 +103,12 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
 
     progress.stage("reading the portrait and what moves it")
     image = read_image(job.image)
-    if job.background is not None:
+    behind = read_image(job.background) if isinstance(job.background, Path) else job.background
+    drive = _open(job)
+    if behind is not None:
         from kdtalker.backdrop import lay_behind
 
-        behind = read_image(job.background) if isinstance(job.background, Path) else job.background
         image = lay_behind(image, behind)
-    drive = _open(job)
     progress.stage("loading the networks")
     pipeline = load(job)
     progress.stage("finding the face")
@@ -133,7 +134,11 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
         film.finish()
         if saved is not None:
             Motion.concatenate(recorded).write(saved)
-        commit_together([file for file in (saved, film.file) if file is not None])
+        try:
+            commit_together([file for file in (saved, film.file) if file is not None])
+        except Interruption:
+            if not film.file.is_committed:
+                raise
     return _summary(count, time.perf_counter() - began, job.output)
 
 

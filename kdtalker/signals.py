@@ -30,11 +30,6 @@ class Listener:
     def __init__(self) -> None:
         self.heard: int | None = None
         self._ignored_until = 0.0
-        self.is_over = False
-
-    def ignore_all(self) -> None:
-        """Ignore the signals for the rest of the process, which is about to end."""
-        self.is_over = True
 
     def __call__(self, number: int, _: FrameType | None) -> None:
         if time.monotonic() < self._ignored_until:
@@ -45,14 +40,15 @@ class Listener:
 
 
 @contextmanager
-def interruptible() -> Iterator[Listener]:
-    """Answer the signals by Interruption within the block. Those that the parent ignores (nohup) stay ignored."""
+def interruptible(*, ignore_after: bool = False) -> Iterator[Listener]:
+    """Answer the signals by Interruption within the block. Those that the parent ignores (nohup) stay ignored.
+
+    ignore_after: ignore all of them from then on, while the interpreter ends.
+    """
     listener = Listener()
-    with _handlers({number: listener for number in _NUMBERS if signal.getsignal(number) not in (signal.SIG_IGN, None)}):
+    heard = [number for number in _NUMBERS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    with _handlers(dict.fromkeys(heard, listener), signal.SIG_IGN if ignore_after else None):
         yield listener
-    if listener.is_over:
-        for number in _NUMBERS:
-            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -67,17 +63,20 @@ def deferred() -> Iterator[None]:
     def remember(number: int, _: FrameType | None) -> None:
         heard.append(number)
 
-    with _handlers({number: remember for number, original in originals.items() if callable(original)}):
-        yield
-    for number in heard:
-        handler = originals[number]
-        assert callable(handler)
-        handler(number, None)
+    try:
+        with _handlers({number: remember for number, original in originals.items() if callable(original)}):
+            yield
+    finally:
+        for number in heard:
+            handler = originals[number]
+            assert callable(handler)
+            handler(number, None)
 
 
 @contextmanager
-def _handlers(handlers: dict[int, Handler]) -> Iterator[None]:
-    """Install signal handlers for a while; does nothing outside the main thread, which alone hears signals."""
+def _handlers(handlers: dict[int, Handler], after: signal.Handlers | None = None) -> Iterator[None]:
+    """Install signal handlers for a while, then `after` or else what was there before; does nothing outside the main
+    thread, which alone hears signals."""
     if current_thread() is not main_thread():
         yield
         return
@@ -86,4 +85,4 @@ def _handlers(handlers: dict[int, Handler]) -> Iterator[None]:
         yield
     finally:
         for number, original in originals.items():
-            signal.signal(number, original)
+            signal.signal(number, original if after is None else after)

@@ -89,11 +89,9 @@ def film_info(path: Path) -> FilmInfo:
         if not tracks or film.format.name.endswith("_pipe"):
             raise InputError(f"'{path}' has no moving picture, wanted a film.")
         try:
-            frame = next(film.decode(tracks[0]) if tracks[0].codec_context else iter(()))
+            frame = next(film.decode(tracks[0]))
         except (av.FFmpegError, OSError, StopIteration):
-            raise InputError(
-                f"'{path}' is damaged or unusual: not one frame of it can be decoded, wanted a whole film."
-            ) from None
+            raise InputError(f"'{path}' is damaged: not one frame of it can be decoded, wanted a whole film.") from None
         width, height = round(frame.width * (tracks[0].sample_aspect_ratio or 1)), frame.height
         if frame.rotation % 180:
             width, height = height, width

@@ -203,4 +203,5 @@ def crashing(job):
 
 if __name__ == "__main__":
     crash = sys.argv[1:2] == ["crash"]
-    sys.exit(main(sys.argv[1 + crash :], load=crashing if crash else lambda job: pipeline()))
+    del sys.argv[1 : 1 + crash]
+    sys.exit(main(load=crashing if crash else lambda job: pipeline()))
