@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import signal
@@ -102,7 +101,7 @@ class FFmpegProcess:
                 start_new_session=True,  # Ctrl-C is ours to answer
             )
         except OSError as error:
-            if error.errno in (*SHORTAGES, errno.EAGAIN):
+            if error.errno in SHORTAGES:
                 raise
             raise _fault(program, f"cannot be started ({error.strerror})") from None
         self._lines: deque[str] = deque(maxlen=8)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import threading
 from collections import Counter
-from pathlib import Path
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from abuse.case import LONGEST_S, PROCESS, REAL, TOY, TOY_PROCESS, Case
-from abuse.harness import KINDS, Bench, Outcome
-from abuse.hub import Hub
+from abuse.harness import Bench, benches
+from abuse.judge import KINDS, Outcome
 from abuse.table import CASES
 
 WORKERS = 2
@@ -37,29 +36,22 @@ def run(cases: list[Case]) -> list[Outcome]:
     for case in sorted(cases, key=lambda case: (case.within_s <= LONGEST_S, programs.index(case.program))):
         waiting.put(case)
     done: dict[str, Outcome] = {}
-    with tempfile.TemporaryDirectory(prefix="abuse-") as folder:
-        (Path(folder) / "files").mkdir()
-        hub = Hub()
-        workers = [threading.Thread(target=_work, args=(Path(folder), name, hub, waiting, done)) for name in "ab"]
+    with benches(WORKERS) as all_benches:
+        workers = [threading.Thread(target=_work, args=(bench, waiting, done)) for bench in all_benches]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-        hub.close()
     return [done[case.id] for case in cases]
 
 
-def _work(folder: Path, name: str, hub: Hub, waiting: SimpleQueue[Case], done: dict[str, Outcome]) -> None:
-    (folder / name).mkdir()
-    bench = Bench(folder / name, folder / "files", hub)
-    try:
+def _work(bench: Bench, waiting: SimpleQueue[Case], done: dict[str, Outcome]) -> None:
+    with suppress(Empty):
         while True:
             case = waiting.get_nowait()
             done[case.id] = bench.run(case)
             if sys.stderr.isatty():
                 print(f"\r{len(done)} runs", end="", file=sys.stderr)
-    except Empty:
-        bench.close()
 
 
 def print_table(outcomes: list[Outcome]) -> None:

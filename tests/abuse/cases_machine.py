@@ -9,7 +9,7 @@ from abuse.places import file, folder, half_an_ffmpeg, renamed, small_disk
 
 INPUT = "--image face.png --audio voice.wav"
 MEMORY = "[Mm]emory"
-FILES = "open files|file handles|descriptors"
+FILES = "open files|files are open|file handles|descriptors"
 NO_SPACE = "[Nn]o space|room|too large"
 BIG = "--image large.png --audio voice.wav"
 

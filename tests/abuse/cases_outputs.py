@@ -92,7 +92,7 @@ REFUSED = table(
     ("a link to a device", FILM, NO_FILE, {"before": (device("n", 1, 3), link("film.mp4", "n"))}),
     ("/dev/null", _to("/dev/null"), "/dev/null", {"user": "nobody"}),
     ("/dev/full", _to("/dev/full"), "/dev/full", {"user": "nobody"}),
-    ("/dev/stdout", _to("/dev/stdout"), "/dev/stdout", {"user": "nobody"}),
+    ("/dev/stdout", _to("/dev/stdout"), "/dev/stdout", {"user": "nobody", "code": (1, 2)}),
     finding="V5",
     within_s=3.0,
 )  # fmt: skip
@@ -180,6 +180,9 @@ UNWRITABLE = table(
     ("a folder that may be searched only", _to("locked/film.mp4"), "locked", {"before": (folder("locked", 0o111),)}),
     ("a link into a locked folder", FILM, "locked|film.mp4",
      {"before": (folder("locked", 0o000), link("film.mp4", "locked/new.mp4"))}),
+    ("a read-only film", FILM, "film.mp4.*(read-only|[Pp]ermission)", {"before": (mode("film.mp4", 0o444),)}),
+    ("a read-only motion", f"{FILM} --save-motion said.npz", "said.npz.*(read-only|[Pp]ermission)",
+     {"before": (mode("said.npz", 0o444),)}),
     ("a folder of the kernel", _to("/proc/film.mp4"), "film.mp4|/proc", {"code": (1, 2)}),
     finding="V1",
     user="plain",
@@ -189,7 +192,6 @@ UNWRITABLE = table(
 FINE = table(
     "outputs",
     0,
-    ("a read-only film", FILM, "25 frames", {"before": (mode("film.mp4", 0o444),), "user": "plain"}),
     ("no film there yet", FILM, "25 frames", {"before": (removed("film.mp4"),)}),
     ("as an ordinary user", FILM, "25 frames", {"user": "plain"}),
     ("in a fresh interpreter", FILM, "25 frames", {"program": TOY_PROCESS, "user": "plain"}),

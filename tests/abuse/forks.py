@@ -22,11 +22,13 @@ from pathlib import Path
 from threading import Thread
 
 LIBRARIES = {
-    "toy": ["toy", "av", "ffmpeg", "imageio_ffmpeg", "PIL.Image", "tqdm", "tempfile", "kdtalker.video"],
+    "toy": ["toy", "av", "ffmpeg", "imageio_ffmpeg", "PIL.Image", "tqdm", "tempfile", "kdtalker.film_command",
+            "kdtalker.video", "kdtalker.video_writer"],
     "real": ["toy", "torch", "torch._dynamo", "torch.utils.data", "diffusers.schedulers.scheduling_dpmsolver_multistep",
              "scipy.spatial.transform", "scipy.stats", "librosa.filters", "ai_edge_litert.interpreter", "safetensors",
-             "av", "ffmpeg", "imageio_ffmpeg", "PIL.Image", "tqdm", "kdtalker.video", "kdtalker.mesh.renderer",
-             "kdtalker.mesh.engine", "kdtalker.speech", "kdtalker.audio_encoder", "kdtalker.diffusion"],
+             "av", "ffmpeg", "imageio_ffmpeg", "PIL.Image", "tqdm", "kdtalker.film_command", "kdtalker.video_writer",
+             "kdtalker.mesh.renderer", "kdtalker.mesh.engine", "kdtalker.speech", "kdtalker.audio_encoder",
+             "kdtalker.diffusion"],
 }  # fmt: skip
 POLL_S = 0.003
 GRACE_S = 3.0  # for what the program started, once it has ended itself
@@ -40,8 +42,9 @@ def serve(kind: str) -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     LIBC.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans of a run become children of this process
-    for line in sys.stdin:
-        print(json.dumps(run(json.loads(line))), flush=True)
+    with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+        for line in sys.stdin:
+            print(json.dumps(run(json.loads(line))), flush=True)
 
 
 def run(ask: dict) -> dict:

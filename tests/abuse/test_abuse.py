@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from abuse.case import FILM, Case
-from abuse.harness import Bench
-from abuse.hub import Hub
+from abuse.harness import benches
 from abuse.places import file
 from abuse.table import CASES
 
@@ -18,12 +17,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, limits
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory):
-    hub = Hub()
-    bench = Bench(tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("files"), hub)
-    yield bench
-    bench.close()
-    hub.close()
+def bench():
+    with benches(1) as (bench,):
+        yield bench
 
 
 @pytest.mark.parametrize("case", FAST, ids=[case.id for case in FAST])
