@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SUFFIX = ".safetensors"
+_MOST_SHARED = 4  # times that the same numbers may stand under different names
 
 
 def convert_pth(path: Path, target: Path | None = None) -> str:
@@ -34,6 +35,10 @@ def convert_pth(path: Path, target: Path | None = None) -> str:
     tensors = flatten_tensors(read_pth(path, blank=True), path)
     if not tensors:
         raise InputError(f"'{path}' holds no tensors under names, wanted weights.")
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if size > _MOST_SHARED * sum(storages.values()):
+        raise InputError(f"'{path}' holds many views of few numbers, {size:,} bytes in all; save the weights anew.")
     from kdtalker.checkpoint import write_safetensors
 
     write_safetensors(target, _apart(tensors))

@@ -59,10 +59,9 @@ class Motion:
         if self.framing not in FRAMINGS:
             raise InputError(f"Motion names the framing '{self.framing}', known are {', '.join(FRAMINGS)}.")
         length = len(np.atleast_1d(self.scale))
-        for name, default in _DEFAULTS.items():
-            if len(np.atleast_1d(getattr(self, name))) == 0:
-                object.__setattr__(self, name, np.full((length, *_SHAPES[name]), default, np.float32))
-        for name, tail in _SHAPES.items():
+        for name, tail in sorted(_SHAPES.items(), key=lambda item: item[0] in _DEFAULTS):
+            if name in _DEFAULTS and len(np.atleast_1d(getattr(self, name))) == 0:
+                object.__setattr__(self, name, np.full((length, *tail), _DEFAULTS[name], np.float32))
             value = np.asarray(getattr(self, name), dtype=np.float32)
             if value.shape != (length, *tail):
                 raise InputError(f"Motion's {name} has the shape {value.shape}, wanted {(length, *tail)}.")
@@ -129,7 +128,7 @@ class Motion:
     def load(path: Path) -> Motion:
         """Read what `save` wrote. Raises InputError for anything else."""
         wanted = {*_SHAPES, "space", "version"} - set(_DEFAULTS)  # older files have not all of these
-        values = read_npz(path, (*_SHAPES, "version"), text=("space", "framing"))
+        values = read_npz(path, (*_SHAPES, "version"), text=("space", "framing"), aligned=_SHAPES)
         lacking = sorted(wanted - set(values))
         if lacking:
             raise InputError(f"'{path}' lacks {lacking[0]}, wanted a motion of this program (.npz from --save-motion).")

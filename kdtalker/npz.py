@@ -17,20 +17,26 @@ from kdtalker.errors import InputError
 
 LARGEST_BYTES = 2**30  # of all arrays that are read, together
 _LONGEST_TEXT_BYTES = 1024
+_FLOAT_BYTES = 4
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def read_npz(path: Path, names: Iterable[str], text: Iterable[str] = ()) -> dict[str, NDArray[Any]]:
+def read_npz(
+    path: Path, names: Iterable[str], text: Iterable[str] = (), aligned: Iterable[str] = ()
+) -> dict[str, NDArray[Any]]:
     """Read those of the named arrays that the file holds: numbers as float32 (inf where they are too large), and the
-    names in `text` as text.
+    names in `text` as text. Those in `aligned` must be equally long.
 
     Raises InputError where the file is missing, damaged or no `.npz`, and where an array holds anything else, is larger
-    than the file can hold, or with the others larger than LARGEST_BYTES.
+    than the file can hold, is of another length, or with the others larger than LARGEST_BYTES as float32.
     """
     with _opened(path) as (archive, members):
         kinds = {**dict.fromkeys(names, "biuf"), **dict.fromkeys(text, "U")}
         wanted = {name: members[name] for name in kinds if name in members}
-        size = sum(_checked_bytes(archive, info, kinds[name], path) for name, info in wanted.items())
+        shapes = {name: _checked_shape(archive, info, kinds[name], path) for name, info in wanted.items()}
+        if len({shapes[name][:1] for name in aligned if name in shapes}) > 1:
+            raise InputError(f"'{path}' holds arrays of different lengths, wanted one row for each frame.")
+        size = sum(_FLOAT_BYTES * math.prod(shape) for shape in shapes.values())
         if size > LARGEST_BYTES:
             raise InputError(f"'{path}' holds {size:,} bytes of numbers, wanted at most {LARGEST_BYTES:,}.")
         return {name: _read(archive, info) for name, info in wanted.items()}
@@ -58,8 +64,8 @@ def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.Zip
         raise InputError(f"'{path}' cannot be read as .npz, it is damaged, encrypted or no .npz.") from None
 
 
-def _checked_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kinds: str, path: Path) -> int:
-    """Return the bytes of an array. Raises InputError where its header tells of another kind or of other bytes."""
+def _checked_shape(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kinds: str, path: Path) -> tuple[int, ...]:
+    """Return the shape of an array. Raises InputError where its header tells of another kind or of other bytes."""
     with archive.open(info) as member:
         try:
             shape, _, dtype = _HEADERS[npy.read_magic(member)](member)
@@ -72,7 +78,7 @@ def _checked_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kinds: str, 
         raise InputError(f"'{path}' holds something else as {name}, wanted {wanted}; it is another file.")
     if math.prod(shape) * dtype.itemsize != held:
         raise InputError(f"'{path}' says that {name} has the shape {str(shape)[:60]} and holds {held:,} bytes of it.")
-    return held
+    return tuple(map(int, shape))
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:

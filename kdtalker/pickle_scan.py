@@ -11,22 +11,25 @@ from typing import Any
 DEEPEST = 500  # tuples in tuples: Python hashes them on the stack of C and ends the process where that is too small
 
 
-def scan_pickle(content: Any, most_opcodes: int) -> set[str]:
+def scan_pickle(content: Any, most_opcodes: int, most_copied: int | None = None) -> set[str]:
     """Return the names that a pickle asks for by GLOBAL or INST, as `module.name` of Python 3, and stop behind it.
 
     content: an open file or a memory map, at the pickle's first byte. Raises ValueError (or what else its next byte
     stands for) where it is cut short or damaged, has more opcodes, uses a memo index that is larger than the number of
-    opcodes before it (C Python allocates 16 bytes for each up to it), or nests tuples deeper than DEEPEST.
+    opcodes before it (C Python allocates 16 bytes for each up to it), or nests tuples deeper than DEEPEST. most_copied:
+    how many bytes its calls could copy at most, if each took the longest text or container in it.
     """
     names: set[str] = set()
     stack: list[int] = []  # of each object, how deep tuples are nested in it
     marks: list[int] = []
     memo = array("H")
+    calls = longest = 0
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         pops, is_marked, pushes, kind = _EFFECTS[opcode.code]
         if count >= most_opcodes:
             raise ValueError("too many opcodes")
         if kind == "push":
+            longest = max(longest, len(argument)) if isinstance(argument, (str, bytes)) else longest
             stack.append(0)
             continue
         if kind == "put":
@@ -50,11 +53,18 @@ def scan_pickle(content: Any, most_opcodes: int) -> set[str]:
         start = (marks.pop() if is_marked else len(stack)) - pops
         if start < 0:
             raise ValueError("the stack is empty")
+        longest = max(longest, 8 * (len(stack) - start))
+        calls += opcode.name in _CALLS
+        if most_copied is not None and calls * longest > most_copied:
+            raise ValueError("calls could copy too much")
         depth = max(stack[start:], default=0) + (kind == "tuple")
         if depth > DEEPEST:
             raise ValueError("tuples are nested too deep")
         stack[start:] = [depth] * pushes
     return names
+
+
+_CALLS = {"REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"}
 
 
 def _effect(opcode: pickletools.OpcodeInfo) -> tuple[int, bool, int, str]:

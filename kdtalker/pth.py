@@ -34,9 +34,10 @@ _BLANK = re.compile(
     r"(omegaconf|typing|config\.structured)\.[\w.]+|argparse\.Namespace|pathlib\.[\w.]+|_operator\.getitem"
     r"|builtins\.(Ellipsis|type)|numpy\.(ndarray|dtype)|numpy\._?core\.\w+\.(scalar|_reconstruct|_frombuffer)"
 )
-_TORCH = re.compile(r"torch\..+|collections\.(OrderedDict|Counter)|_codecs\.encode|builtins\.(bytearray|set|complex)")
-_SYSTEM = re.compile(r"(sys|os|posix|nt)\..+")  # of which torch takes no blank
+_TORCH = re.compile(r"torch\..+|collections\.(OrderedDict|Counter)|_codecs\.encode|builtins\.(set|complex)")
+_SYSTEM = re.compile(r"(sys|os|posix|nt)\..+|builtins\.bytearray")  # of which torch takes no blank
 _MOST_OPCODES = 8_000_000  # of a pickle; a model of 1000 tensors has some 40,000
+_MOST_COPIED = 2**30  # bytes, by calls such as list() of a list that is there already
 _LARGEST_PICKLE = 64 * 2**20  # in a zip, the tensors left out
 _LOCAL_HEADER = 30
 _MOST_NAMES, _LONGEST_NAME = 100_000, 1000
@@ -135,10 +136,13 @@ def _names_in(path: Path) -> tuple[set[str], bool]:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 members = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
-            return set().union(*(scan_pickle(_stored(file, info), _MOST_OPCODES) for info in members)), True
+            if not members:
+                raise ValueError("no data.pkl")
+            pickles = (_stored(file, info) for info in members)
+            return set().union(*(scan_pickle(each, _MOST_OPCODES, _MOST_COPIED) for each in pickles)), True
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             parts = ("magic number", "protocol", "system", "content")
-            return set().union(*(scan_pickle(content, _MOST_OPCODES) for _ in parts)), False
+            return set().union(*(scan_pickle(content, _MOST_OPCODES, _MOST_COPIED) for _ in parts)), False
 
 
 def _stored(file: io.BufferedReader, info: zipfile.ZipInfo) -> io.BytesIO:

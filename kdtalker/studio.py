@@ -158,13 +158,7 @@ class Studio:
 
     def _head(self, pipeline: TalkingPortraitPipeline, film: Path) -> Iterator[Motion]:
         """The motion of a film, a piece at a time."""
-        motions = pipeline.track(VideoFrames(film))
-        while True:
-            with self._looking:
-                motion = next(motions, None)
-            if motion is None:
-                return
-            yield motion
+        return pipeline.track(VideoFrames(film))
 
     def _write(
         self, wish: Wish, frames: Iterator[Image], portrait: EncodedPortrait, folder: Path, film_s: float

@@ -19,6 +19,7 @@ from kdtalker.motion import Array
 from kdtalker.region import Image, Region, region_around, transformed
 
 LANDMARKS = 468
+NO_FACE_IN_VIDEO = "No face was found in the driving film; wanted one that looks roughly into the camera."
 # The rings of landmarks around each eye, in the order in which the iris model reports its first 16 contour points:
 # lower lid from the outer corner to the inner one, then upper lid likewise without the corners.
 EYE_CONTOURS = (
@@ -87,8 +88,7 @@ def outer_eye_distance(landmarks: Array) -> Array:
 
 
 class FaceTracker:
-    """The detector and the two networks that look closer. Holds nothing of what it has seen; not for use by several
-    threads at once."""
+    """The detector and the two networks that look closer. Remembers nothing of what it sees: threads may share it."""
 
     def __init__(self) -> None:
         self._detector = FaceDetector()
@@ -127,6 +127,15 @@ class FaceTracker:
         face = None
         for frame in frames:
             face = self.follow(frame, face)
+            yield face
+
+    def follow_largest(self, frames: Iterable[Image]) -> Iterator[Face | None]:
+        """The face of each frame of a driving video, None where it is lost: the largest of the first frame that has
+        one, searched for at all scales, and then that one from frame to frame."""
+        last = None
+        for frame in frames:
+            face = self.follow(frame, last) if last else next(iter(self.find(frame)), None)
+            last = face or last
             yield face
 
     def _fit_twice(self, image: Image, region: Region) -> Face | None:
@@ -176,7 +185,7 @@ def report_lost(faces: Iterable[Face | None]) -> Iterator[Face | None]:
             yield face
     if 0 < lost < frames:
         _log.warning(
-            "The face was lost in %d of %d frames of the driving video; its last pose is held there.", lost, frames
+            "The face was lost in %d of %d frames of the driving video; look at the film there.", lost, frames
         )
 
 

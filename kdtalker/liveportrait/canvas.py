@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from kdtalker.errors import InputError
 from kdtalker.liveportrait.crops import PORTRAIT_SQUARES
 from kdtalker.motion import FRAMINGS, Array
-from kdtalker.portrait import SQUARE_RISE, SQUARE_SIDE, Portrait
-from kdtalker.region import Region, region_of_box
+from kdtalker.portrait import find_face
+from kdtalker.region import Region
 from kdtalker.renderer import Image
 from kdtalker.tracker import FaceTracker
 
@@ -45,15 +44,12 @@ class Canvas:
 
         Raises InputError where there is no such face.
         """
-        portrait = Portrait.find(picture, tracker, face=face, box=box)
-        middle_x, middle_y = portrait.left + portrait.side / 2, portrait.top + portrait.side * (0.5 + SQUARE_RISE)
-        reach = portrait.side / SQUARE_SIDE / 2
-        region = region_of_box(middle_x - reach, middle_y - reach, middle_x + reach, middle_y + reach)
-        seen = tracker.find_in(portrait.picture, region) or next(iter(tracker.find(portrait.picture)), None)
-        if seen is None:
-            raise InputError("The face was lost when it was looked at closely; give a sharper picture.")
-        square = PORTRAIT_SQUARES[framing](seen.landmarks)
-        return Canvas.around(*_cropped(portrait.picture, square)) if crop else Canvas.around(portrait.picture, square)
+        small, scale, chosen = find_face(picture, tracker, face=face, box=box, crop=crop)
+        square = PORTRAIT_SQUARES[framing](chosen.landmarks)
+        if not crop:
+            return Canvas.around(small, square)
+        x, y = ((place + 0.5) * scale - 0.5 for place in (square.x, square.y))  # pixel centres are whole numbers
+        return Canvas.around(*_cropped(picture, Region(x, y, square.side * scale, square.angle)))
 
     @staticmethod
     def around(picture: Image, square: Region) -> Canvas:

@@ -17,8 +17,8 @@ from kdtalker.tracker import (
     EYE_UPPER,
     LIP_PAIRS,
     MOUTH_CORNERS,
+    NO_FACE_IN_VIDEO,
     FaceTracker,
-    report_lost,
 )
 
 
@@ -32,14 +32,13 @@ class Openings:
 
 
 def measured(frames: Iterable[Image], tracker: FaceTracker) -> Openings:
-    """The openings of a film's largest face; frames without one, which are logged, show what the last (or the first)
-    with one does.
+    """The openings of a film's largest face; frames without one show what the last (or the first) with one does.
 
     Raises InputError for a film without a face.
     """
     ratios: list[tuple[float, float]] = []
     waiting = 0
-    for face in report_lost(next(iter(tracker.find(frame)), None) for frame in frames):
+    for face in tracker.follow_largest(frames):
         if face is None and not ratios:
             waiting += 1
             continue
@@ -47,7 +46,7 @@ def measured(frames: Iterable[Image], tracker: FaceTracker) -> Openings:
             seen = float(eye_ratios(face.landmarks).mean()), lip_ratio(face.landmarks)
         ratios += [seen] * (1 if ratios else waiting + 1)
     if not ratios:
-        raise InputError("No face was found in the driving film; wanted one that looks roughly into the camera.")
+        raise InputError(NO_FACE_IN_VIDEO)
     eyes, lips = np.array(ratios, np.float32).T
     return Openings(eyes, lips)
 

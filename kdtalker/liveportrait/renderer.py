@@ -25,7 +25,7 @@ from kdtalker.motion import KEYPOINTS, NOT_RETARGETED, Array, Motion, project
 from kdtalker.pipeline import Edit
 from kdtalker.region import Region
 from kdtalker.renderer import Anatomy, Image
-from kdtalker.tracker import Face, FaceTracker
+from kdtalker.tracker import NO_FACE_IN_VIDEO, FaceTracker, report_lost
 
 INPUT_PX = 256
 AJAR = 0.03  # ratio of the lips from which a photographed mouth counts as open
@@ -94,7 +94,7 @@ class LivePortraitRenderer:
         def edit(motion: Motion, frame: int) -> Motion:
             expression, retarget = motion.expression.copy(), motion.retarget.copy()
             for column, (wanted, keypoints) in enumerate(((eyes, EYE_KEYPOINTS), (lips, LIP_KEYPOINTS))):
-                if isinstance(wanted, float):
+                if isinstance(wanted, (int, float)):
                     retarget[:, column] = wanted
                 elif wanted is not None:
                     now = np.minimum(frame + np.arange(len(motion)), len(wanted) - 1)
@@ -146,9 +146,9 @@ class LivePortraitRenderer:
         square of the first face. Frames before the first face show what that one shows. Raises InputError for a film
         without a face.
         """
-        waiting, film, square = self._first_face(frames) if iter(frames) is frames else self._mean_face(frames)
+        waiting, film, square = self._first_face(frames) if isinstance(frames, Iterator) else self._mean_face(frames)
         if square is None:
-            raise InputError("No face was found in the driving film; wanted one that looks roughly into the camera.")
+            raise InputError(NO_FACE_IN_VIDEO)
         to_picture = square.to_picture(SIDE_PX)
         for frame in film:
             motion = decode(self._networks.motion(self._seen(cut_out(frame, to_picture))))
@@ -167,19 +167,13 @@ class LivePortraitRenderer:
 
     def _mean_face(self, frames: Iterable[Image]) -> tuple[int, Iterable[Image], Region | None]:
         """As `_first_face`, but the mean square of all frames in which the face is found."""
-        before, last, squares = 0, None, list[Region]()
-        for frame in frames:
-            face = self._follow(frame, last)
+        before, squares = 0, list[Region]()
+        for face in report_lost(self._tracker.follow_largest(frames)):
             if face is not None:
                 squares.append(driving_square(face.landmarks))
             elif not squares:
                 before += 1
-            last = face or last
         return before, islice(frames, before, None), mean_square(squares) if squares else None
-
-    def _follow(self, frame: Image, last: Face | None) -> Face | None:
-        """The largest face, looked for thoroughly, and then that one from frame to frame."""
-        return self._tracker.follow(frame, last) if last else next(iter(self._tracker.find(frame)), None)
 
     def _seen(self, face: Image) -> Tensor:
         """(S, S, 3) to what the networks look at: (1, 3, 256, 256), 0..1."""

@@ -196,6 +196,10 @@ _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 class _Unpickler(pickle.Unpickler):
+    """text_left: characters that calls may still take; each text of a template is taken once."""
+
+    text_left = 2 * LARGEST_BYTES
+
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         known = _STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))
         if known is None:
@@ -203,6 +207,9 @@ class _Unpickler(pickle.Unpickler):
             raise InputError(f"holds code ({code}), wanted arrays and plain values; it is refused")
 
         def stand_in(*arguments: Any) -> Any:  # a new one each time, for a pickle can write attributes on it
+            self.text_left -= sum(len(value) for value in arguments if isinstance(value, str))
+            if self.text_left < 0:
+                raise InputError("asks for many copies of one text, wanted a motion template")
             return known(*arguments)
 
         return stand_in

@@ -24,7 +24,7 @@ from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP
 from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.portrait import face_square
 from kdtalker.renderer import Anatomy, Image
-from kdtalker.tracker import Face, FaceTracker, eye_opening, mouth_opening, report_lost
+from kdtalker.tracker import NO_FACE_IN_VIDEO, FaceTracker, eye_opening, mouth_opening, report_lost
 from kdtalker.weights import find
 
 BORDER_SHOWS_DEG = 5.0
@@ -164,19 +164,11 @@ class MeshRenderer:
         vertices = self.model.pose_vertices(source.identity, motion)
         return mouth_opening(vertices), eye_opening(vertices)
 
-    def _follow(self, frames: Iterable[Image]) -> Iterator[Face | None]:
-        """The face of each frame, None where it is lost; the first one is searched for at all scales."""
-        last = None
-        for frame in frames:
-            seen = self._tracker.follow(frame, last) if last else next(iter(self._tracker.find(frame)), None)
-            last = seen or last
-            yield seen
-
     def track(self, frames: Iterable[Image]) -> Iterator[Motion]:
         """The motion of a film's face, one frame a piece: the largest face of the first frame that has one, in the
         square around it; where it is lost it rests, which is logged. Raises InputError for a film without a face."""
         face, last, identity, waiting = None, None, None, 0
-        for seen in report_lost(self._follow(frames)):
+        for seen in report_lost(self._tracker.follow_largest(frames)):
             face = seen or face
             if face is None:
                 waiting += 1
@@ -192,7 +184,7 @@ class MeshRenderer:
                 yield last
             waiting = 0
         if last is None:
-            raise InputError("No face was found in the driving film; wanted one that looks roughly into the camera.")
+            raise InputError(NO_FACE_IN_VIDEO)
 
 
 def _posed_rings(source: MeshSource, motion: Motion, vertices: Array) -> Array:
