@@ -6,12 +6,13 @@ import pickletools
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from array import array
 from collections.abc import Iterable
-from typing import Any
+from mmap import mmap
+from typing import IO, cast
 
 DEEPEST = 500  # tuples in tuples: Python hashes them on the stack of C and ends the process where that is too small
 
 
-def scan_pickle(content: Any, most_opcodes: int, most_copied: int | None = None) -> set[str]:
+def scan_pickle(content: IO[bytes] | mmap, most_opcodes: int, most_copied: int | None = None) -> set[str]:
     """Return the names that a pickle asks for by GLOBAL or INST, as `module.name` of Python 3, and stop behind it.
 
     content: an open file or a memory map, at the pickle's first byte. Raises ValueError (or what else its next byte
@@ -24,7 +25,7 @@ def scan_pickle(content: Any, most_opcodes: int, most_copied: int | None = None)
     marks: list[int] = []
     memo = array("H")
     calls = longest = 0
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], content))):
         pops, is_marked, pushes, kind = _EFFECTS[opcode.code]
         if count >= most_opcodes:
             raise ValueError("too many opcodes")
