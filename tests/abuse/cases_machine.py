@@ -87,7 +87,7 @@ ENVIRONMENT = table(
         "before": (renamed("face.png", "фото.png"),)}),
     ("stdout in ASCII", "--image face.png --audio voice.wav --output фильм.mp4", "25 frames", {
         "env": {"PYTHONIOENCODING": "ascii"}, "program": TOY_PROCESS}),
-    ("-O", REAL_FILM, "5 frames", {"python": ("-O",), "program": PROCESS}),
+    ("-O", REAL_FILM, "5 frames", {"python": ("-O",), "program": PROCESS, "within_s": 60.0}),
     ("-OO", FILM, "25 frames", {"python": ("-OO",), "program": TOY_PROCESS}),
     ("numbers of threads that are none", REAL_FILM, "5 frames", {
         "env": {"OMP_NUM_THREADS": "none", "MKL_NUM_THREADS": "0"}, "program": PROCESS}),

@@ -134,7 +134,7 @@ class Bench:
     def _environment(self, case: Case, place: Path) -> dict[str, str]:
         plain = {
             "PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT),
-            "HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "PYTHONDONTWRITEBYTECODE": "1", "NO_PROXY": "*",
+            "HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "NO_PROXY": "*",
         }  # fmt: skip
         changed = {**plain, **case.env}
         return {name: self._filled(value, place / "here") for name, value in changed.items() if value is not None}

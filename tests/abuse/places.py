@@ -19,7 +19,7 @@ from abuse.case import CannotTry, Hook
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = [sys.executable, str(ROOT / "tests" / "toy.py")]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 LONG_FILM = "--image face.png --audio long.wav --output"
 LONG_FRAMES = 3000  # of long.wav
 OLD = b"the film that was there before"
