@@ -4,7 +4,7 @@ stands before a background that does not move."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import cv2
@@ -77,10 +77,16 @@ def person_matte(picture: Image) -> Array:
     """(H, W) 0..1: how far each pixel is the person's."""
     height, width = picture.shape[:2]
     small = cv2.resize(picture, (_SEGMENTER_SIDE_PX, _SEGMENTER_SIDE_PX), interpolation=cv2.INTER_AREA)
-    (mask,) = LiteRTModel("selfie_segmentation.tflite")(small.astype(np.float32) / 255)
+    (mask,) = _segmenter()(small.astype(np.float32) / 255)
     sure = _ramp(mask.reshape(_SEGMENTER_SIDE_PX, _SEGMENTER_SIDE_PX), SURE_FROM, SURE_TO)
     sure = np.asarray(cv2.resize(sure, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     return _ramp(_on_edges(sure, picture, max(2, round(REACH * min(height, width)))), EDGE_FROM, EDGE_TO)
+
+
+@cache
+def _segmenter() -> LiteRTModel:
+    """Load MediaPipe's selfie segmentation once: that takes longer than to run it."""
+    return LiteRTModel("selfie_segmentation.tflite")
 
 
 def _fine_enough(picture: Image) -> Image:

@@ -53,7 +53,7 @@ def looks(image: Image) -> Iterator[Look]:
 
 
 class FaceDetector:
-    """The network. Holds nothing of what it has seen; not for use by several threads at once."""
+    """The network. Holds nothing of what it has seen; several threads may use it."""
 
     def __init__(self) -> None:
         self._network = LiteRTModel("face_detection_short_range.tflite")

@@ -13,8 +13,8 @@ from kdtalker.weights import find
 
 
 class LiteRTModel:
-    """One network: called with the input without its batch axis, answers with its outputs in file order. Threads may
-    share it: a call waits for the one before."""
+    """One network: called with the input without its batch axis, answers with its outputs in file order. Several
+    threads may call it; they wait for one another."""
 
     def __init__(self, name: str) -> None:
         from ai_edge_litert.interpreter import Interpreter

@@ -47,9 +47,9 @@ class Portrait:
         Raises InputError where the picture is too narrow a strip, there is no face, no such face, or its eyes are less
         than 24 px apart in the picture that is made.
         """
-        small, scale, chosen = find_face(picture, tracker, face=face, box=box, crop=crop)
+        shown, chosen, scale = find_face(picture, tracker, face=face, box=box, crop=crop)
         square = face_square(chosen, scale)
-        return _cropped(picture, *square) if crop else Portrait(small, *square)
+        return _cropped(shown, *square) if crop else Portrait(shown, *square)
 
     @property
     def face(self) -> Image:
@@ -81,9 +81,12 @@ def find_face(
     face: int | None,
     box: tuple[float, float, float, float] | None,
     crop: bool,
-) -> tuple[Image, float, Face]:
-    """Find a face as `Portrait.find` does. Returns the picture scaled down, the face in it, and the factor from it to
-    the picture of which the film shows a part: 1, or with `crop` that to the picture given."""
+) -> tuple[Image, Face, float]:
+    """Find the face as `Portrait.find` says, in the picture scaled down to 1920 px.
+
+    Returns the picture that is to be shown (scaled down, or for `crop` as it is), the face in px of the scaled one, and
+    how many px of the shown picture are one px of the scaled one.
+    """
     small, shrink = _scaled_down(picture)
     if box is not None:
         box = (box[0] * shrink, box[1] * shrink, box[2] * shrink, box[3] * shrink)
@@ -91,10 +94,12 @@ def find_face(
     chosen = _choose(_all_faces(small, tracker, everywhere=is_asked_for), face, box)
     scale = 1 / shrink if crop else 1.0
     _check_eyes(chosen.eye_distance_px * scale)
-    if shrink < 1 and not crop:
+    if crop:
+        return picture, chosen, scale
+    if shrink < 1:
         sizes = *picture.shape[1::-1], *small.shape[1::-1]
         _log.warning("The portrait of %d x %d px was scaled down to %d x %d px, which every phone plays.", *sizes)
-    return small, scale, chosen
+    return small, chosen, scale
 
 
 def face_square(face: Face, scale: float = 1.0) -> tuple[int, int, int]:

@@ -80,7 +80,6 @@ class Studio:
         self._engines: dict[str, TalkingPortraitPipeline] = {}
         self._is_closed = False
         self._opening = Lock()  # one engine at a time
-        self._looking = Lock()  # the tracker looks at one picture at a time
         Thread(target=self._open_first, daemon=True).start()
 
     def _open_first(self) -> None:
@@ -119,10 +118,9 @@ class Studio:
         began = time.perf_counter()
         picture, voice, film_s = self._receive(wish, folder)
         pipeline = self._engine(wish.engine)
-        with self._looking:
-            portrait = pipeline.portrait(picture, face=wish.face, crop=wish.crop)
+        portrait = pipeline.portrait(picture, face=wish.face, crop=wish.crop)
         recorded: list[Motion] = []
-        head = self._head(pipeline, folder / "head.mp4") if wish.pose_from else None
+        head = pipeline.track(VideoFrames(folder / "head.mp4")) if wish.pose_from else None
         frames = pipeline.animate(portrait, read_sound(voice), wish.options, recorded.append, head=head)
         yield from self._write(wish, frames, portrait, folder, film_s)
         motion = Motion.concatenate(recorded)
@@ -134,8 +132,7 @@ class Studio:
     def faces(self, picture: Path) -> tuple[Image, list[Square]]:
         """The picture and the squares around its faces as they are numbered. Raises InputError."""
         image, pipeline = read_picture(picture, self.limits), self._engine(ENGINES[0])
-        with self._looking:
-            return image, pipeline.find_squares(image) if pipeline.find_squares else []
+        return image, pipeline.find_squares(image) if pipeline.find_squares else []
 
     def _receive(self, wish: Wish, folder: Path) -> tuple[Image, Path, float]:
         """The picture, our own copy of the voice, and how many seconds that lasts."""
@@ -155,10 +152,6 @@ class Studio:
         elif wish.background:
             picture = lay_behind(picture, wish.background)
         return picture, voice, film_s
-
-    def _head(self, pipeline: TalkingPortraitPipeline, film: Path) -> Iterator[Motion]:
-        """The motion of a film, a piece at a time."""
-        return pipeline.track(VideoFrames(film))
 
     def _write(
         self, wish: Wish, frames: Iterator[Image], portrait: EncodedPortrait, folder: Path, film_s: float

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdtalker.detector import FaceDetector, is_one_face, looks, sigmoid
+from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.motion import Array
 from kdtalker.region import Image, Region, region_around, transformed
 
 LANDMARKS = 468
-NO_FACE_IN_VIDEO = "No face was found in the driving film; wanted one that looks roughly into the camera."
 # The rings of landmarks around each eye, in the order in which the iris model reports its first 16 contour points:
 # lower lid from the outer corner to the inner one, then upper lid likewise without the corners.
 EYE_CONTOURS = (
@@ -88,7 +88,8 @@ def outer_eye_distance(landmarks: Array) -> Array:
 
 
 class FaceTracker:
-    """The detector and the two networks that look closer. Remembers nothing of what it sees: threads may share it."""
+    """The detector and the two networks that look closer. Holds nothing of what it has seen; several threads may use
+    it."""
 
     def __init__(self) -> None:
         self._detector = FaceDetector()
@@ -129,14 +130,27 @@ class FaceTracker:
             face = self.follow(frame, face)
             yield face
 
-    def follow_largest(self, frames: Iterable[Image]) -> Iterator[Face | None]:
-        """The face of each frame of a driving video, None where it is lost: the largest of the first frame that has
-        one, searched for at all scales, and then that one from frame to frame."""
-        last = None
-        for frame in frames:
-            face = self.follow(frame, last) if last else next(iter(self.find(frame)), None)
-            last = face or last
-            yield face
+    def follow_driving(self, frames: Iterable[Image]) -> Iterator[Face | None]:
+        """Track the face of a driving video, one frame a piece, None where it is lost: the largest face of the first
+        frame that has one, searched for at all scales, and from there on the same.
+
+        Logs in how many frames it was lost, also where the iteration is closed early. Raises InputError after the last
+        frame of a video without a face.
+        """
+        count, lost, last = 0, 0, None
+        with contextlib.suppress(GeneratorExit):
+            for frame in frames:
+                face = self.follow(frame, last) if last else next(iter(self.find(frame)), None)
+                count, lost, last = count + 1, lost + (face is None), face or last
+                yield face
+            if last is None:
+                raise InputError(
+                    "No face was found in the driving film; wanted one that looks roughly into the camera."
+                )
+        if last is not None and lost:
+            _log.warning(
+                "The face was lost in %d of %d frames of the driving video; the motion there is a guess.", lost, count
+            )
 
     def _fit_twice(self, image: Image, region: Region) -> Face | None:
         face = self._fit(image, region)
@@ -170,23 +184,6 @@ class FaceTracker:
         if mirrored:
             points = np.stack([_IRIS_SIDE_PX - 1 - points[:, 0], points[:, 1]], -1)
         return transformed(matrix, points)
-
-
-def report_lost(faces: Iterable[Face | None]) -> Iterator[Face | None]:
-    """Pass on the face of each frame of a driving video, and log at the end in how many frames there was none.
-
-    That also when the iteration is closed early; nothing is logged for a film without any face.
-    """
-    frames = lost = 0
-    with contextlib.suppress(GeneratorExit):
-        for face in faces:
-            frames += 1
-            lost += face is None
-            yield face
-    if 0 < lost < frames:
-        _log.warning(
-            "The face was lost in %d of %d frames of the driving video; look at the film there.", lost, frames
-        )
 
 
 def _distinct(faces: list[Face]) -> list[Face]:

@@ -134,15 +134,14 @@ def read_film(path: Path, fps: float = FRAME_RATE_HZ, *, report: bool = False) -
 
 
 class VideoFrames:
-    """The frames of a film as `read_film` gives them, decoded anew each time that they are iterated over; the first
-    time it is logged where the film breaks off."""
+    """The frames of a film as `read_film` gives them, decoded anew each time that they are iterated over. Each pass
+    logs where the film breaks off, in the same words."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._is_read = path, False
+        self._path = path
 
     def __iter__(self) -> Iterator[Frame]:
-        report, self._is_read = not self._is_read, True
-        return read_film(self._path, report=report)
+        return read_film(self._path, report=True)
 
 
 def _read_ppm(pipe: IO[bytes]) -> Frame | None:

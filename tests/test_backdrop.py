@@ -1,14 +1,17 @@
 """A person before another background: what is hers stays, what is not goes."""
 
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from kdtalker import backdrop
 from kdtalker.backdrop import lay_behind, person_matte
 from kdtalker.errors import InputError
+from kdtalker.litert import LiteRTModel
 from kdtalker.tracker import FaceTracker
 from kdtalker.video import read_image
 
@@ -25,6 +28,23 @@ def test_the_face_stays_and_the_corners_go(name):
     assert np.abs(laid[y, x].astype(int) - picture[y, x]).mean() < 2
     assert np.abs(laid[:20, -20:].astype(int) - TEAL).mean() < 3
     assert laid.shape == picture.shape and laid.dtype == np.uint8
+
+
+def test_the_segmenter_is_loaded_once_and_serves_several_threads(monkeypatch):
+    loaded = []
+
+    def load(name):
+        loaded.append(name)
+        return LiteRTModel(name)
+
+    monkeypatch.setattr(backdrop, "LiteRTModel", load)
+    backdrop._segmenter.cache_clear()
+    pictures = [read_image(EXAMPLES / name)[:400, :400] for name in ("grace_hopper.jpg", "astronaut.png")]
+    alone = [person_matte(picture) for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        for number, matte in enumerate(pool.map(lambda number: person_matte(pictures[number % 2]), range(24))):
+            np.testing.assert_array_equal(matte, alone[number % 2])
+    assert len(loaded) == 1
 
 
 def test_the_edge_is_soft_and_narrow():

@@ -210,6 +210,21 @@ def test_a_crop_is_the_square_alone_and_nothing_but_the_picture(tracker, name, f
     assert (painted[100:-100, 100:-100] == 255).all()
 
 
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_a_crop_is_cut_from_the_whole_of_a_large_picture(tracker, framing, caplog):
+    """In which the eyes are 44 px apart, and 22 px in the picture of 1920 px."""
+    small = read_image(EXAMPLES / "grace_hopper.jpg")
+    size = 44 / tracker.find(small)[0].eye_distance_px
+    small = cv2.resize(small, None, fx=size, fy=size, interpolation=cv2.INTER_AREA)
+    large = np.full((2160, 3840, 3), 128, np.uint8)
+    large[900 : 900 + len(small), 2000 : 2000 + small.shape[1]] = small
+    with pytest.raises(InputError, match="too small"):
+        Canvas.find(large, tracker, framing=framing)
+    found, wanted = (Canvas.find(picture, tracker, crop=True, framing=framing) for picture in (large, small))
+    seen, there = (tracker.find(canvas.face)[0].landmarks[:, :2] for canvas in (found, wanted))
+    assert np.linalg.norm(seen - there, axis=1).mean() < 0.03 * SIDE_PX and not caplog.records
+
+
 def test_a_crop_for_speech_holds_the_painted_pixels_themselves(tracker):
     canvas = Canvas.find(read_image(EXAMPLES / "astronaut.png"), tracker, crop=True)
     drawn = np.random.default_rng(0).integers(0, 256, (SIDE_PX, SIDE_PX, 3), np.uint8)

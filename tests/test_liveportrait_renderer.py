@@ -5,6 +5,7 @@ import logging
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -175,6 +176,11 @@ def test_retargeting_by_a_number_is_added_after_stitching(tracker, ajar):
     np.testing.assert_array_equal(untouched.retarget, rest.retarget)
 
 
+def test_retargeting_takes_whole_numbers_too(tracker, ajar):
+    motion, renderer_ = moving(ajar, 2), renderer(tracker)
+    np.testing.assert_array_equal(renderer_.retargeting(ajar, 0, 1)(motion, 0).retarget, [[0, 1]] * 2)
+
+
 def test_a_films_ratios_take_the_place_of_what_eyes_and_lips_do(tracker, source):
     motion, renderer_ = moving(source, 4), renderer(tracker)
     lips = np.linspace(0, 0.5, 6, dtype=np.float32)
@@ -199,6 +205,31 @@ def test_a_films_openings_are_seen_in_its_frames(tracker):
     assert ((openings.eyes > 0.1) & (openings.eyes < 0.6)).all()
     with pytest.raises(InputError, match="No face"):
         measured([nothing], tracker)
+
+
+def test_of_two_people_the_openings_are_those_of_the_one_that_is_tracked(tracker):
+    """Also once the other one's face is the larger one."""
+    shut, parted = (close_up(tracker, name) for name in ("grace_hopper.jpg", "astronaut.png"))
+    frames = []
+    for side in (200, 250, 300, 350, 400, 440):
+        frame, start = np.zeros((500, 1000, 3), np.uint8), (500 - side) // 2
+        frame[100:400, 100:400] = cv2.resize(shut, (300, 300))
+        frame[start : start + side, 500 + start : 500 + start + side] = cv2.resize(parted, (side, side))
+        frames.append(frame)
+    first, last = (tracker.find(frame)[0].box[0] for frame in (frames[0], frames[-1]))
+    assert first < 500 < last
+    own, others = (measured([picture], tracker).lips for picture in (shut, parted))
+    lips = measured(frames, tracker).lips
+    assert (np.abs(lips - own) < np.abs(lips - others) / 3).all()
+
+
+def close_up(tracker, name):
+    """The square around a face, a little larger than its box."""
+    picture = read_image(EXAMPLES / name)
+    x, y, width, height = tracker.find(picture)[0].box
+    side = int(1.5 * max(width, height))
+    left, top = (max(0, int(start)) for start in (x + width / 2 - side / 2, y + height / 2 - side / 2))
+    return picture[top : top + side, left : left + side]
 
 
 def test_stitching_is_added_to_the_driving_keypoints(tracker, source):

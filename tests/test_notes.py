@@ -2,13 +2,19 @@
 
 import struct
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import toy
+from test_cli import write_film
+from test_liveportrait_renderer import renderer as toy_liveportrait
 
 from kdtalker.audio import read_sound
+from kdtalker.cli import main
 from kdtalker.liveportrait.openings import measured
 from kdtalker.mesh.renderer import MeshRenderer
 from kdtalker.portrait import Portrait
@@ -188,13 +194,22 @@ def test_a_film_that_breaks_off_is_read_so_far_and_noted_once(tmp_path, caplog, 
     assert len(caplog.records) == 1
 
 
-def test_a_film_that_is_decoded_twice_is_noted_once(tmp_path, caplog):
-    make_film(tmp_path / "a.mp4", "-movflags", "+faststart")
+def test_a_driving_film_that_is_decoded_twice_is_noted_once(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("face.png", toy.picture()[..., ::-1])
+    make_film("a.mp4", "-an", "-movflags", "+faststart")
     halve(tmp_path / "a.mp4")
-    frames = VideoFrames(tmp_path / "a.mp4")
-    first, second = list(frames), list(frames)
-    assert len(first) == len(second) > 20
-    assert f"breaks off after {len(first)} frames" in note(caplog)
+    engine = replace(toy.pipeline(), track=lambda frames: (list(frames), toy.track(frames))[1])
+    assert main(["--image", "face.png", "--driving", "a.mp4", "--output", "film.mp4"], load=lambda job: engine) == 0
+    assert capfd.readouterr().err.count("breaks off after") == 1
+
+
+def test_a_driving_film_that_breaks_off_is_noted_whoever_tracks_it(tmp_path, tracker, face, caplog):
+    write_film(tmp_path / "a.mp4", [face] * 50, "-g", "5", "-movflags", "+faststart")
+    halve(tmp_path / "a.mp4")
+    count = len(list(toy_liveportrait(tracker).track(VideoFrames(tmp_path / "a.mp4"))))
+    told = {record.getMessage() for record in caplog.records}
+    assert 0 < count < 50 and [f"after {count} frames; its header declares 50" in note for note in told] == [True]
 
 
 def test_a_film_that_is_left_early_is_not_noted(tmp_path, caplog):
@@ -232,8 +247,17 @@ def test_frames_without_a_face_are_counted(tracker, face, caplog):
     motions.close()
     assert "lost in 1 of 3 frames" in note(caplog)
     caplog.clear()
-    assert measured([face, nothing, face], tracker).eyes.shape == (3,)
-    assert not caplog.records  # which the tracking of the same film logs
+    measured([face, nothing, face], tracker)
+    assert "lost in 1 of 3 frames" in note(caplog)
+
+
+@pytest.mark.parametrize("seen", [list, iter])
+def test_frames_without_a_face_are_counted_by_the_published_renderer_too(tracker, face, caplog, seen):
+    nothing, renderer = np.zeros_like(face), toy_liveportrait(tracker)
+    assert len(list(renderer.track(seen([face] * 2)))) == 2
+    assert not caplog.records
+    assert len(list(renderer.track(seen([nothing, face, nothing, face])))) == 4
+    assert "The face was lost in 2 of 4 frames of the driving video" in note(caplog)
 
 
 def test_a_picture_that_is_scaled_down_is_noted_once(tracker, face, caplog):

@@ -219,13 +219,15 @@ def test_absolute_speech_is_the_plain_loops(engine, portraits, samples, said_pla
     assert_keypoints(seen, portrait.source, wanted, lips_wanted=None)
 
 
-@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("shift", [(False, 0.01), (False, 0.06), (True, 0.01), (True, 0.06)])
 @pytest.mark.parametrize("lips", PORTRAITS)
-def test_a_template_moves_the_keypoints_as_the_plain_loop_does(engine, portraits, tmp_path, lips, absolute):
+def test_a_template_moves_the_keypoints_as_the_plain_loop_does(engine, portraits, tmp_path, lips, shift):
+    """Relative and absolute, by steps that stay within the square and that lead far out of it."""
+    absolute, step = shift
     portrait, recorded = portraits["driving", lips], []
     source, rest = portrait.source, plain.parts(np.float64(portrait.source.rest.vector()[0]))
-    motion = read_template(written(tmp_path / "a.pkl", template(rate_hz=25))).motion
-    driving = [(1.5, plain.rotation(*POSE[i]), np.array([0.1, 0.01 * i, 3]), EXPRESSION[i]) for i in range(30)]
+    motion = read_template(written(tmp_path / "a.pkl", template(rate_hz=25, step=step))).motion
+    driving = [(1.5, plain.rotation(*POSE[i]), np.array([0.1, step * i, 3]), EXPRESSION[i]) for i in range(30)]
     options, driven = Options(absolute=absolute), [motion[:7], motion[7:]]
     seen = keypoints_of(engine, engine[0].reenact(portrait, driven, options, recorded.append))
     if absolute:

@@ -1,6 +1,8 @@
 """The studio behind the page, over the toy engine: films, marks, visitors who leave, engines that do not open."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 from xml.etree import ElementTree
 
 import av
@@ -8,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import toy
-from test_cli import read_back, write_wav
+from test_cli import driving_frames, read_back, write_film, write_wav
 
 from kdtalker import InputError, Motion, Options
 from kdtalker.audio import read_sound
@@ -164,6 +166,28 @@ def test_faces_are_shown_where_they_are(inputs):
     shown = framed(image, squares)
     changed = np.argwhere((shown != image).any(-1))
     assert changed.min(0).tolist() == [20, 28] and changed.max(0).tolist() == [60, 68]
+
+
+def test_a_long_head_film_does_not_hold_up_other_visitors(inputs):
+    begun, may_go_on = Event(), Event()
+
+    def looks_through_it_first(frames):
+        begun.set()
+        assert may_go_on.wait(60)
+        yield from toy.track(frames)
+
+    write_film(inputs / "head.mp4", driving_frames(10))
+    studio = Studio(lambda: replace(toy.pipeline(), track=looks_through_it_first))
+    (inputs / "other").mkdir()
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(lambda: list(studio.film(wish(inputs, pose_from=inputs / "head.mp4"), inputs / "folder")))
+        try:
+            assert begun.wait(60)
+            other = pool.submit(lambda: list(studio.film(wish(inputs), inputs / "other")))
+            assert isinstance(other.result(60)[-1], Take) and not slow.done()
+        finally:
+            may_go_on.set()
+        assert isinstance(slow.result(60)[-1], Take)
 
 
 def test_an_engine_that_does_not_tell_faces_still_makes_films(inputs):

@@ -19,14 +19,14 @@ POSE = np.stack([np.linspace(-20, 20, 60), np.linspace(5, -15, 60), np.linspace(
 EXPRESSION = np.random.default_rng(0).standard_normal((60, 21, 3)).astype(np.float32) / 50
 
 
-def template(frames=30, rate_hz=30, key="R", **changes):
-    """A face that turns evenly and moves on by 0.01 a frame."""
+def template(frames=30, rate_hz=30, key="R", step=0.01, **changes):
+    """A face that turns evenly and moves on by `step` a frame."""
     motion = [
         {
             "scale": np.float32([[1.5]]),
             key: rotation_matrix(POSE[i : i + 1]),
             "exp": EXPRESSION[i : i + 1],
-            "t": np.float32([[0.1, 0.01 * i, 3]]),
+            "t": np.float32([[0.1, step * i, 3]]),
         }
         for i in range(frames)
     ]

@@ -40,16 +40,17 @@ class Canvas:
         framing: str = FRAMINGS[0],
     ) -> Canvas:
         """Find the face and the square around it that the framing names; face and box as in `Portrait.find`. `crop`
-        makes the axis-parallel square, resampled to 512 px, the picture.
+        makes the axis-parallel square, cut from the picture before it is scaled down and resampled to 512 px, the
+        picture.
 
         Raises InputError where there is no such face.
         """
-        small, scale, chosen = find_face(picture, tracker, face=face, box=box, crop=crop)
+        shown, chosen, scale = find_face(picture, tracker, face=face, box=box, crop=crop)
         square = PORTRAIT_SQUARES[framing](chosen.landmarks)
         if not crop:
-            return Canvas.around(small, square)
-        x, y = ((place + 0.5) * scale - 0.5 for place in (square.x, square.y))  # pixel centres are whole numbers
-        return Canvas.around(*_cropped(picture, Region(x, y, square.side * scale, square.angle)))
+            return Canvas.around(shown, square)
+        x, y = (scale * (middle + 0.5) - 0.5 for middle in (square.x, square.y))  # whole numbers are centres of px
+        return Canvas.around(*_cropped(shown, Region(x, y, scale * square.side, square.angle)))
 
     @staticmethod
     def around(picture: Image, square: Region) -> Canvas:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdtalker.errors import InputError
 from kdtalker.motion import Array
 from kdtalker.renderer import Image
 from kdtalker.tracker import (
@@ -17,7 +16,6 @@ from kdtalker.tracker import (
     EYE_UPPER,
     LIP_PAIRS,
     MOUTH_CORNERS,
-    NO_FACE_IN_VIDEO,
     FaceTracker,
 )
 
@@ -32,21 +30,17 @@ class Openings:
 
 
 def measured(frames: Iterable[Image], tracker: FaceTracker) -> Openings:
-    """The openings of a film's largest face; frames without one show what the last (or the first) with one does.
-
-    Raises InputError for a film without a face.
-    """
+    """Measure the openings of the face that `FaceTracker.follow_driving` tracks; frames without it show what the last
+    (or the first) with it does. Raises InputError for a film without a face."""
     ratios: list[tuple[float, float]] = []
     waiting = 0
-    for face in tracker.follow_largest(frames):
+    for face in tracker.follow_driving(frames):
         if face is None and not ratios:
             waiting += 1
             continue
         if face is not None:
             seen = float(eye_ratios(face.landmarks).mean()), lip_ratio(face.landmarks)
         ratios += [seen] * (1 if ratios else waiting + 1)
-    if not ratios:
-        raise InputError(NO_FACE_IN_VIDEO)
     eyes, lips = np.array(ratios, np.float32).T
     return Openings(eyes, lips)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, islice, tee
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ from kdtalker.motion import KEYPOINTS, NOT_RETARGETED, Array, Motion, project
 from kdtalker.pipeline import Edit
 from kdtalker.region import Region
 from kdtalker.renderer import Anatomy, Image
-from kdtalker.tracker import NO_FACE_IN_VIDEO, FaceTracker, report_lost
+from kdtalker.tracker import FaceTracker
 
 INPUT_PX = 256
 AJAR = 0.03  # ratio of the lips from which a photographed mouth counts as open
@@ -94,12 +94,12 @@ class LivePortraitRenderer:
         def edit(motion: Motion, frame: int) -> Motion:
             expression, retarget = motion.expression.copy(), motion.retarget.copy()
             for column, (wanted, keypoints) in enumerate(((eyes, EYE_KEYPOINTS), (lips, LIP_KEYPOINTS))):
-                if isinstance(wanted, (int, float)):
-                    retarget[:, column] = wanted
-                elif wanted is not None:
+                if isinstance(wanted, np.ndarray):
                     now = np.minimum(frame + np.arange(len(motion)), len(wanted) - 1)
                     expression[:, keypoints] = source.rest.expression[:, keypoints]
                     retarget[:, column] = wanted[now]
+                elif wanted is not None:
+                    retarget[:, column] = wanted
             return replace(motion, expression=expression, retarget=retarget)
 
         return edit
@@ -143,12 +143,10 @@ class LivePortraitRenderer:
         """The motion of a film's face, one frame a piece, seen through one square: the mean of all frames' squares.
 
         For that the film is looked through beforehand. Of an iterator, which cannot be looked through twice, it is the
-        square of the first face. Frames before the first face show what that one shows. Raises InputError for a film
-        without a face.
+        square of the first face. Frames before the first face show what that one shows; those where it is lost are
+        logged. Raises InputError for a film without a face.
         """
-        waiting, film, square = self._first_face(frames) if isinstance(frames, Iterator) else self._mean_face(frames)
-        if square is None:
-            raise InputError(NO_FACE_IN_VIDEO)
+        waiting, film, square = (self._first_face if isinstance(frames, Iterator) else self._mean_face)(frames)
         to_picture = square.to_picture(SIDE_PX)
         for frame in film:
             motion = decode(self._networks.motion(self._seen(cut_out(frame, to_picture))))
@@ -157,23 +155,21 @@ class LivePortraitRenderer:
                 yield motion
             waiting = 0
 
-    def _first_face(self, frames: Iterable[Image]) -> tuple[int, Iterable[Image], Region | None]:
+    def _first_face(self, frames: Iterable[Image]) -> tuple[int, Iterable[Image], Region]:
         """How many frames come before the first face, those from it on, and its square."""
-        rest = iter(frames)
-        for before, frame in enumerate(rest):
-            if found := self._tracker.find(frame):
-                return before, chain([frame], rest), driving_square(found[0].landmarks)
-        return 0, (), None
+        seen, film = tee(frames)
+        faces = self._tracker.follow_driving(seen)
+        before, square = next((before, driving_square(face.landmarks)) for before, face in enumerate(faces) if face)
+        film = islice(film, before, None)
+        rest = (frame for _, frame in zip(faces, film, strict=True))
+        return before, chain([next(film)], rest), square
 
-    def _mean_face(self, frames: Iterable[Image]) -> tuple[int, Iterable[Image], Region | None]:
+    def _mean_face(self, frames: Iterable[Image]) -> tuple[int, Iterable[Image], Region]:
         """As `_first_face`, but the mean square of all frames in which the face is found."""
-        before, squares = 0, list[Region]()
-        for face in report_lost(self._tracker.follow_largest(frames)):
-            if face is not None:
-                squares.append(driving_square(face.landmarks))
-            elif not squares:
-                before += 1
-        return before, islice(frames, before, None), mean_square(squares) if squares else None
+        faces = self._tracker.follow_driving(frames)
+        squares = [face and driving_square(face.landmarks) for face in faces]
+        before = next(number for number, square in enumerate(squares) if square)
+        return before, islice(frames, before, None), mean_square(square for square in squares if square)
 
     def _seen(self, face: Image) -> Tensor:
         """(S, S, 3) to what the networks look at: (1, 3, 256, 256), 0..1."""

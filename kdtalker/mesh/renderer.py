@@ -24,7 +24,7 @@ from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP
 from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.portrait import face_square
 from kdtalker.renderer import Anatomy, Image
-from kdtalker.tracker import NO_FACE_IN_VIDEO, FaceTracker, eye_opening, mouth_opening, report_lost
+from kdtalker.tracker import FaceTracker, eye_opening, mouth_opening
 from kdtalker.weights import find
 
 BORDER_SHOWS_DEG = 5.0
@@ -168,7 +168,7 @@ class MeshRenderer:
         """The motion of a film's face, one frame a piece: the largest face of the first frame that has one, in the
         square around it; where it is lost it rests, which is logged. Raises InputError for a film without a face."""
         face, last, identity, waiting = None, None, None, 0
-        for seen in report_lost(self._tracker.follow_largest(frames)):
+        for seen in self._tracker.follow_driving(frames):
             face = seen or face
             if face is None:
                 waiting += 1
@@ -183,8 +183,6 @@ class MeshRenderer:
             for _ in range(waiting + 1):
                 yield last
             waiting = 0
-        if last is None:
-            raise InputError(NO_FACE_IN_VIDEO)
 
 
 def _posed_rings(source: MeshSource, motion: Motion, vertices: Array) -> Array:
