@@ -15,7 +15,7 @@ app: $(VENV)/.app
 	$(BIN)/python app.py
 
 test: lint browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 abuse: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m abuse
