@@ -44,5 +44,5 @@ $(VENV)/.dev: $(INSTALLED_FROM) | $(BIN)/python
 	touch $@ $(VENV)/.run $(VENV)/.app
 
 $(BIN)/python:
-	@echo "installing into $(VENV): about 2 GB, a few minutes; pip says nothing until it is done"
+	@echo "installing into $(VENV): about 2 GB, which takes a few minutes without a word"
 	$(PYTHON) -m venv $(VENV)

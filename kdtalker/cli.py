@@ -37,6 +37,14 @@ def main(arguments: Sequence[str] | None = None, load: Load | None = None) -> in
 
     `load` loads the engine that a job names (default: film_command.load_engine).
     """
+    try:
+        return _answer(arguments, load)
+    except KeyboardInterrupt as error:  # a signal that came while another answer was being given
+        return SIGNAL + (error.number if isinstance(error, Interruption) else signal.SIGINT)
+
+
+def _answer(arguments: Sequence[str] | None, load: Load | None) -> int:
+    """Run the command with signals, streams and errors answered."""
     is_process = arguments is None
     words = sys.argv[1:] if arguments is None else arguments
     _open_standard_descriptors()
@@ -72,7 +80,7 @@ def _run(words: Sequence[str], load: Load | None) -> tuple[str, bool]:
 
 def _fail(error: BaseException, listener: Listener) -> int:
     """Say in one line what went wrong; returns the exit code."""
-    if os.environ.get(DEBUG_VARIABLE):
+    if os.environ.get(DEBUG_VARIABLE) == "1":
         _write("".join(traceback.format_exception(error)))
     number = error.number if isinstance(error, Interruption) else listener.heard
     if isinstance(error, KDTalkerError) and number is None:
@@ -141,7 +149,7 @@ def _stderr_of_our_own() -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet_libraries() -> Iterator[None]:
     """Ignore Python warnings, which are for developers of libraries."""
-    if os.environ.get(DEBUG_VARIABLE):
+    if os.environ.get(DEBUG_VARIABLE) == "1":
         yield
         return
     with warnings.catch_warnings():

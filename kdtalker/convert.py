@@ -22,13 +22,16 @@ def convert_pth(path: Path, target: Path | None = None) -> str:
     """Write the tensors of the file as `.safetensors` (default: beside it, under its name) and return a line about it.
 
     Tensors in dicts are named `dict.tensor`, which is what the readers of published weights take. Whatever else is in
-    the file is left out, nothing of it is imported or called. A file that is already there is replaced once the new one
-    is whole. Raises InputError for a file that cannot be read or has no tensors, and for a target that is another
-    thing than a file or the input; OutputError where it cannot be written.
+    the file is left out, nothing of it is imported or called. A file that is named and already there is replaced once
+    the new one is whole. Raises InputError for a file that cannot be read or has no tensors, and for a target that is
+    another thing than a file or the input; OutputError where it cannot be written.
     """
     if not os.path.isfile(path):
         raise InputError(f"There is no file '{path}' to convert.")
-    target = path.with_suffix(_SUFFIX) if target is None else target
+    if target is None:
+        target = path.with_suffix(_SUFFIX)
+        if os.path.lexists(target):
+            raise InputError(f"'{target}' is there already; name the file to write, or remove it.")
     if target.suffix != _SUFFIX:
         raise InputError(f"'{target}' was asked for, wanted a name that ends in {_SUFFIX}.")
     check_target(target, [path])

@@ -1,7 +1,7 @@
 """espeak-ng speaks some 130 languages, in a voice of its own making; by ctypes over the library in a wheel.
 
 Its interface is that of `espeak-ng/speak_lib.h`, version 1.52. Every line is spoken by a process of its own,
-`python -m kdtalker.espeak FILE` with the text on stdin and 16-bit samples on stdout: the library keeps state from line
+with the text on stdin and 16-bit samples on stdout: the library keeps state from line
 to line, by which the same text would sound otherwise the next time, and whatever a text does to it stays there.
 """
 
@@ -66,7 +66,9 @@ class Espeak:
         if language not in self._listed:
             near = did_you_mean(language or line.voice, self._listed)
             raise InputError(f"There is no voice '{line.voice}'.{near} `kdtalker --voices` lists them all.")
-        command = [sys.executable, "-m", "kdtalker.espeak", self._listed[language][1] + person]
+        # Not by -m, which would import from the folder that the program happens to run in.
+        code = f"import sys; sys.path[:] = {sys.path!r}; from kdtalker.espeak import main; main()"
+        command = [sys.executable, "-c", code, self._listed[language][1] + person]
         try:
             done = subprocess.run(
                 command, input=line.text.encode(), capture_output=True, timeout=_LONGEST_S, check=True
@@ -86,7 +88,8 @@ def _open() -> tuple[ctypes.CDLL, int]:
         import espeakng_loader
     except ImportError:
         raise InputError(
-            "Text is spoken by espeak-ng, which is not installed; `pip install -e '.[tts]'` brings it (GPL-3.0)."
+            f"Text is spoken by espeak-ng (GPL-3.0), which is not installed: run `{sys.executable} -m pip install -e "
+            "'.[tts]'` in the project's folder."
         ) from None
     try:
         library = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -130,5 +133,6 @@ def _say(voice_file: str, text: bytes) -> bytes:
     return b"".join(heard)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Speak the text on stdin with the voice that the argument names: 16-bit samples on stdout."""
     sys.stdout.buffer.write(_say(sys.argv[1], sys.stdin.buffer.read()))

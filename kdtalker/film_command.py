@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     Load = Callable[[Job], TalkingPortraitPipeline]
 
+PIECE_FRAMES = 250  # of a saved motion that are drawn at a time, so that memory does not grow with its length
 LEAST_ADDRESS_SPACE_GB = 2.2  # torch and OpenBLAS end the process without a word where they get less
 
 
@@ -159,6 +160,11 @@ def _open(job: Job) -> Drive:
         template = read_template(job.motion)
         return Drive(len(template.motion), None, job.audio, template.motion, template.openings)
     motion = Motion.load(job.motion)
+    if motion.space != job.engine:  # engines are named after their keypoint spaces
+        raise InputError(
+            f"'{job.motion}' holds motion of the engine '{motion.space}', this film is made by '{job.engine}'; add "
+            f"--engine {motion.space}, or make the motion with this engine."
+        )
     if not len(motion):
         raise InputError(f"The motion '{job.motion}' has no frames.")
     return Drive(len(motion), None, job.audio, motion)
@@ -171,7 +177,9 @@ def _frames(
 
     edit = _retargeting(pipeline, portrait, job, drive)
     if drive.motion is not None:
-        return pipeline.reenact(portrait, [drive.motion], job.options, record, edit)
+        starts = range(0, len(drive.motion), PIECE_FRAMES)
+        pieces = (drive.motion[start : start + PIECE_FRAMES] for start in starts)
+        return pipeline.reenact(portrait, pieces, job.options, record, edit)
     if job.driving is not None:
         driving = pipeline.track(VideoFrames(job.driving))
         return pipeline.reenact(portrait, driving, job.options, record, edit)

@@ -137,11 +137,11 @@ def _check_paths(job: Job) -> None:
     inputs = [path for path in wanted if path is not None]
     for path in inputs:
         check_file(path, wanted[path])
-    film = check_target(job.output, inputs)
+    weights = [file for weight in TABLE if (file := locate(weight, job.weights)) is not None]
+    film = check_target(job.output, [*inputs, *weights])
     check_film_name(job.output, job.alpha)
     if job.save_motion is not None:
         if job.save_motion.suffix.lower() != ".npz":
             raise InputError(f"The motion '{job.save_motion}' does not end in .npz, wanted the name of such a file.")
-        weights = [file for weight in TABLE if (file := locate(weight, job.weights)) is not None]
         if check_target(job.save_motion, [*inputs, *weights]) == film:
             raise InputError(f"'{job.output}' was asked for as film and as motion; choose two names.")

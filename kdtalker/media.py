@@ -39,6 +39,7 @@ _PLAYLIST = re.compile(
 )
 _PLAYLIST_NAMES = {".m3u", ".m3u8"}
 _PCM_TAGS = (1, 3, 0xFFFE)  # WAV: integer, float, extensible
+_LONGEST_S = 1e7  # a clock that says more, or no number, is damaged
 _STREAMED_FROM_BYTES = 0x7FFFF000  # WAV headers written before the length was known claim this or more
 
 
@@ -150,4 +151,5 @@ def _seconds(clock: str) -> float | None:
         hours, minutes, seconds = (float(part) for part in clock.split(":"))
     except ValueError:
         return None
-    return 3600 * hours + 60 * minutes + seconds
+    duration_s = 3600 * hours + 60 * minutes + seconds
+    return duration_s if 0 <= duration_s <= _LONGEST_S else None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kdtalker.errors import InputError
 
-LARGEST_BYTES = 2**30  # of all arrays that are read, together
+LARGEST_BYTES = 300_000_000  # of all arrays that are read, together: 11 hours of motion
 _LONGEST_TEXT_BYTES = 1024
 _FLOAT_BYTES = 4
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}

@@ -1,4 +1,4 @@
-"""Turn SIGINT, SIGTERM and SIGHUP into an exception, and defer them where an interruption would leave a mess."""
+"""Turn signals that end a program into an exception, and defer them where an interruption would leave a mess."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from types import FrameType
 
 GRACE_S = 5.0  # further signals within this time are ignored, so that they cannot cut the clean-up short
 
-_NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1")  # the last two are those of batch systems
+_NUMBERS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 Handler = Callable[[int, FrameType | None], object]
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Frame = NDArray[np.uint8]
 
+MOST_PIXELS = 8192 * 5120  # of a frame of a film: 8K, for what a small file claims takes memory all the same
 _WHITE = (255, 255, 255, 255)
 
 
@@ -92,6 +93,10 @@ def film_info(path: Path) -> FilmInfo:
             frame = next(film.decode(tracks[0]))
         except (av.FFmpegError, OSError, StopIteration):
             raise InputError(f"'{path}' is damaged: not one frame of it can be decoded, wanted a whole film.") from None
+        if frame.width * frame.height > MOST_PIXELS:
+            raise InputError(
+                f"The frames of '{path}' have {frame.width} x {frame.height} px, wanted at most 8K; make them smaller."
+            )
         width, height = round(frame.width * (tracks[0].sample_aspect_ratio or 1)), frame.height
         if frame.rotation % 180:
             width, height = height, width
