@@ -89,7 +89,8 @@ def _fail(error: BaseException, listener: Listener) -> int:
     if number is not None or isinstance(error, KeyboardInterrupt):
         number = number or signal.SIGINT
         how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-        _say(str(error) or f"{how}, nothing was written.")
+        said = str(error) if isinstance(error, KeyboardInterrupt) else ""  # not what an interrupted import says
+        _say(said or f"{how}, nothing was written.")
         return SIGNAL + number
     _say(_explain(error))
     return FAULT

@@ -62,6 +62,8 @@ def fetch(weight: Weight, folder: Path) -> str:
                 )
             return _from_any_source(weight, folder)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"The folder '{folder}' cannot be used ({error.strerror}); choose another one.") from None
         full = error.errno in _DISK_FULL
         reason = "there is no space left for it" if full else error.strerror or str(error)
         raise OutputError(f"'{weight.name}' could not be written into '{folder}': {reason}.") from None

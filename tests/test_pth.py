@@ -289,7 +289,7 @@ def test_a_full_disk_ends_in_1_and_leaves_the_old_file(tmp_path):
     (tmp_path / "a.pth").write_bytes(saved({"w": torch.ones(100_000)}))
     (tmp_path / "a.safetensors").write_bytes(b"old")
     limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))}
-    done = command("a.pth", cwd=tmp_path, **limit)
+    done = command("a.pth", "a.safetensors", cwd=tmp_path, **limit)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), done.stderr
     assert "'a.safetensors' cannot be written" in done.stderr
     assert {entry.name: entry.stat().st_size for entry in tmp_path.iterdir()}["a.safetensors"] == 3
