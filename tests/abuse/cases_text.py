@@ -62,7 +62,7 @@ VOICES = table(
     within_s=5.0,
 )
 
-STUB = {"PYTHONPATH": "{folder}/stub:{root}"}
+STUB = {"PYTHONPATH": "{folder}/stub:{root}", "PYTHONDONTWRITEBYTECODE": "1"}
 EXTRA = table(
     "voices",
     2,
