@@ -160,11 +160,6 @@ def _open(job: Job) -> Drive:
         template = read_template(job.motion)
         return Drive(len(template.motion), None, job.audio, template.motion, template.openings)
     motion = Motion.load(job.motion)
-    if motion.space != job.engine:  # engines are named after their keypoint spaces
-        raise InputError(
-            f"'{job.motion}' holds motion of the engine '{motion.space}', this film is made by '{job.engine}'; add "
-            f"--engine {motion.space}, or make the motion with this engine."
-        )
     if not len(motion):
         raise InputError(f"The motion '{job.motion}' has no frames.")
     return Drive(len(motion), None, job.audio, motion)
