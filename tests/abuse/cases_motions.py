@@ -53,13 +53,14 @@ NUMBERS_TOO_LARGE = table(
     program=REAL,
 )
 
+QUICK = {*CODE, *BOMBS, *V13, "list.pkl", "cut.pkl", "fps-nan.pkl", "frames-more.pkl", "no-motion.pkl"}
 GOOD_TEMPLATES = ("template.pkl", "template-0.pkl")
 TEMPLATES = table(
     "templates",
     2,
     *[
         (name, f"{PICTURE} --engine liveportrait --motion {name}", name.replace(".", r"\."),
-         {"finding": _finding(name), "also": ("said.npz",)})
+         {"finding": _finding(name), "also": ("said.npz",), "fast": None if name in QUICK else False})
         for name in (*CODE, *BOMBS, *NUMBERS)
         if name not in GOOD_TEMPLATES
     ],

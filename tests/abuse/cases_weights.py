@@ -39,7 +39,7 @@ WORDS = table(
         "before": (file("w/KDTalker.pth"), file("w/KDTalker.pth.sha256", b"0" * 64))}),
     ("verify a bomb", "weights verify norm.npz --weights w", "norm.npz", {
         "before": (file("w/norm.npz", b"PK\x03\x04" + bytes(2000)),)}),
-    ("offline", GET, "HF_HUB_OFFLINE", {"env": {"HF_HUB_OFFLINE": "1"}, "made": HOME, "fast": True}),
+    ("offline", GET, "HF_HUB_OFFLINE", {"env": {"HF_HUB_OFFLINE": "1"}, "made": HOME}),
     within_s=10.0,
 )  # fmt: skip
 
@@ -108,7 +108,7 @@ CONVERTED = table(
     "convert",
     0,
     ("beside it", "weights convert tensors.pth", "tensors.safetensors",
-     {"made": ("tensors.safetensors",), "fast": True}),
+     {"made": ("tensors.safetensors",)}),
     ("under a name", f"weights convert tensors.pth {OUT}", OUT, {"made": (OUT,)}),
     ("the older format", f"weights convert old-format.pth {OUT}", OUT, {"made": (OUT,)}),
     ("numbers of half the size", f"weights convert bfloat.pth {OUT}", OUT, {"made": (OUT,)}),
@@ -128,7 +128,7 @@ REFUSED = table(
         for name in ("code.pth", "old-code.pth", "pickle.pth", "cut.pth", "text.pth", "html.pth", "empty.pth",
                      "one-tensor.pth", "no-tensors.pth", "numbers.pth", "face.png", "said.npz")
     ],
-    ("a missing one", f"weights convert none.pth {OUT}", "[Nn]o (such )?file"),
+    ("a missing one", f"weights convert none.pth {OUT}", "[Nn]o (such )?file", {"fast": True}),
     ("a folder", f"weights convert . {OUT}", "folder|not a file", {"finding": "V12"}),
     ("a pipe", f"weights convert tensors.pth {OUT}", "pipe|not a (regular )?file", {"before": (fifo("tensors.pth"),)}),
     ("a long name", f"weights convert {'x' * 300}.pth {OUT}", "too long|no file", {"finding": "V1"}),

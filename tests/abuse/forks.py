@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -31,7 +32,7 @@ LIBRARIES = {
              "kdtalker.diffusion"],
 }  # fmt: skip
 POLL_S = 0.003
-GRACE_S = 3.0  # for what the program started, once it has ended itself
+GRACE_S = 1.0  # for what the program started, once it has ended itself
 DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER = 1, 2, 3  # root's power over permissions, linux/capability.h
 NOBODY = 65534
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -41,6 +42,7 @@ def serve(kind: str) -> None:
     for name in LIBRARIES[kind]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    gc.freeze()
     LIBC.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans of a run become children of this process
     with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
         for line in sys.stdin:

@@ -36,8 +36,8 @@ class Bench:
 
     def close(self) -> None:
         for server in self._servers.values():
-            server.stdin.close()
-            server.wait()
+            server.kill()  # it waits for the next run and holds nothing
+            server.communicate()
 
     def run(self, case: Case) -> Outcome:
         self._count += 1
