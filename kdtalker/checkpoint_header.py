@@ -89,6 +89,10 @@ def _opened(path: Path) -> Iterator[Any]:
     if not os.path.isfile(path):
         raise InputError(f"'{path}' is not a file, wanted a model (.safetensors).")
     try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"'{path}' has a name that is not in UTF-8, which safetensors wants; rename it.") from None
+    try:
         with safe_open(path, framework="numpy") as file:
             yield file
     except PermissionError as error:

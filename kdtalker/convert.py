@@ -26,8 +26,10 @@ def convert_pth(path: Path, target: Path | None = None) -> str:
     the new one is whole. Raises InputError for a file that cannot be read or has no tensors, and for a target that is
     another thing than a file or the input; OutputError where it cannot be written.
     """
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise InputError(f"There is no file '{path}' to convert.")
+    if not path.is_file():
+        raise InputError(f"'{path}' is a folder or a device, not a file; name a .pth file to convert.")
     if target is None:
         target = path.with_suffix(_SUFFIX)
         if os.path.lexists(target):

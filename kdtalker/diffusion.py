@@ -110,8 +110,11 @@ class MotionModel:
         """(T, 70) in the network's units to Motion; relative models think of the face in the head's own axes."""
         with np.errstate(over="ignore", invalid="ignore"):
             vectors = self.normalisation.restore(frames) + offset
-        if not (np.abs(vectors) < _DIVERGED).all():
-            raise InputError("The motion model gives numbers beyond any motion; it is damaged, choose another one.")
+        if not (np.abs(vectors) < _DIVERGED).all() or (vectors[:, 0] <= 0).any():
+            raise InputError(
+                "The motion model gives numbers beyond any motion, or a scale that is not above 0; it is "
+                "damaged or another file, choose another one."
+            )
         motion = Motion.from_vector(vectors, self.space)
         return from_head_frame(motion) if self.config.relative else motion
 

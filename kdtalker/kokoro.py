@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,17 @@ class Kokoro:
     @staticmethod
     def load() -> Kokoro:
         """Raises InputError where the package or the weights are not there, or hold something else."""
-        try:
-            import kokoro_onnx
-        except ImportError:
+        if find_spec("kokoro_onnx") is None:
             raise InputError(
                 "Kokoro is not installed; `pip install -e '.[tts]'` brings it (MIT; it needs phonemizer, GPL-3.0)."
-            ) from None
+            )
         lacking = " ".join(missing(KOKORO))
         if lacking:
             raise InputError(
                 f"Kokoro's voices are not here; `kdtalker weights get {lacking}` fetches them (Apache-2.0)."
             )
+        import kokoro_onnx
+
         model, voices = (find(name) for name in KOKORO)
         npz_names(voices)
         try:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from test_diffusion import begin, make_features, make_model
+from test_diffusion import AS_PUBLISHED, TINY, begin, make_features, make_model
 
 from kdtalker.checkpoint_header import check_checkpoint
 from kdtalker.diffusion import MotionModel
@@ -132,9 +132,12 @@ def test_weights_that_are_not_finite_name_the_file(write, value):
         load_model(path, "mesh")
 
 
-@pytest.mark.parametrize("value", [1e30, 3e38])
-def test_a_model_whose_numbers_run_away_is_told(value):
-    model = make_model()
-    model.denoiser.output.weight.data.fill_(value)
-    with pytest.raises(InputError, match="The motion model gives numbers beyond any motion; it is damaged"):
+@pytest.mark.parametrize(
+    ("config", "weight", "mean_of_scale"), [(TINY, 1e30, 1), (TINY, 3e38, 1), (AS_PUBLISHED, 0, -1)]
+)
+def test_a_model_whose_numbers_run_away_or_that_draws_a_scale_below_0_is_told(config, weight, mean_of_scale):
+    model = make_model(config)
+    model.denoiser.output.weight.data.fill_(weight)
+    model.normalisation.mean[0] = mean_of_scale
+    with pytest.raises(InputError, match="The motion model gives numbers beyond any motion, or a scale that is not ab"):
         model.advance(begin(model), make_features(3), steps=1, last=True)

@@ -59,13 +59,17 @@ def make_model(config=TINY, space="mesh"):
     torch.manual_seed(0)
     draw = np.random.default_rng(5)
     std = draw.uniform(0.5, 2, 70)
-    normalisation = Normalisation(draw.normal(0, 0.1, 70), std, np.zeros(63), np.ones(63))
+    mean = draw.normal(0, 0.1, 70)
+    mean[0], std[0] = 1, 0.05  # a scale is above 0
+    normalisation = Normalisation(mean, std, np.zeros(63), np.ones(63))
     return MotionModel(Denoiser(config).eval(), normalisation, space, {"licence": "for tests"})
 
 
 def make_portrait(space="mesh"):
     draw = np.random.default_rng(6)
-    rest = Motion.from_vector(draw.normal(0, 1, (1, 70)).astype(np.float32), space)
+    numbers = draw.normal(0, 1, (1, 70)).astype(np.float32)
+    numbers[:, 0] = 1.1
+    rest = Motion.from_vector(numbers, space)
     return draw.normal(0, 0.3, (21, 3)).astype(np.float32), rest
 
 

@@ -83,6 +83,9 @@ NAMES = table(
      {"also": ("text.npz",), "before": (renamed("text.npz", f"{BAD}.npz"),)}),
     ("a broken background not in UTF-8", f"{FILM} --background {BAD}.png", "bad",
      {"also": ("text.png",), "before": (renamed("text.png", f"{BAD}.png"),)}),
+    ("a model not in UTF-8", f"{REAL_FILM} --checkpoint {BAD}.safetensors", "UTF-8.*rename", {
+        "also": ("model.safetensors",), "before": (renamed("model.safetensors", f"{BAD}.safetensors"),),
+        "program": REAL}),
     finding="V7",
     within_s=3.0,
 )  # fmt: skip
@@ -102,9 +105,6 @@ GOOD_NAMES = table(
      {"also": ("said.npz",), "before": (renamed("said.npz", f"{BAD}.npz"),)}),
     ("a background not in UTF-8", f"{FILM} --background {BAD}.png", "25 frames",
      {"also": ("good.webp",), "before": (renamed("good.webp", f"{BAD}.png"),)}),
-    ("a model not in UTF-8", f"{REAL_FILM} --checkpoint {BAD}.safetensors", "5 frames", {
-        "also": ("model.safetensors",), "before": (renamed("model.safetensors", f"{BAD}.safetensors"),),
-        "program": REAL}),
     ("a picture of spaces and quotes", ["--image", " '\" .png", "--audio", "voice.wav", "--output", "film.mp4"],
      "25 frames", {"before": (renamed("face.png", " '\" .png"),)}),
     ("a sound like an option", ["--image", "face.png", "--audio=-i.wav", "--output", "film.mp4"], "25 frames",
