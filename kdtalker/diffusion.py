@@ -110,11 +110,8 @@ class MotionModel:
         """(T, 70) in the network's units to Motion; relative models think of the face in the head's own axes."""
         with np.errstate(over="ignore", invalid="ignore"):
             vectors = self.normalisation.restore(frames) + offset
-        if not (np.abs(vectors) < _DIVERGED).all() or (vectors[:, 0] <= 0).any():
-            raise InputError(
-                "The motion model gives numbers beyond any motion, or a scale that is not above 0; it is "
-                "damaged or another file, choose another one."
-            )
+        if not (np.abs(vectors) < _DIVERGED).all():
+            raise InputError("The motion model gives numbers beyond any motion; it is damaged, choose another one.")
         motion = Motion.from_vector(vectors, self.space)
         return from_head_frame(motion) if self.config.relative else motion
 
@@ -164,10 +161,16 @@ class MotionModel:
         """Push features (n, C), n from 0; returns the frames that became final. `last` ends the stream.
 
         Frames become final a window at a time, but for its `overlap` last ones; `last` fills the final window
-        with silence and gives what is owed: in total as many frames as features.
+        with silence and gives what is owed: in total as many frames as features. Raises InputError for a scale that is
+        not above 0, which no face has; a model in the middle of its training may draw one (`advance_many`).
         """
-        (result,) = self.advance_many([state], [features], steps=steps, guidance=guidance, last=last)
-        return result
+        ((motion, state),) = self.advance_many([state], [features], steps=steps, guidance=guidance, last=last)
+        if (motion.scale <= 0).any():
+            raise InputError(
+                "The motion model draws a scale that is not above 0; it is damaged, another file or trained for too "
+                "short a time, choose another one."
+            )
+        return motion, state
 
     def advance_many(
         self,

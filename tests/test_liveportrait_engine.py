@@ -1,13 +1,11 @@
 """The published engine from files to film, on weights that anyone can regenerate."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from golden_weights import regenerate_all
-from safetensors.torch import save_file
+from published_files import save_normalisation, write_published_files
 
 from kdtalker import Options, TalkingPortraitPipeline
 from kdtalker.audio import read_sound
@@ -26,46 +24,14 @@ from kdtalker.video import read_film, read_image
 from kdtalker.video_writer import VideoWriter
 from kdtalker.weights import find
 
-GOLDEN = Path(__file__).parent / "golden"
 PORTRAIT = Path(__file__).parent.parent / "examples" / "grace_hopper.jpg"
 FRAMES, STEPS = 3, 2
 NEAR = 2  # of 255: as near as networks that round in another order come, but for a pixel here and there
-KNOWN = ("wav2lip", "spade_generator")  # whose sha256 is in the table
-PARTS = {"scale": 1, "yaw": 1, "pitch": 1, "roll": 1, "t": 3, "exp": 63, "kp": 63}
-
-
-def nested(state, names):
-    """Tensors `name.rest` as {name: {rest: tensor}}."""
-    return {
-        name: {full.removeprefix(f"{name}."): value for full, value in state.items() if full.startswith(f"{name}.")}
-        for name in names
-    }
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A folder of checkpoints laid out as the published ones are."""
-    folder = tmp_path_factory.mktemp("weights")
-    layouts = json.loads((GOLDEN / "liveportrait_layout.json").read_text())
-    layouts["KDTalker"] = json.loads((GOLDEN / "kdtalker_layout.json").read_text())
-    for checkpoint, layout in layouts.items():
-        state = regenerate_all(layout)
-        if checkpoint == "stitching_retargeting_module":
-            state = nested(state, ["retarget_shoulder", "retarget_mouth", "retarget_eye"])
-        if checkpoint in KNOWN:  # these .pth files would be told from the published ones
-            save_file(state, folder / f"{checkpoint}.safetensors")
-        else:
-            torch.save({"model": state, "step": 7} if checkpoint == "KDTalker" else state, folder / f"{checkpoint}.pth")
-    # Whatever weights that were never trained draw, a scale is above 0.
-    save_normalisation(folder / "norm.npz", scale_mean=np.float32([1.5]), scale_std=np.float32([0.05]))
-    return folder
-
-
-def save_normalisation(path, **changes):
-    values = {
-        f"{part}_{kind}": np.full(width, kind == "std") for part, width in PARTS.items() for kind in ("mean", "std")
-    }
-    np.savez(path, **{name: value for name, value in (values | changes).items() if value is not None})
+    return write_published_files(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture
