@@ -2,7 +2,9 @@
 
 import sys
 
-from kdtalker.cli import main
-
 if __name__ == "__main__":
+    try:
+        from kdtalker.cli import main
+    except KeyboardInterrupt:  # before the program could begin to listen for it
+        sys.exit(130)
     sys.exit(main())

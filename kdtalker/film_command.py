@@ -106,6 +106,8 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
     image = read_image(job.image)
     behind = read_image(job.background) if isinstance(job.background, Path) else job.background
     drive = _open(job)
+    if drive.motion is not None:
+        drive.motion.require_space(job.engine)
     if behind is not None:
         from kdtalker.backdrop import lay_behind
 

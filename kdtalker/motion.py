@@ -69,6 +69,14 @@ class Motion:
                 raise InputError(f"Motion's {name} holds numbers that are not finite.")
             object.__setattr__(self, name, value)
 
+    def require_space(self, space: str) -> None:
+        """Raise InputError for motion in another keypoint space than that; engines are named after their spaces."""
+        if self.space != space:
+            raise InputError(
+                f"The motion is in the keypoint space '{self.space}', the engine '{space}' cannot draw it; choose "
+                f"--engine {self.space}, or make the motion with the engine '{space}'."
+            )
+
     def __len__(self) -> int:
         return len(self.scale)
 

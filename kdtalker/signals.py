@@ -11,7 +11,7 @@ from types import FrameType
 
 GRACE_S = 5.0  # further signals within this time are ignored, so that they cannot cut the clean-up short
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1")  # the last two are those of batch systems
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU", "SIGUSR1")  # the last two are those of batch systems
 _NUMBERS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 Handler = Callable[[int, FrameType | None], object]
 

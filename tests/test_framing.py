@@ -1,6 +1,7 @@
 """Which crop of the face a film is made in, from the words of the command line and from motion files."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from kdtalker.cli import main
 from kdtalker.edits import turned_relative_to
 from kdtalker.errors import InputError
 from kdtalker.liveportrait.engine import absolute
+from kdtalker.liveportrait.template import read_template
 from kdtalker.motion import MOTION_WIDTH, Motion
 from kdtalker.video import VideoFrames, read_film
 
@@ -39,7 +41,7 @@ def framed(tmp_path, monkeypatch):
 
     def call(*words):
         framings.clear()
-        fixed = ("--image", "face.png", "--output", "film.mp4", "--engine", "liveportrait")
+        fixed = ("--image", "face.png", "--output", "film.mp4")
         return main([*fixed, *words], load=lambda job: engine), framings
 
     return call
@@ -59,9 +61,10 @@ def test_what_moves_the_portrait_decides_how_it_is_cropped(framed, words, framin
     assert framed(*words) == (0, [framing])
 
 
-def test_a_template_is_a_driving_film(framed, capfd):
-    assert framed("--motion", "template.pkl") == (2, ["driving"])  # which the toy engine, a mesh, does not draw
-    assert "liveportrait" in capfd.readouterr().err
+def test_a_template_is_a_driving_film_of_the_published_engine(framed, capfd):
+    assert read_template(Path("template.pkl")).motion.framing == "driving"
+    assert framed("--motion", "template.pkl") == (2, [])
+    assert "choose --engine liveportrait" in capfd.readouterr().err
 
 
 def test_a_motion_file_tells_its_framing_and_retargeting(tmp_path):

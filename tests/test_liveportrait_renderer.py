@@ -14,10 +14,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kdtalker.liveportrait.painter
+from kdtalker.backdrop import person_matte
 from kdtalker.edits import turned_relative_to
 from kdtalker.errors import InputError, OutputError
 from kdtalker.liveportrait.canvas import SIDE_PX, Canvas
-from kdtalker.liveportrait.engine import absolute
+from kdtalker.liveportrait.engine import absolute, assemble
 from kdtalker.liveportrait.fast import faster_generator, faster_warping
 from kdtalker.liveportrait.generator import SpadeGenerator
 from kdtalker.liveportrait.motion_extractor import RawMotion
@@ -246,6 +247,29 @@ def test_the_head_stays_near_its_place(source):
     np.testing.assert_array_equal(damped(source.rest, source.rest).vector(), source.rest.vector())
     np.testing.assert_allclose(damped(near, source.rest).shift, near.shift, atol=1e-5)
     assert np.abs(damped(far, source.rest).shift - source.rest.shift).max() <= 1.001 * FARTHEST_SHIFT
+
+
+def test_the_alpha_matte_is_that_of_the_painted_face(tracker):
+    image = read_image(EXAMPLES / "grace_hopper.jpg")
+    face = torch.from_numpy(Canvas.find(image, tracker, crop=True).face.copy()).permute(2, 0, 1)[None] / 255
+
+    def mirrored(features):
+        """Whatever is asked for, the face looks the other way."""
+        return face.flip(3).expand(len(features), -1, -1, -1)
+
+    engine = assemble(renderer(tracker, mirrored), tracker, lambda: None)
+    portrait = engine.portrait(image, crop=True, alpha=True)  # a square that is not turned
+    (frame,) = engine.draw(portrait, portrait.rest, None)
+    painted = (255 * face.flip(3)[0].permute(1, 2, 0)).round().numpy().astype(np.uint8)
+    assert frame.shape == (SIDE_PX, SIDE_PX, 4)
+    matte, frame, painted = (
+        whole[64:-64, 64:-64] for whole in (person_matte(painted), frame, painted)
+    )  # within the border, which is the portrait's own
+    assert 0.2 < matte.mean() < 0.9
+    assert np.abs(frame[..., 3] / 255 - matte).mean() < 0.01
+    assert np.abs(frame[..., 3] / 255 - matte[:, ::-1]).mean() > 0.03  # not the portrait's own
+    inside = matte > 0.99
+    assert np.abs(frame[..., :3].astype(int) - painted)[inside].mean() < 2
 
 
 @pytest.mark.parametrize("fault", [torch.nan, torch.inf, 0.0], ids=["nan", "infinite", "black"])

@@ -98,8 +98,7 @@ class ToyRenderer:
         return ToySource(face, np.zeros((KEYPOINTS, 3), np.float32), Motion.from_vector(rest, "mesh"), _offset(19))
 
     def render(self, source, motion):
-        if motion.space != self.space:
-            raise InputError(f"The toy renderer draws the space 'mesh', not '{motion.space}'.")
+        motion.require_space(self.space)
         moved = motion.vector() - source.rest.vector()
         for vector, gaze in zip(moved, motion.gaze, strict=True):
             face = np.roll(source.face, int(round(float(vector[1:7].sum()))), axis=1)

@@ -106,11 +106,7 @@ class LivePortraitRenderer:
 
     def render(self, source: LivePortraitSource, motion: Motion) -> Iterator[Image]:
         """One (512, 512, 3) RGB frame for each of the motion's. Raises InputError for another keypoint space."""
-        if motion.space != self.space:
-            raise InputError(
-                f"The motion lives in the keypoint space '{motion.space}', this renderer draws '{self.space}'; "
-                "make the motion with the same engine."
-            )
+        motion.require_space(self.space)
         return self._painter.paint(source.appearance, self.driving_keypoints(source, motion))
 
     def isolate(self, source: LivePortraitSource, foreground: Image) -> LivePortraitSource:

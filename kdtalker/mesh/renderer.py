@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 
 from kdtalker.edits import posed
-from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.anatomy import anatomy
 from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
@@ -76,11 +75,7 @@ class MeshRenderer:
 
     def render(self, source: MeshSource, motion: Motion) -> Iterator[Image]:
         """One (S, S, 3) RGB frame for each of the motion's. Raises InputError for another keypoint space."""
-        if motion.space != self.space:
-            raise InputError(
-                f"The motion lives in the keypoint space '{motion.space}', this renderer draws '{self.space}'; "
-                "make the motion with the same engine."
-            )
+        motion.require_space(self.space)
         return self._frames(source, motion)
 
     def _frames(self, source: MeshSource, motion: Motion) -> Iterator[Image]:

@@ -152,7 +152,7 @@ MADE = table(
     0,
     ("start -0.0", f"{FILM} --start -0.0", "25 frames", {"frames": 25}),
     ("duration 1e300", f"{FILM} --duration 1e300", "25 frames", {"frames": 25, "finding": "V12", "fast": True}),
-    ("duration 1e-300", f"{FILM} --duration 1e-300", "1 frame", {"frames": 1}),
+    ("duration 1e-300", f"{FILM} --duration 1e-300", "1 frame,", {"frames": 1}),
     ("all at their least", f"{FILM} --seed 0 --steps 1 --guidance 0 --expression 0 --head 0 --blink 0", ""),
     ("all at their most", f"{FILM} --seed {2**31 - 1} --expression 2 --head 2 --smile 1 --yaw 30 --blink 40", "",
      {"fast": True}),

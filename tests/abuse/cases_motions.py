@@ -64,7 +64,7 @@ TEMPLATES = table(
         for name in (*CODE, *BOMBS, *NUMBERS)
         if name not in GOOD_TEMPLATES
     ],
-    ("on the mesh", f"{PICTURE} --motion template.pkl", "--engine liveportrait|liveportrait"),
+    ("on the mesh", f"{PICTURE} --motion template.pkl", "choose --engine liveportrait"),
     ("without its networks", f"{PICTURE} --engine liveportrait --motion template.pkl", "weights get",
      {"program": REAL}),
     ("a missing one", f"{PICTURE} --engine liveportrait --motion none.pkl", "none.pkl.*[Nn]o such file"),

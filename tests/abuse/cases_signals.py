@@ -19,6 +19,7 @@ EARLY = table(
     "Ctrl-C",
     130,
     *[(f"after {at:g} s of work", REAL_LONG, "interrupted", {"signals": (("cpu", at, "INT"),)}) for at in TIMES_S],
+    ("at the first moment", REAL_LONG, "", {"signals": (("cpu", 0.035, "INT"),)}),
     ("help, after 0.1 s", "--help", "interrupted|--image",
      {"signals": (("cpu", 0.1, "INT"),), "code": (0, 130), "fast": True}),
     ("twice after 0.2 s", REAL_LONG, "interrupted", {"signals": (("cpu", 0.2, "INT"), ("later", 0.02, "INT"))}),
@@ -76,6 +77,15 @@ TERMINATED = table(
     also=("long.wav", "said.npz"),
 )
 
+QUIT = table(
+    "signals",
+    131,
+    ("QUIT while writing", LONG, "", {"signals": _hand(1, 0, "QUIT"), "fast": True}),
+    program=TOY_PROCESS,
+    finding="V18",
+    also=("long.wav",),
+)
+
 HUNG_UP = table(
     "signals",
     129,
@@ -101,4 +111,4 @@ SURVIVED = table(
     also=("long.wav",),
 )  # fmt: skip
 
-CASES = [*EARLY, *WRITING, *WRITING_REAL, *TERMINATED, *HUNG_UP, *SURVIVED]
+CASES = [*EARLY, *WRITING, *WRITING_REAL, *TERMINATED, *QUIT, *HUNG_UP, *SURVIVED]
