@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from kdtalker import audio
 from kdtalker.audio import Array, MelState
 from kdtalker.checkpoint import read_checkpoint
 from kdtalker.errors import InputError
+from kdtalker.protocols import AudioEncoder, StateT
 from kdtalker.weights import find
 
 WHISPER_FILE = "whisper_tiny_en_encoder.safetensors"
@@ -39,23 +40,6 @@ class EncoderState:
     samples: int
     frames: int
     skip: int  # blocks of mel still to come before the window's middle holds the first frame
-
-
-class AudioEncoder(Protocol):
-    """Turns sound into features. A sound lives in the state handed in and out, never in the encoder."""
-
-    @property
-    def feature_size(self) -> int:
-        """C, the numbers a frame."""
-
-    def start(self) -> Any:
-        """The state before the first sample."""
-
-    def encode(self, state: Any, samples: Array) -> tuple[Array, Any]:
-        """Take samples (N,), 16 kHz; give the features (T, C) of the frames that are final, T may be 0."""
-
-    def flush(self, state: Any) -> Array:
-        """The features (T, C) still missing when the sound ends: frame_count(samples) in all."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +179,7 @@ class WhisperEncoder:
         return features
 
 
-def encode_all(encoder: AudioEncoder, samples: Array) -> Array:
+def encode_all(encoder: AudioEncoder[StateT], samples: Array) -> Array:
     """The features (frame_count(samples), C) of a whole sound."""
     features, state = encoder.encode(encoder.start(), samples)
     return np.concatenate([features, encoder.flush(state)])

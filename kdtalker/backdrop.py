@@ -16,7 +16,7 @@ from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.motion import Array
 from kdtalker.portrait import check_shape
-from kdtalker.renderer import Image
+from kdtalker.protocols import Image
 
 _SEGMENTER_SIDE_PX = 256
 SURE_FROM, SURE_TO = 0.2, 0.85  # of the segmenter's word, between which a pixel is in part the person's

@@ -9,6 +9,7 @@ import numpy as np
 
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 from kdtalker.motion import Array
+from kdtalker.protocols import Openings
 
 WIDTH, ROW, GAP, LEFT, RIGHT = 720, 64, 30, 56, 12  # in the units of the drawing
 COLOURS = ("#4f46e5", "#0f766e", "#b45309")
@@ -35,14 +36,13 @@ class Row:
     unit: str = ""
 
 
-def chart(voice: Array, pose: Array, openings: tuple[Array, Array] | None) -> str:
-    """voice (T,) loudness 0..1; pose (T, 3) yaw, pitch, roll in degrees; openings (T,) of mouth and eyes, 0 is shut."""
+def chart(voice: Array, pose: Array, openings: Openings) -> str:
+    """voice (T,) loudness 0..1; pose (T, 3) yaw, pitch, roll in degrees; openings, where they are known, 0 is shut."""
     turn = max(5.0, float(np.abs(pose).max()))
     rows = [Row("Voice", (voice,), 0, max(float(voice.max()), 0.01))]
-    if openings:
-        mouth, eyes = openings
-        rows.append(Row("Mouth open", (mouth,), 0, max(float(mouth.max()), 0.1)))
-        rows.append(Row("Eyes open", (eyes,), 0, max(float(eyes.max()), 0.1)))
+    for title, line in (("Mouth open", openings.lips), ("Eyes open", openings.eyes)):
+        if line is not None:
+            rows.append(Row(title, (line,), 0, max(float(line.max()), 0.1)))
     rows.append(Row("Head", tuple(pose.T), -turn, turn, ("yaw", "pitch", "roll"), "°"))
     height = len(rows) * (ROW + GAP) + 20
     drawn = "".join(_drawn(row, number * (ROW + GAP) + 18) for number, row in enumerate(rows))

@@ -16,7 +16,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdtalker.errors import SHORTAGES, KDTalkerError
 from kdtalker.signals import Interruption, Listener, interruptible
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kdtalker.job import Job
     from kdtalker.pipeline import TalkingPortraitPipeline
 
-    Load = Callable[[Job], TalkingPortraitPipeline]
+    Load = Callable[[Job], TalkingPortraitPipeline[Any]]
 
 DEBUG_VARIABLE = "KDTALKER_DEBUG"  # set to 1: tracebacks are printed and warnings of libraries are shown
 FAULT = 1  # the exit code of what is neither the input's nor the call's fault

@@ -23,6 +23,7 @@ from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.errors import InputError
 from kdtalker.motion import KEYPOINTS, MOTION_WIDTH, Motion, from_head_frame, to_head_frame
 from kdtalker.normalisation import Normalisation
+from kdtalker.protocols import Sampling
 from kdtalker.sampler import sample_window
 
 Array = NDArray[np.float32]
@@ -46,6 +47,7 @@ class WindowState:
     rest: Array
     silence: Array
     seed: int
+    sampling: Sampling
     known: Array
     tail: Array
     features: Array
@@ -115,7 +117,9 @@ class MotionModel:
         motion = Motion.from_vector(vectors, self.space)
         return from_head_frame(motion) if self.config.relative else motion
 
-    def start(self, canonical: Array, reference: Motion, seed: int, silence: Array) -> WindowState:
+    def start(
+        self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()
+    ) -> WindowState:
         """Begin a stream for a portrait: canonical (21, 3), its own motion (T=1), silence (C,) features of silence.
         A model that continues from known frames continues from the portrait, silent until then.
 
@@ -144,27 +148,20 @@ class MotionModel:
             rest=offset,
             silence=silence,
             seed=seed,
+            sampling=sampling,
             known=portrait[None][:before],
             tail=np.zeros((0, MOTION_WIDTH), np.float32),
             features=silence[None][:before],
         )
 
-    def advance(
-        self,
-        state: WindowState,
-        features: Array,
-        *,
-        steps: int,
-        guidance: float = 1.0,
-        last: bool = False,
-    ) -> tuple[Motion, WindowState]:
+    def advance(self, state: WindowState, features: Array, *, last: bool = False) -> tuple[Motion, WindowState]:
         """Push features (n, C), n from 0; returns the frames that became final. `last` ends the stream.
 
         Frames become final a window at a time, but for its `overlap` last ones; `last` fills the final window
         with silence and gives what is owed: in total as many frames as features. Raises InputError for a scale that is
         not above 0, which no face has; a model in the middle of its training may draw one (`advance_many`).
         """
-        ((motion, state),) = self.advance_many([state], [features], steps=steps, guidance=guidance, last=last)
+        ((motion, state),) = self.advance_many([state], [features], last=last)
         if (motion.scale <= 0).any():
             raise InputError(
                 "The motion model draws a scale that is not above 0; it is damaged, another file or trained for too "
@@ -177,18 +174,16 @@ class MotionModel:
         states: Sequence[WindowState],
         features: Sequence[Array],
         *,
-        steps: int,
-        guidance: float = 1.0,
         last: bool = False,
     ) -> list[tuple[Motion, WindowState]]:
-        """`advance` for several streams (clips or seeds, any lengths), whose windows are sampled together. steps: 0 is
-        the config's own number."""
+        """`advance` for several streams (clips or seeds, any lengths), whose windows are sampled together where
+        they are alike."""
         current = [_push(state, new) for state, new in zip(states, features, strict=True)]
         final: list[list[Array]] = [[state.known[:0]] for state in current]
         while ready := [i for i, state in enumerate(current) if _is_ready(self.config, state, last)]:
-            length = len(_context(self.config, current[ready[0]]))
-            group = [i for i in ready if len(_context(self.config, current[i])) == length]
-            predicted = self._sample([current[i] for i in group], steps or self.config.steps, guidance)
+            kind = self._batch_key(current[ready[0]])
+            group = [i for i in ready if self._batch_key(current[i]) == kind]
+            predicted = self._sample([current[i] for i in group])
             for i, frames in zip(group, predicted, strict=True):
                 emitted, current[i] = _absorb(self.config, current[i], frames)
                 final[i].append(emitted)
@@ -199,7 +194,11 @@ class MotionModel:
         parts = [np.concatenate(frames) for frames in final]
         return [(self.decode(part, state.rest), state) for part, state in zip(parts, current, strict=True)]
 
-    def _sample(self, states: list[WindowState], steps: int, guidance: float) -> Array:
+    def _batch_key(self, state: WindowState) -> tuple[int, Sampling]:
+        """What streams must have in common to be sampled in one batch."""
+        return len(_context(self.config, state)), state.sampling
+
+    def _sample(self, states: list[WindowState]) -> Array:
         """The next window of each state: (B, window - context, 70); a relative model holds the portrait's scale."""
         config = self.config
         device = self.denoiser.output.weight.device
@@ -216,8 +215,7 @@ class MotionModel:
             batch([_window_features(config, state) for state in states]),
             known=batch([_context(config, state) for state in states]),
             noise=batch(noise),
-            steps=steps,
-            guidance=guidance,
+            sampling=states[0].sampling,
         )
         predicted: Array = frames.float().cpu().numpy()
         if config.relative:

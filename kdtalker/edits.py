@@ -5,6 +5,7 @@ Where nothing is asked for (strength 1, a first frame equal to rest) an edit han
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,19 +13,19 @@ from numpy.typing import NDArray
 
 from kdtalker.audio import FRAME_RATE_HZ
 from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
-from kdtalker.renderer import Looks
+from kdtalker.protocols import Engine, ExpressionBasis, SourceT
 
 FADE_S = 0.4
 NEARLY_MET = 0.08  # inner lips less apart than this, in outer eye distances, are on their way to meet
 PRESS = 0.022  # by which parted lips are pressed on one another, in the same unit
 
 
-def start_from(motion: Motion, rest: Motion, first: Motion, start_frame: int) -> Motion:
+def start_from(motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:
     """Begin at the photograph: what the first sampled frame differs from `rest` by fades out over FADE_S.
 
-    motion holds the frames from start_frame on, `first` is frame 0 (T=1). The scale is the photograph's throughout.
+    motion holds the frames from `frame` on, `first` is frame 0 (T=1). The scale is the photograph's throughout.
     """
-    frames = start_frame + np.arange(len(motion))
+    frames = frame + np.arange(len(motion))
     progress = np.clip(frames / (FADE_S * FRAME_RATE_HZ), 0, 1)[:, None]
     fade = 1 - progress**2 * (3 - 2 * progress)
     vector = motion.vector() + fade * (_exact(rest) - _exact(first))
@@ -61,7 +62,7 @@ def still(motion: Motion, rest: Motion) -> Motion:
     )
 
 
-def relative_to(motion: Motion, first: Motion, rest: Motion) -> Motion:
+def transfer_relative(motion: Motion, *, first: Motion, rest: Motion) -> Motion:
     """A driving motion carried over to the photograph: its difference from its own first frame is added to `rest`.
 
     `first` is the driving motion's frame 0 (T=1). Scale is carried as a ratio, and with it the length of the shift
@@ -74,8 +75,8 @@ def relative_to(motion: Motion, first: Motion, rest: Motion) -> Motion:
     return replace(Motion.from_vector(vector.astype(np.float32), motion.space), gaze=motion.gaze)
 
 
-def turned_relative_to(motion: Motion, first: Motion, rest: Motion) -> Motion:
-    """`relative_to` as LivePortrait does it (arXiv 2407.03168, section 3.3): rotations follow one another,
+def transfer_rotations(motion: Motion, *, first: Motion, rest: Motion) -> Motion:
+    """`transfer_relative` as LivePortrait does it (arXiv 2407.03168, section 3.3): rotations follow one another,
     R = R_d R_d0^T R_s, and the shift keeps its own length, unless the two faces were cropped in different ways: then
     its length goes with the face's size. Eyes and lips are retargeted as `motion` says, or else as `rest` does."""
     away = rotation_matrix(motion.pose) @ rotation_matrix(first.pose).transpose(0, 2, 1)
@@ -92,9 +93,17 @@ def turned_relative_to(motion: Motion, first: Motion, rest: Motion) -> Motion:
     )
 
 
-def as_made(motion: Motion, rest: Motion) -> Motion:
-    """Absolute mode of an engine whose motion can be drawn as it is: the same motion."""
-    return motion
+def transfer_stream(
+    engine: Engine[SourceT], driving: Iterable[Motion], rest: Motion, *, absolute: bool
+) -> Iterator[Motion]:
+    """Transfer driving motion to a source piece by piece, relative to its first frame or absolutely."""
+    first = None
+    for motion in driving:
+        first = motion[:1] if first is None else first
+        if absolute:
+            yield engine.transfer_absolute(motion, rest=rest)
+        else:
+            yield engine.transfer(motion, first=first, rest=rest)
 
 
 def posed(motion: Motion, pose: Array) -> Motion:
@@ -118,17 +127,17 @@ def resting(motion: Motion, amount: Array) -> Motion:
     return replace(motion, expression=motion.expression * (1 - amount)[:, None, None])
 
 
-def lips_met(motion: Motion, looks: Looks, amount: Array, free: Array, parted: float) -> Motion:
+def lips_met(motion: Motion, basis: ExpressionBasis, amount: Array, free: Array, parted: float) -> Motion:
     """Lips brought together by `amount` (T,) of the way, and, as far as they are `free` (T,) to, where they all but
     meet: what is sampled seldom closes quite. Those of a face that was photographed with parted lips, as far as
     `parted` says 0..1, are pressed on one another to leave no slit."""
     turn = rotation_matrix(motion.pose)
     in_head = (motion.expression @ turn.transpose(0, 2, 1)).reshape(len(motion), -1)
-    gaps = in_head @ looks.gaps.T
+    gaps = in_head @ basis.lip_gap_jacobian.T
     progress = np.clip(gaps.mean(1) / NEARLY_MET, 0, 1)
     share = np.maximum(amount, free * (1 - progress**2 * (3 - 2 * progress)))
     pull = share[:, None] * np.maximum(gaps + PRESS * parted * free[:, None], 0)
-    apart = (pull @ looks.parting.T).reshape(motion.expression.shape) @ turn
+    apart = (pull @ basis.lip_gap_inverse.T).reshape(motion.expression.shape) @ turn
     return replace(motion, expression=np.asarray(motion.expression - apart, np.float32))
 
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdtalker.arguments import FOLLOW, WIDEST
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count, read_sound
@@ -24,17 +24,16 @@ from kdtalker.progress import Progress
 from kdtalker.signals import Interruption
 
 if TYPE_CHECKING:
-    from kdtalker.liveportrait.openings import Openings
-    from kdtalker.pipeline import Edit, EncodedPortrait, Record, TalkingPortraitPipeline
-    from kdtalker.renderer import Image
+    from kdtalker.pipeline import TalkingPortraitPipeline
+    from kdtalker.protocols import Edit, EncodedPortrait, Image, Openings, Record
 
-    Load = Callable[[Job], TalkingPortraitPipeline]
+    Load = Callable[[Job], TalkingPortraitPipeline[Any]]
 
 PIECE_FRAMES = 250  # of a saved motion that are drawn at a time, so that memory does not grow with its length
 LEAST_ADDRESS_SPACE_GB = 2.2  # torch and OpenBLAS end the process without a word where they get less
 
 
-def load_engine(job: Job) -> TalkingPortraitPipeline:
+def load_engine(job: Job) -> TalkingPortraitPipeline[Any]:
     """Load the engine that the job names. Raises InputError for missing weights, OutputError for too little memory."""
     from kdtalker.weights import LIVEPORTRAIT, SPEECH, require
 
@@ -168,7 +167,11 @@ def _open(job: Job) -> Drive:
 
 
 def _frames(
-    pipeline: TalkingPortraitPipeline, portrait: EncodedPortrait, job: Job, drive: Drive, record: Record | None
+    pipeline: TalkingPortraitPipeline[Any],
+    portrait: EncodedPortrait[Any],
+    job: Job,
+    drive: Drive,
+    record: Record | None,
 ) -> Iterator[Image]:
     from kdtalker.video import VideoFrames
 
@@ -178,27 +181,28 @@ def _frames(
         pieces = (drive.motion[start : start + PIECE_FRAMES] for start in starts)
         return pipeline.reenact(portrait, pieces, job.options, record, edit)
     if job.driving is not None:
-        driving = pipeline.track(VideoFrames(job.driving))
+        driving = pipeline.engine.track(VideoFrames(job.driving))
         return pipeline.reenact(portrait, driving, job.options, record, edit)
     assert job.audio is not None
     sound = read_sound(job.audio, job.start, job.duration)
-    head = None if job.pose_from is None else pipeline.track(VideoFrames(job.pose_from))
+    head = None if job.pose_from is None else pipeline.engine.track(VideoFrames(job.pose_from))
     return pipeline.animate(portrait, sound, job.options, record, edit=edit, head=head)
 
 
-def _retargeting(pipeline: TalkingPortraitPipeline, portrait: EncodedPortrait, job: Job, drive: Drive) -> Edit | None:
+def _retargeting(
+    pipeline: TalkingPortraitPipeline[Any], portrait: EncodedPortrait[Any], job: Job, drive: Drive
+) -> Edit | None:
     """The edit that opens eyes and lips as was asked for; a driving film is looked through for it beforehand."""
     from kdtalker.video import read_film
 
     asked = job.retarget_eyes, job.retarget_lips
     if asked == (None, None):
         return None
-    assert pipeline.retargeting is not None and pipeline.measure is not None  # of this engine alone, as was checked
     openings = drive.openings
     if job.driving is not None and FOLLOW in asked:
-        openings = pipeline.measure(read_film(job.driving))
+        openings = pipeline.engine.track_openings(read_film(job.driving))
     eyes, lips = (openings.eyes, openings.lips) if openings else (None, None)
-    return pipeline.retargeting(portrait.source, _wanted(asked[0], eyes, "eyes"), _wanted(asked[1], lips, "lips"))
+    return pipeline.engine.retarget(portrait.source, _wanted(asked[0], eyes, "eyes"), _wanted(asked[1], lips, "lips"))
 
 
 def _wanted(asked: float | str | None, measured: Array | None, part: str) -> Array | float | None:

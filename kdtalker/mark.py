@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from kdtalker.renderer import Image
+from kdtalker.protocols import Image
 
 WORD = "generated"
 

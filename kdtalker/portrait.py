@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from kdtalker.errors import InputError
-from kdtalker.renderer import Image
+from kdtalker.protocols import Image
 from kdtalker.tracker import Face, FaceTracker
 
 SQUARE_SIDE = 2.3  # times the longer side of the face's box

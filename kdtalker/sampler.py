@@ -10,6 +10,7 @@ from torch import Tensor
 from kdtalker.denoiser import LEADING_TOKENS, Denoiser, token_timesteps
 from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.errors import InputError
+from kdtalker.protocols import Sampling
 
 _CANONICAL_START = 7  # the canonical token is seven zeros, where scale, pose and shift stand, then its 63 numbers
 
@@ -77,21 +78,21 @@ def sample_window(
     *,
     known: Tensor,
     noise: Tensor,
-    steps: int,
-    guidance: float = 1.0,
+    sampling: Sampling,
 ) -> Tensor:
     """Sample the unknown frames of B windows: (B, frames - K, 70), in normalised units.
 
-    canonical (B, 63), reference (B, 70), features (B, frames, audio_input) of the audio encoder, known (B, K,
-    70) the clean frames that the window continues from (K may be 0), noise (B, frames - K, 70) standard
-    normal, never scaled. guidance g: prediction = without + g (with - without) audio (arXiv 2207.12598, with
-    w = g - 1); 1 is no guidance and costs half. The denoiser must be in eval mode, else its dropout joins in.
+    canonical (B, 63), reference (B, 70), features (B, frames, audio_input) of the audio encoder, known (B, K, 70) the
+    clean frames that the window continues from (K may be 0), noise (B, frames - K, 70) standard normal, never scaled.
+    sampling: 0 steps are the config's own number; guidance g: prediction = without + g (with - without) audio (arXiv
+    2207.12598, with w = g - 1); 1 is no guidance and costs half. The denoiser must be in eval mode, else its dropout
+    joins in.
     """
     if noise.shape[1] + known.shape[1] != features.shape[1]:
         raise ValueError(
             f"{known.shape[1]} known and {noise.shape[1]} new frames need features, not {features.shape[1]}."
         )
-    solver = make_scheduler(denoiser.config, steps)
+    solver, guidance = make_scheduler(denoiser.config, sampling.steps or denoiser.config.steps), sampling.guidance
     audio = denoiser.adapt(features)
     before = torch.cat([leading_tokens(canonical, reference), known], dim=1)
     is_known = torch.arange(features.shape[1], device=noise.device).expand(len(noise), -1) < known.shape[1]

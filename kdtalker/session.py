@@ -1,52 +1,75 @@
-"""One film in the making: sound is queued, frames are made when they are taken."""
+"""One stream: sound in pieces to frames. Sound is queued, frames are made when they are taken."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from kdtalker import voice
-from kdtalker.acting import led, performed
-from kdtalker.audio import SAMPLES_PER_FRAME
-from kdtalker.edits import with_head
+from kdtalker.acting import add_procedural_motion, ping_pong
+from kdtalker.audio import SAMPLE_RATE_HZ
+from kdtalker.edits import transfer_stream, with_head
 from kdtalker.errors import InputError
 from kdtalker.motion import Array, Motion
 from kdtalker.options import Options
-from kdtalker.renderer import Image, Source
-from kdtalker.voice import Voice
+from kdtalker.protocols import (
+    AudioEncoder,
+    Canvas,
+    Edit,
+    EncodedPortrait,
+    Engine,
+    Image,
+    MotionModel,
+    Prosody,
+    Record,
+    Renderer,
+    Sampling,
+    Source,
+    SourceT,
+)
 
-if TYPE_CHECKING:
-    from kdtalker.pipeline import Edit, EncodedPortrait, Record, Speech, TalkingPortraitPipeline
+PIECE_SAMPLES = SAMPLE_RATE_HZ  # longer sound is worked on a second at a time, so that memory stays the same
 
-_PIECE = 25 * SAMPLES_PER_FRAME  # longer sound is worked on a second at a time, so that memory stays the same
+EncoderStateT = TypeVar("EncoderStateT")
+ModelStateT = TypeVar("ModelStateT")
 
 
-class Session:
-    """One film in the making. Sound is queued by `push`; the frames that it gives are made when they are taken.
+class Session(Generic[SourceT]):
+    """Animate one portrait by a stream of sound.
 
-    All iterators that push and flush return take from the same line of frames: whichever is asked first hands out
+    All iterators that `push` and `flush` return take from the same line of frames: whichever is asked first hands out
     the next one, so the film is the same however its sound was cut and whenever its frames were taken.
     """
 
     def __init__(
         self,
-        pipeline: TalkingPortraitPipeline,
-        portrait: EncodedPortrait,
+        engine: Engine[SourceT],
+        portrait: EncodedPortrait[SourceT],
         options: Options,
-        record: Record | None,
         *,
-        edit: Edit | None,
-        head: Iterable[Motion] | None,
+        record: Record | None = None,
+        edit: Edit | None = None,
+        head: Iterable[Motion] | None = None,
     ) -> None:
+        """record: called with each piece of motion as it is drawn; edit: has the last word on the motion; head: driving
+        motion whose head the portrait takes, forward and backward in turn."""
+        self._engine, self._portrait, self._options = engine, portrait, options
+        self._record, self._edit = record, edit
+        self._head = (
+            None
+            if head is None
+            else ping_pong(transfer_stream(engine, head, portrait.rest, absolute=options.absolute))
+        )
+        self._stream: MotionStream[Any, Any] | None = None  # made when the first frame is taken
         self._queue: deque[Array] = deque()
         self._has_ended = False
-        motions = self._act(pipeline, portrait, options, head)
-        self._line = self._draw(pipeline, portrait, motions, record, edit)
+        self._first: Motion | None = None  # the first generated frame
+        self._frame = 0  # the number of the next frame
+        self._frames: Iterator[Image] = iter(())  # of the motion that is being drawn
 
     def push(self, samples: Array) -> Iterator[Image]:
         """Add samples (N,), float32 mono at 16 kHz, -1..1; N from 0. Returns the frames that they make possible."""
@@ -56,82 +79,113 @@ class Session:
         if samples.ndim != 1:
             raise InputError(f"Sound has the shape {samples.shape}, wanted (samples,): mono at 16 kHz.")
         samples = np.clip(np.nan_to_num(samples), -1, 1)
-        self._queue.extend(samples[start : start + _PIECE] for start in range(0, len(samples), _PIECE))
+        self._queue.extend(samples[start : start + PIECE_SAMPLES] for start in range(0, len(samples), PIECE_SAMPLES))
         return self._take()
 
     def flush(self) -> Iterator[Image]:
-        """The sound has ended. Returns the frames still owed: ceil(samples / 640) in all."""
+        """End the sound. Returns the frames still owed: ceil(samples / 640) in all."""
         self._has_ended = True
         return self._take()
 
     def _take(self) -> Iterator[Image]:
-        for frame in self._line:
-            if frame is None:
-                return
-            yield frame
-
-    def _draw(
-        self,
-        pipeline: TalkingPortraitPipeline,
-        portrait: EncodedPortrait,
-        motions: Iterator[Motion | None],
-        record: Record | None,
-        edit: Edit | None,
-    ) -> Iterator[Image | None]:
-        """All frames in order; None where more sound is needed."""
-        frame = 0
-        for motion in motions:
-            if motion is None:
-                yield None
-                continue
-            yield from pipeline.draw(portrait, edit(motion, frame) if edit else motion, record)
-            frame += len(motion)
-
-    def _act(
-        self,
-        pipeline: TalkingPortraitPipeline,
-        portrait: EncodedPortrait,
-        options: Options,
-        head: Iterable[Motion] | None,
-    ) -> Iterator[Motion | None]:
-        """Motion as it is drawn; None where more sound is needed."""
-        source, rest = portrait.source, portrait.rest
-        lead = None if head is None else led(head, partial(pipeline.transfer, options), rest)
-        first, frame = None, 0
-        for sampled in self._sample(pipeline.speech, source, options):
-            if sampled is None:
-                yield None
-                continue
-            motion, heard = sampled
-            first = motion[:1] if first is None else first
-            is_absolute = options.absolute
-            begun = pipeline.absolute(motion, rest) if is_absolute else pipeline.begin(motion, rest, first, frame)
-            if lead is not None:
-                begun = with_head(begun, Motion.concatenate(list(islice(lead, len(begun)))))
-            yield performed(begun, source, pipeline.renderer.anatomy, options, frame=frame, voice=heard)
-            frame += len(motion)
-
-    def _sample(self, speech: Speech, source: Source, options: Options) -> Iterator[tuple[Motion, Voice] | None]:
-        """Motion as sampled with the voice of its frames, a few at a time; None where more sound is needed."""
-        encoder, model = speech.audio_encoder, speech.motion_model
-        encoded, listening, heard = encoder.start(), voice.start(), voice.NOTHING_YET
-        window = model.start(source.canonical, source.rest, options.seed, speech.silence)
-        waiting, last = None, False
-        while not last:
+        """Yield frames until more sound is needed."""
+        while True:
+            for frame in self._frames:  # noqa: UP028 - `yield from` would close the line where one reader stops
+                yield frame
+            stream = self._stream = self._stream or self._start()
             if self._queue:
-                samples = self._queue.popleft()
-                features, encoded = encoder.encode(encoded, samples)
-            elif self._has_ended:
-                samples = np.zeros(0, np.float32)
-                features, last = encoder.flush(encoded), True
+                motion, prosody = stream.advance(self._queue.popleft())
+            elif self._has_ended and not stream.has_ended:
+                motion, prosody = stream.end()
             else:
-                yield None
-                continue
-            new, listening = voice.listen(listening, samples, last=last)
-            heard += new
-            motion, window = model.advance(window, features, steps=options.steps, guidance=options.guidance, last=last)
-            waiting = motion if waiting is None else Motion.concatenate([waiting, motion])
-            ready = len(waiting) if last else max(0, min(len(waiting), len(heard) - voice.AHEAD))
-            if ready:
-                yield waiting[:ready], heard.foreseen(ready)
-                waiting, heard = waiting[ready:], heard[ready:]
+                return
+            if len(motion):
+                drawn = self._perform(motion, prosody)
+                self._frames = draw_frames(self._engine.renderer, self._portrait, drawn, self._record)
+
+    def _start(self) -> MotionStream[Any, Any]:
+        speech = self._engine.speech
+        source = self._portrait.source
+        return MotionStream(speech.audio_encoder, speech.motion_model, speech.silence, source, self._options)
+
+    def _perform(self, motion: Motion, prosody: Prosody) -> Motion:
+        """Turn generated motion into the motion that is drawn."""
+        engine, rest = self._engine, self._portrait.rest
+        first = self._first = motion[:1] if self._first is None else self._first
+        if self._options.absolute:
+            motion = engine.transfer_absolute(motion, rest=rest)
+        else:
+            motion = engine.start_from(motion, rest=rest, first=first, frame=self._frame)
+        if self._head is not None:
+            motion = with_head(motion, Motion.concatenate(list(islice(self._head, len(motion)))))
+        model, source = engine.renderer.expression_model, self._portrait.source
+        motion = add_procedural_motion(motion, source, model, self._options, frame=self._frame, prosody=prosody)
+        motion = self._edit(motion, self._frame) if self._edit else motion
+        self._frame += len(motion)
+        return motion
+
+
+class MotionStream(Generic[EncoderStateT, ModelStateT]):
+    """Generate motion from sound, together with the prosody of its frames, which looks a few frames ahead."""
+
+    def __init__(
+        self,
+        encoder: AudioEncoder[EncoderStateT],
+        model: MotionModel[ModelStateT],
+        silence: Array,
+        source: Source,
+        options: Options,
+    ) -> None:
+        """silence (C,): the features of silence."""
+        self._encoder, self._model = encoder, model
+        self._encoded, self._heard = encoder.start(), voice.start()
+        sampling = Sampling(options.steps, options.guidance)
+        self._window = model.start(source.canonical, source.rest, silence, seed=options.seed, sampling=sampling)
+        self._motion, self._prosody = source.rest[:0], voice.NOTHING_YET  # frames that are not yet handed out
+        self.has_ended = False
+
+    def advance(self, samples: Array) -> tuple[Motion, Prosody]:
+        """Take samples (N,); return the frames that became final, T from 0."""
+        features, self._encoded = self._encoder.encode(self._encoded, samples)
+        return self._absorb(features, samples)
+
+    def end(self) -> tuple[Motion, Prosody]:
+        """End the sound; return all frames still owed."""
+        self.has_ended = True
+        return self._absorb(self._encoder.flush(self._encoded), np.zeros(0, np.float32))
+
+    def _absorb(self, features: Array, samples: Array) -> tuple[Motion, Prosody]:
+        heard, self._heard = voice.listen(self._heard, samples, last=self.has_ended)
+        self._prosody += heard
+        motion, self._window = self._model.advance(self._window, features, last=self.has_ended)
+        self._motion = Motion.concatenate([self._motion, motion])
+        ready = len(self._motion)
+        if not self.has_ended:
+            ready = max(0, min(ready, len(self._prosody) - voice.LOOKAHEAD_FRAMES))
+        final = self._motion[:ready], voice.look_ahead(self._prosody, ready)
+        self._motion, self._prosody = self._motion[ready:], self._prosody[ready:]
+        return final
+
+
+def draw_frames(
+    renderer: Renderer[SourceT], portrait: EncodedPortrait[SourceT], motion: Motion, record: Record | None = None
+) -> Iterator[Image]:
+    """Draw a motion and paste it back into the source image: one frame (H, W, 3), or (H, W, 4) with alpha, for each of
+    the motion's."""
+    if record:
+        record(motion)
+    for frame, face in enumerate(renderer.render(portrait.source, motion)):
+        if portrait.matte is None:
+            yield portrait.canvas.paste(face)
+        else:
+            yield _with_alpha(renderer, portrait, portrait.matte, motion[frame : frame + 1], face)
+
+
+def _with_alpha(
+    renderer: Renderer[SourceT], portrait: EncodedPortrait[SourceT], matte: Canvas, motion: Motion, face: Image
+) -> Image:
+    """Draw one frame (H, W, 4)."""
+    still = matte.face[..., 0].astype(np.float32) / np.float32(255)
+    colours, moved = renderer.matte(portrait.source, still, motion, face)
+    levels = np.repeat(np.rint(255 * moved).astype(np.uint8)[..., None], 3, axis=2)
+    return np.dstack([portrait.canvas.paste(colours), matte.paste(levels)[..., :1]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdtalker.checkpoint_header import ENCODERS, check_checkpoint
 from kdtalker.diffusion import MotionModel
@@ -11,11 +11,11 @@ from kdtalker.errors import InputError
 from kdtalker.weights import find
 
 if TYPE_CHECKING:
-    from kdtalker.audio_encoder import AudioEncoder
     from kdtalker.liveportrait.networks import Find
+    from kdtalker.protocols import AudioEncoder
 
 
-def load_encoder(name: str, find: Find = find) -> AudioEncoder:
+def load_encoder(name: str, find: Find = find) -> AudioEncoder[Any]:
     """The audio encoder of that name. Raises InputError for another one, and where its weights are missing."""
     if name == "whisper-tiny.en":
         from kdtalker.audio_encoder import WhisperEncoder
@@ -34,7 +34,7 @@ def load_model(path: Path, space: str) -> MotionModel:
     return MotionModel.load(path)
 
 
-def load_trained(path: Path, space: str, find: Find = find) -> tuple[AudioEncoder, MotionModel]:
+def load_trained(path: Path, space: str, find: Find = find) -> tuple[AudioEncoder[Any], MotionModel]:
     """A model of one's own and its encoder. Raises InputError also where the two do not fit."""
     model = load_model(path, space)
     encoder = load_encoder(model.config.audio_encoder, find)

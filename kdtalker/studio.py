@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
+from typing import Any
 
 import numpy as np
 
@@ -19,14 +20,14 @@ from kdtalker.errors import InputError, OutputError
 from kdtalker.mark import Mark
 from kdtalker.motion import Motion
 from kdtalker.options import Options
-from kdtalker.pipeline import EncodedPortrait, Square, TalkingPortraitPipeline
-from kdtalker.renderer import Image
+from kdtalker.pipeline import TalkingPortraitPipeline
+from kdtalker.protocols import EncodedPortrait, Image, Square
 from kdtalker.speaker import Line, speak
 from kdtalker.uploads import Limits, copy_film, copy_sound, read_picture
 from kdtalker.video import VideoFrames
 from kdtalker.video_writer import VideoWriter
 
-Load = Callable[[], TalkingPortraitPipeline]
+Load = Callable[[], TalkingPortraitPipeline[Any]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Studio:
         self.limits = limits or Limits()
         self._loads = dict(zip(ENGINES, (load, published), strict=True))
         self._warm_up = warm_up
-        self._engines: dict[str, TalkingPortraitPipeline] = {}
+        self._engines: dict[str, TalkingPortraitPipeline[Any]] = {}
         self._is_closed = False
         self._opening = Lock()  # one engine at a time
         Thread(target=self._open_first, daemon=True).start()
@@ -86,7 +87,7 @@ class Studio:
         with suppress(Exception):  # the first visitor tries again and is told
             self._engine(ENGINES[0])
 
-    def _engine(self, name: str) -> TalkingPortraitPipeline:
+    def _engine(self, name: str) -> TalkingPortraitPipeline[Any]:
         """Raises InputError where it cannot be opened."""
         load = self._loads.get(name)
         if load is None:
@@ -97,9 +98,9 @@ class Studio:
                     self._engines[name] = self._opened(load, self._warm_up if name == ENGINES[0] else None)
         return self._engines[name]
 
-    def _opened(self, load: Load, warm_up: Path | None) -> TalkingPortraitPipeline:
+    def _opened(self, load: Load, warm_up: Path | None) -> TalkingPortraitPipeline[Any]:
         pipeline = load()
-        pipeline.speech.silence  # noqa: B018 - reads the models of speech and runs them once
+        pipeline.engine.speech.warm_up()
         if warm_up:
             portrait = pipeline.portrait(read_picture(warm_up, self.limits))
             next(pipeline.animate(portrait, [np.zeros(SAMPLE_RATE_HZ, np.float32)]))
@@ -120,19 +121,19 @@ class Studio:
         pipeline = self._engine(wish.engine)
         portrait = pipeline.portrait(picture, face=wish.face, crop=wish.crop)
         recorded: list[Motion] = []
-        head = pipeline.track(VideoFrames(folder / "head.mp4")) if wish.pose_from else None
+        head = pipeline.engine.track(VideoFrames(folder / "head.mp4")) if wish.pose_from else None
         frames = pipeline.animate(portrait, read_sound(voice), wish.options, recorded.append, head=head)
         yield from self._write(wish, frames, portrait, folder, film_s)
         motion = Motion.concatenate(recorded)
         motion.save(folder / "motion.npz")
-        openings = pipeline.openings and pipeline.openings(portrait.source, motion)
+        openings = pipeline.engine.measure_openings(portrait.source, motion)
         drawn = chart(loudness(read_sound(voice)), motion.pose, openings)
         yield Take(folder / "film.mp4", folder / "motion.npz", drawn, film_s, time.perf_counter() - began)
 
     def faces(self, picture: Path) -> tuple[Image, list[Square]]:
         """The picture and the squares around its faces as they are numbered. Raises InputError."""
-        image, pipeline = read_picture(picture, self.limits), self._engine(ENGINES[0])
-        return image, pipeline.find_squares(image) if pipeline.find_squares else []
+        image = read_picture(picture, self.limits)
+        return image, self._engine(ENGINES[0]).engine.find_faces(image)
 
     def _receive(self, wish: Wish, folder: Path) -> tuple[Image, Path, float]:
         """The picture, our own copy of the voice, and how many seconds that lasts."""
@@ -154,7 +155,7 @@ class Studio:
         return picture, voice, film_s
 
     def _write(
-        self, wish: Wish, frames: Iterator[Image], portrait: EncodedPortrait, folder: Path, film_s: float
+        self, wish: Wish, frames: Iterator[Image], portrait: EncodedPortrait[Any], folder: Path, film_s: float
     ) -> Iterator[Progress]:
         height, width = portrait.canvas.paste(portrait.canvas.face).shape[:2]
         mark = Mark(height, width) if wish.mark else None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 from kdtalker.motion import Array
+from kdtalker.protocols import Prosody
 
 FLOOR_DB = -60.0
 SILENT_DB, WEAK_DB = 27.0, 18.0  # so far below its running peak a voice is silent, or weak
@@ -20,34 +21,11 @@ FAST_S, SLOW_S = 0.1, 2.0  # over which loudness, and what is usual of it, are a
 KNOWN_S = 0.4  # of speech, until it is known what is usual
 EMPHASIS_FROM_DB, EMPHASIS_TO_DB = 1.5, 6.0  # above the usual
 RISE_S, FALL_S = 0.12, 0.5  # in which emphasis shows and is gone
-AHEAD = 8  # frames before a voice that a mouth is free
+LOOKAHEAD_FRAMES = 8  # before a voice begins the mouth is free
 HUSH_FROM_S, HUSH_TO_S, WAKE_S = 0.12, 0.28, 0.08  # of silence, until the mouth is shut; of sound, until it is free
 
 
-@dataclass(frozen=True)
-class Voice:
-    """T frames: emphasis (T,) 0..1, hush (T,) 0..1, how far the mouth is shut because nothing is said."""
-
-    emphasis: Array
-    hush: Array
-
-    def __len__(self) -> int:
-        return len(self.hush)
-
-    def __getitem__(self, frames: slice) -> Voice:
-        return Voice(self.emphasis[frames], self.hush[frames])
-
-    def foreseen(self, frames: int) -> Voice:
-        """The first `frames`, hushed no more than any of the AHEAD that follow each: a mouth opens before its sound."""
-        padded = np.pad(self.hush, (0, AHEAD), mode="edge") if len(self) else self.hush
-        least = np.lib.stride_tricks.sliding_window_view(padded, AHEAD + 1).min(1) if len(self) else padded
-        return Voice(self.emphasis[:frames], least[:frames])
-
-    def __add__(self, later: Voice) -> Voice:
-        return Voice(np.append(self.emphasis, later.emphasis), np.append(self.hush, later.hush))
-
-
-NOTHING_YET = Voice(np.zeros(0, np.float32), np.zeros(0, np.float32))
+NOTHING_YET = Prosody(np.zeros(0, np.float32), np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -69,7 +47,7 @@ def start() -> Heard:
     return Heard(np.zeros(0, np.float32))
 
 
-def listen(heard: Heard, samples: Array, *, last: bool = False) -> tuple[Voice, Heard]:
+def listen(heard: Heard, samples: Array, *, last: bool = False) -> tuple[Prosody, Heard]:
     """Samples (N,) at 16 kHz, N from 0, to the frames that they complete; `last` completes the last one by silence."""
     waiting = np.concatenate([heard.pending, samples])
     if last:
@@ -79,8 +57,8 @@ def listen(heard: Heard, samples: Array, *, last: bool = False) -> tuple[Voice, 
     for level_db in _levels_db(frames):
         now = _next(now, float(level_db))
         rows.append((now.emphasis, now.hush))
-    emphasis, hush = np.array(rows, np.float32).reshape(-1, 2).T
-    return Voice(emphasis, hush), now
+    emphasis, gate = np.array(rows, np.float32).reshape(-1, 2).T
+    return Prosody(emphasis, gate), now
 
 
 def _levels_db(frames: Array) -> NDArray[np.float64]:
@@ -115,3 +93,13 @@ def _next(heard: Heard, level_db: float) -> Heard:
 def _towards(value: float, goal: float, time_s: float) -> float:
     """One frame of exponential smoothing; at once where no time is given."""
     return value + (goal - value) * (1 - math.exp(-1 / (FRAME_RATE_HZ * time_s)) if time_s > 0 else 1)
+
+
+def look_ahead(prosody: Prosody, frames: int) -> Prosody:
+    """Return the first `frames` with the minimum of the silence gate over the LOOKAHEAD_FRAMES after each, so that the
+    mouth opens before the sound."""
+    gate = prosody.silence_gate
+    if len(gate):
+        padded = np.pad(gate, (0, LOOKAHEAD_FRAMES), mode="edge")
+        gate = np.lib.stride_tricks.sliding_window_view(padded, LOOKAHEAD_FRAMES + 1).min(1)
+    return Prosody(prosody.emphasis[:frames], gate[:frames])

@@ -3,7 +3,6 @@
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from unittest import mock
 
 import toy
@@ -24,10 +23,13 @@ class UnhurriedRenderer(toy.ToyRenderer):
             yield face
 
 
+class UnhurriedEngine(toy.ToyEngine):
+    def find_faces(self, image):
+        return [(20, 60, 120), (170, 60, 120)]
+
+
 def unhurried():
-    return replace(
-        toy.pipeline(), renderer=UnhurriedRenderer(), find_squares=lambda image: [(20, 60, 120), (170, 60, 120)]
-    )
+    return toy.pipeline(UnhurriedEngine(UnhurriedRenderer()))
 
 
 def own(checkpoint):

@@ -9,12 +9,12 @@ import toy
 from test_pipeline import cut
 
 from kdtalker import eyes, voice
-from kdtalker.acting import check
+from kdtalker.acting import check_options
 from kdtalker.edits import NEARLY_MET, PRESS, lips_met, posed, region
 from kdtalker.errors import InputError
 from kdtalker.motion import MOTION_WIDTH, Motion, rotation_matrix
 from kdtalker.options import Options, controls
-from kdtalker.renderer import Anatomy
+from kdtalker.protocols import ExpressionModel
 
 ASKED = {
     "seed": 3, "guidance": 2.0, "expression": 1.5, "mouth": 0.5, "eyes": 0.4, "head": 0.5, "absolute": True,
@@ -158,12 +158,12 @@ def test_listening_does_not_depend_on_pieces():
         heard += new
     heard += voice.listen(state, VOICE[:0], last=True)[0]
     assert len(whole) == -(-len(VOICE) // 640)
-    assert np.array_equal(heard.hush, whole.hush) and np.array_equal(heard.emphasis, whole.emphasis)
+    assert np.array_equal(heard.silence_gate, whole.silence_gate) and np.array_equal(heard.emphasis, whole.emphasis)
 
 
 def test_a_hush_begins_within_300_ms_of_silence_and_ends_with_it():
     speech = 0.1 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
-    hush = voice.listen(voice.start(), np.concatenate([speech, 1e-4 * speech, speech]))[0].hush
+    hush = voice.listen(voice.start(), np.concatenate([speech, 1e-4 * speech, speech]))[0].silence_gate
     assert (hush[:2] > 0).any() and not hush[3:25].any()
     assert (hush[25 + 8 : 50] == 1).all() and not hush[53:].any()
 
@@ -185,7 +185,7 @@ def motion():
 
 
 def test_a_region_is_strengthened_alone(motion):
-    part, rest = toy.ToyRenderer.anatomy.mouth, motion[:1]
+    part, rest = toy.ToyRenderer.expression_model.mouth, motion[:1]
     twice = region(motion, rest, part, 2).expression
     np.testing.assert_allclose(twice[:, :7], 2 * motion.expression[:, :7] - rest.expression[:, :7], atol=1e-5)
     assert np.array_equal(twice[:, 7:], motion.expression[:, 7:])
@@ -202,18 +202,18 @@ def test_an_expression_turns_with_its_head(motion):
 
 
 def test_lips_meet_and_closed_ones_stay(motion):
-    looks, nothing = toy.ToyRenderer.anatomy.looks, np.zeros(40, np.float32)
-    met = lips_met(motion, looks, nothing + 1, nothing, parted=0)
-    before, after = (gaps(one, looks) for one in (motion, met))
+    basis, nothing = toy.ToyRenderer.expression_model.basis, np.zeros(40, np.float32)
+    met = lips_met(motion, basis, nothing + 1, nothing, parted=0)
+    before, after = (gaps(one, basis) for one in (motion, met))
     np.testing.assert_allclose(after, np.minimum(before, 0), atol=1e-5)
-    np.testing.assert_allclose(lips_met(motion, looks, nothing, nothing, parted=1).vector(), motion.vector(), atol=1e-6)
+    np.testing.assert_allclose(lips_met(motion, basis, nothing, nothing, parted=1).vector(), motion.vector(), atol=1e-6)
 
 
 @pytest.mark.parametrize("parted", [0, 1])
 def test_lips_meet_where_they_all_but_do_and_are_pressed_where_a_photograph_parts_them(motion, parted):
-    looks, nothing = toy.ToyRenderer.anatomy.looks, np.zeros(40, np.float32)
+    basis, nothing = toy.ToyRenderer.expression_model.basis, np.zeros(40, np.float32)
     small = replace(motion, expression=0.04 * motion.expression)
-    before, after = (gaps(one, looks)[:, 0] for one in (small, lips_met(small, looks, nothing, nothing + 1, parted)))
+    before, after = (gaps(one, basis)[:, 0] for one in (small, lips_met(small, basis, nothing, nothing + 1, parted)))
     closed, ajar, wide = (np.abs(before) < 0.003), (before > 0.01) & (before < 0.03), before >= NEARLY_MET
     assert closed.any() and ajar.any() and wide.any()
     np.testing.assert_allclose(after[closed], np.minimum(before[closed], 0) if parted == 0 else -PRESS, atol=1e-3)
@@ -221,26 +221,26 @@ def test_lips_meet_where_they_all_but_do_and_are_pressed_where_a_photograph_part
     np.testing.assert_allclose(after[wide], before[wide], atol=1e-6)
 
 
-def gaps(motion, looks):
+def gaps(motion, basis):
     in_head = motion.expression @ rotation_matrix(motion.pose).transpose(0, 2, 1)
-    return in_head.reshape(len(motion), -1) @ looks.gaps.T
+    return in_head.reshape(len(motion), -1) @ basis.lip_gap_jacobian.T
 
 
 @pytest.mark.parametrize("name", ["blink", "gaze", "emphasis", "smile", "brow", "emotion"])
 def test_what_an_engine_cannot_show_is_refused_by_name(name):
-    blind = Anatomy(np.eye(21, dtype=np.float32), np.eye(21, dtype=np.float32))
-    check(Options(mouth=0.5, yaw=5), blind)
+    blind = ExpressionModel(np.eye(21, dtype=np.float32), np.eye(21, dtype=np.float32))
+    check_options(Options(mouth=0.5, yaw=5), blind)
     with pytest.raises(InputError, match=f"'{name}'.*mesh"):
-        check(Options(**{name: ASKED[name]}), blind)
+        check_options(Options(**{name: ASKED[name]}), blind)
 
 
 def test_a_mouth_is_free_before_its_sound():
     loud = np.sin(np.arange(8000) / 5).astype(np.float32) / 2
     silence = np.zeros(32000, np.float32)
     heard, _ = voice.listen(voice.start(), np.concatenate([loud, silence, loud]), last=True)
-    foreseen = heard.foreseen(len(heard))
+    foreseen = voice.look_ahead(heard, len(heard))
     sounds_again = (len(loud) + len(silence)) // 640
-    assert heard.hush[sounds_again - 1] == 1
-    assert (foreseen.hush[sounds_again - voice.AHEAD + 3 :] == 0).all()
-    assert foreseen.hush[sounds_again - voice.AHEAD - 6] == 1
+    assert heard.silence_gate[sounds_again - 1] == 1
+    assert (foreseen.silence_gate[sounds_again - voice.LOOKAHEAD_FRAMES + 3 :] == 0).all()
+    assert foreseen.silence_gate[sounds_again - voice.LOOKAHEAD_FRAMES - 6] == 1
     np.testing.assert_array_equal(foreseen.emphasis, heard.emphasis)

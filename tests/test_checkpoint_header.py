@@ -141,4 +141,4 @@ def test_a_model_whose_numbers_run_away_or_that_draws_a_scale_below_0_is_told(co
     model.denoiser.output.weight.data.fill_(weight)
     model.normalisation.mean[0] = mean_of_scale
     with pytest.raises(InputError, match=told):
-        model.advance(begin(model), make_features(3), steps=1, last=True)
+        model.advance(begin(model), make_features(3), last=True)

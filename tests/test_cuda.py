@@ -10,6 +10,7 @@ from PIL import Image
 from published_files import write_published_files
 
 from kdtalker import Motion, Options, TalkingPortraitPipeline
+from kdtalker.session import draw_frames
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
@@ -67,6 +68,6 @@ def test_a_motion_is_drawn_the_same_in_any_batch(folder):
     portrait = pipeline.portrait(np.asarray(Image.open(PORTRAIT).convert("RGB")), crop=True)
     rest = portrait.rest.vector()
     motion = Motion.from_vector(np.repeat(rest, 3, axis=0), portrait.rest.space)
-    alone = np.stack(list(pipeline.draw(portrait, motion[:1], None)))
-    together = np.stack(list(pipeline.draw(portrait, motion, None)))
+    alone = np.stack(list(draw_frames(pipeline.engine.renderer, portrait, motion[:1])))
+    together = np.stack(list(draw_frames(pipeline.engine.renderer, portrait, motion)))
     assert np.percentile(np.abs(alone.astype(int) - together), 99.9) <= 4

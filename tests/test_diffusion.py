@@ -13,6 +13,7 @@ from kdtalker.diffusion import MotionModel
 from kdtalker.errors import InputError
 from kdtalker.motion import Motion, from_head_frame, to_head_frame
 from kdtalker.normalisation import Normalisation
+from kdtalker.protocols import Sampling
 from kdtalker.sampler import make_scheduler, sample_window
 from kdtalker.weights import find
 
@@ -80,18 +81,18 @@ def make_features(frames, seed=7):
 SILENCE = make_features(1, seed=8)[0]
 
 
-def begin(model, seed=0):
-    return model.start(*make_portrait(model.space), seed, SILENCE)
+def begin(model, seed=0, steps=1, guidance=1.0):
+    return model.start(*make_portrait(model.space), SILENCE, seed=seed, sampling=Sampling(steps, guidance))
 
 
-def stream(model, features, push=None, seed=0, steps=2, **options):
+def stream(model, features, push=None, *, seed=0, steps=2, guidance=1.0):
     """The whole motion (T, 70), the features pushed `push` frames at a time (None: all, with the end)."""
-    state, parts = begin(model, seed), []
+    state, parts = begin(model, seed, steps, guidance), []
     for start in range(0, len(features), push) if push else ():
-        motion, state = model.advance(state, features[start : start + push], steps=steps, **options)
+        motion, state = model.advance(state, features[start : start + push])
         parts.append(motion)
     rest = features[:0] if push else features
-    motion, _ = model.advance(state, rest, steps=steps, last=True, **options)
+    motion, _ = model.advance(state, rest, last=True)
     return np.concatenate([np.zeros((0, 70)), *(part.vector() for part in [*parts, motion] if len(part))])
 
 
@@ -112,11 +113,11 @@ def test_as_many_frames_as_features(name):
 
 def test_a_full_window_is_given_at_once_but_for_its_overlap():
     model, state, features = make_model(), begin(make_model()), make_features(64)
-    motion, state = model.advance(state, features[:14], steps=1)
+    motion, state = model.advance(state, features[:14])
     assert len(motion) == 0
-    motion, state = model.advance(state, features[14:15], steps=1)
+    motion, state = model.advance(state, features[14:15])
     assert len(motion) == TINY.window - 1 - TINY.overlap  # the portrait is known
-    motion, state = model.advance(state, features[15:24], steps=1)
+    motion, state = model.advance(state, features[15:24])
     assert len(motion) == TINY.window - TINY.context - TINY.overlap
 
 
@@ -130,9 +131,9 @@ def test_the_seed_decides():
 
 def test_advancing_leaves_the_old_state_usable():
     model, features = make_model(), make_features(30)
-    _, state = model.advance(begin(model), features[:20], steps=1)
-    once, _ = model.advance(state, features[20:], steps=1, last=True)
-    again, _ = model.advance(state, features[20:], steps=1, last=True)
+    _, state = model.advance(begin(model), features[:20])
+    once, _ = model.advance(state, features[20:], last=True)
+    again, _ = model.advance(state, features[20:], last=True)
     np.testing.assert_array_equal(once.vector(), again.vector())
 
 
@@ -146,7 +147,7 @@ def test_memory_does_not_grow_with_the_sound(name):
 
     sizes = []
     for _ in range(40):
-        _, state = model.advance(state, make_features(9), steps=1)
+        _, state = model.advance(state, make_features(9))
         sizes.append(held(state))
     assert max(sizes[20:]) <= max(sizes[:20])
 
@@ -224,8 +225,8 @@ def test_relative_motion_starts_from_the_portraits_pose_and_shift():
     moved = from_head_frame(dataclasses.replace(moved, expression=to_head_frame(rest).expression))
     for config, follows in ((TINY, True), (AS_PUBLISHED, False)):
         model = make_model(config)
-        states = [model.start(canonical, portrait, 0, SILENCE) for portrait in (rest, moved)]
-        (here, _), (there, _) = model.advance_many(states, [make_features(30)] * 2, steps=2, last=True)
+        states = [model.start(canonical, portrait, SILENCE, sampling=Sampling(2)) for portrait in (rest, moved)]
+        (here, _), (there, _) = model.advance_many(states, [make_features(30)] * 2, last=True)
         difference = there.pose - here.pose
         assert np.allclose(difference, [[10, -5, 2]], atol=1e-3) is follows
         assert np.allclose(there.shift - here.shift, [[0.3, 0.2, 0]], atol=1e-4) is follows
@@ -236,8 +237,8 @@ def test_relative_motion_starts_from_the_portraits_pose_and_shift():
 def test_many_streams_together_equal_each_alone():
     model, lengths = make_model(), (0, 5, 40, 61)
     clips = [make_features(length, seed=length) for length in lengths]
-    states = [begin(model, seed) for seed in range(len(clips))]
-    together = model.advance_many(states, clips, steps=2, guidance=1.5, last=True)
+    states = [begin(model, seed, 2, 1.5) for seed in range(len(clips))]
+    together = model.advance_many(states, clips, last=True)
     for seed, (clip, (motion, _)) in enumerate(zip(clips, together, strict=True)):
         alone = stream(model, clip, seed=seed, guidance=1.5)
         assert len(motion) == len(clip)
@@ -262,11 +263,11 @@ def window_inputs(config, known=0, batch=1):
 
 def test_guidance_goes_from_no_audio_through_audio_and_beyond():
     model, inputs = make_model(), window_inputs(TINY)
-    without, plain, strong = (sample_window(model.denoiser, **inputs, steps=1, guidance=g) for g in (0, 1, 3))
+    without, plain, strong = (sample_window(model.denoiser, **inputs, sampling=Sampling(1, g)) for g in (0, 1, 3))
     assert (plain - without).abs().max() > 1e-3
     torch.testing.assert_close(strong, without + 3 * (plain - without), atol=1e-4, rtol=1e-4)
     inputs["features"] = inputs["features"] * 5 + 1
-    deaf = sample_window(model.denoiser, **inputs, steps=1, guidance=0)
+    deaf = sample_window(model.denoiser, **inputs, sampling=Sampling(1, 0))
     torch.testing.assert_close(deaf, without)
 
 
@@ -274,7 +275,7 @@ def test_known_frames_enter_clean_at_timestep_zero_and_are_continued():
     model, inputs = make_model(), window_inputs(TINY, known=4)
     seen = []
     hook = model.denoiser.register_forward_pre_hook(lambda _, args: seen.append(args))
-    found = sample_window(model.denoiser, **inputs, steps=3, guidance=2)
+    found = sample_window(model.denoiser, **inputs, sampling=Sampling(3, 2))
     hook.remove()
     assert found.shape == (1, TINY.window - 4, 70)
     for x, timesteps, _ in seen:
@@ -282,7 +283,7 @@ def test_known_frames_enter_clean_at_timestep_zero_and_are_continued():
         torch.testing.assert_close(x[:, 2:6], inputs["known"].expand(2, -1, -1))
         assert (timesteps[:, 2:6] == 0).all()
         assert (timesteps[:, 6:] == timesteps[:, :1]).all() and timesteps[0, 0] > 0
-    other = sample_window(model.denoiser, **(inputs | {"known": inputs["known"] + 1}), steps=3, guidance=2)
+    other = sample_window(model.denoiser, **(inputs | {"known": inputs["known"] + 1}), sampling=Sampling(3, 2))
     assert (found - other).abs().max() > 1e-3
 
 
@@ -290,7 +291,7 @@ def test_in_one_step_the_unknown_frames_get_their_own_prediction():
     denoiser, inputs = make_model().denoiser, window_inputs(TINY, known=4)
     predictions = []
     hook = denoiser.register_forward_hook(lambda _, args, prediction: predictions.append(prediction))
-    found = sample_window(denoiser, **inputs, steps=1)
+    found = sample_window(denoiser, **inputs, sampling=Sampling(1))
     hook.remove()
     torch.testing.assert_close(found, predictions[0][:, 2 + 4 :], atol=1e-4, rtol=1e-4)
 
@@ -310,16 +311,16 @@ def test_a_sure_network_gets_its_way(scheduler, timestep_spacing, steps):
     """Where the predicted clean motion is always the same, that is what comes out, from any noise."""
     denoiser = other(make_model().denoiser, scheduler=scheduler, timestep_spacing=timestep_spacing)
     torch.nn.init.zeros_(denoiser.output.weight)
-    found = sample_window(denoiser, **window_inputs(TINY), steps=steps)
+    found = sample_window(denoiser, **window_inputs(TINY), sampling=Sampling(steps))
     torch.testing.assert_close(found, denoiser.output.bias.detach().expand_as(found), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("timestep_spacing", ["trailing", "quadratic"])
 def test_both_schedulers_walk_the_same_path(timestep_spacing):
     denoiser, inputs = make_model(AS_PUBLISHED).denoiser, window_inputs(AS_PUBLISHED)
-    slow = sample_window(other(denoiser, timestep_spacing="leading"), **inputs, steps=200)
+    slow = sample_window(other(denoiser, timestep_spacing="leading"), **inputs, sampling=Sampling(200))
     solver = {"scheduler": "dpmsolver++", "timestep_spacing": timestep_spacing}
-    fast = sample_window(other(denoiser, **solver), **inputs, steps=40)
+    fast = sample_window(other(denoiser, **solver), **inputs, sampling=Sampling(40))
     assert (slow - fast).std() < 0.05 * slow.std()
 
 
@@ -347,7 +348,7 @@ def test_slow_motion_keeps_its_spread_in_ten_steps():
         "known": torch.zeros(8, 0, 70),
         "noise": torch.randn(8, 64, 70, generator=torch.Generator().manual_seed(0)),
     }
-    found = sample_window(ConstantMotion(), **inputs, steps=10)
+    found = sample_window(ConstantMotion(), **inputs, sampling=Sampling(10))
     assert found.std(dim=1).max() < 0.05
     assert 0.9 < found[:, 0].std() < 1.1
 
@@ -501,11 +502,11 @@ def test_normalisation_that_cannot_be_is_refused():
 def test_what_does_not_fit_the_model_is_refused():
     model = make_model()
     with pytest.raises(InputError, match="'mesh'.*'liveportrait'"):
-        model.start(*make_portrait("liveportrait"), 0, SILENCE)
+        model.start(*make_portrait("liveportrait"), SILENCE)
     with pytest.raises(InputError, match="seed"):
         begin(model, seed=-1)
     with pytest.raises(InputError, match="audio encoder"):
-        model.advance(begin(model), np.zeros((4, FEATURES + 1), np.float32), steps=1)
-    _, ended = model.advance(begin(model), make_features(3), steps=1, last=True)
+        model.advance(begin(model), np.zeros((4, FEATURES + 1), np.float32))
+    _, ended = model.advance(begin(model), make_features(3), last=True)
     with pytest.raises(ValueError, match="ended"):
-        model.advance(ended, make_features(1), steps=1)
+        model.advance(ended, make_features(1))

@@ -11,9 +11,9 @@ from test_cli import driving_frames, write_film, write_wav
 from test_template import template, written
 
 from kdtalker.cli import main
-from kdtalker.edits import turned_relative_to
+from kdtalker.edits import transfer_rotations
 from kdtalker.errors import InputError
-from kdtalker.liveportrait.engine import absolute
+from kdtalker.liveportrait.engine import transfer_absolute
 from kdtalker.liveportrait.template import read_template
 from kdtalker.motion import MOTION_WIDTH, Motion
 from kdtalker.video import VideoFrames, read_film
@@ -33,11 +33,12 @@ def framed(tmp_path, monkeypatch):
         replace(MOTION, framing=framing).save(tmp_path / f"{framing}.npz")
     framings = []
 
-    def find_canvas(image, *, framing, **how):
-        framings.append(framing)
-        return toy.find_canvas(image, **how)
+    class FramingEngine(toy.ToyEngine):
+        def find_portrait(self, image, *, framing, **how):
+            framings.append(framing)
+            return super().find_portrait(image, framing=framing, **how)
 
-    engine = replace(toy.pipeline(), find_canvas=find_canvas)
+    engine = toy.pipeline(FramingEngine())
 
     def call(*words):
         framings.clear()
@@ -94,12 +95,12 @@ def test_a_head_from_another_crop_moves_as_far_for_its_size():
     """Of a face that is drawn 1.5 times as large its way is 1.5 times as long; an absolute place says nothing."""
     motion = replace(MOTION, scale=np.full((4, 1), 1.2, np.float32), framing="driving")
     rest = replace(MOTION[:1], scale=np.full((1, 1), 1.8, np.float32))
-    found = turned_relative_to(motion, motion[:1], rest)
+    found = transfer_rotations(motion, first=motion[:1], rest=rest)
     np.testing.assert_allclose(found.shift - rest.shift, 1.5 * (motion.shift - motion[:1].shift), atol=1e-5)
     assert found.framing == "speech"
-    same = turned_relative_to(motion, motion[:1], replace(rest, framing="driving"))
+    same = transfer_rotations(motion, first=motion[:1], rest=replace(rest, framing="driving"))
     np.testing.assert_allclose(same.shift - rest.shift, motion.shift - motion[:1].shift, atol=1e-5)
-    np.testing.assert_array_equal(absolute(motion, rest).shift, np.repeat(rest.shift, 4, axis=0))
+    np.testing.assert_array_equal(transfer_absolute(motion, rest=rest).shift, np.repeat(rest.shift, 4, axis=0))
 
 
 def test_a_films_frames_can_be_gone_through_again(tmp_path):

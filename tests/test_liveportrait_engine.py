@@ -11,7 +11,7 @@ from kdtalker import Options, TalkingPortraitPipeline
 from kdtalker.audio import read_sound
 from kdtalker.cli import main
 from kdtalker.diffusion import MotionModel
-from kdtalker.edits import turned_relative_to
+from kdtalker.edits import transfer_rotations
 from kdtalker.errors import InputError
 from kdtalker.liveportrait.generator import SpadeGenerator
 from kdtalker.liveportrait.networks import load_strictly, read_tensors, without_spectral_norms
@@ -19,6 +19,7 @@ from kdtalker.liveportrait.renderer import LivePortraitSource
 from kdtalker.liveportrait.smoothing import SmoothedModel, smooth
 from kdtalker.liveportrait.warping import WarpingModule
 from kdtalker.motion import Motion, rotation_matrix
+from kdtalker.protocols import Sampling
 from kdtalker.published import read_normalisation
 from kdtalker.video import read_film, read_image
 from kdtalker.video_writer import VideoWriter
@@ -64,7 +65,7 @@ def test_the_command_makes_the_film_that_the_networks_one_by_one_make(weights, v
     plain = plain_painting(weights)
     np.testing.assert_allclose(motion.vector(), talked(pipeline, portrait.source, voice), atol=1e-4)
     for frame in (0, FRAMES - 1):
-        keypoints = pipeline.renderer.driving_keypoints(portrait.source, motion[frame : frame + 1])
+        keypoints = pipeline.engine.renderer.driving_keypoints(portrait.source, motion[frame : frame + 1])
         wanted = portrait.canvas.paste(painted(plain, keypoints, portrait.source))
         difference = np.abs(frames[frame].astype(int) - wanted)
         assert np.percentile(difference, 99.9) <= NEAR
@@ -81,18 +82,20 @@ def plain_painting(folder):
 
 def talked(pipeline, source, voice):
     """The motion of a sound, the model's numbers asked for directly."""
-    speech = pipeline.speech
+    speech = pipeline.engine.speech
     model = speech.motion_model.model
     assert isinstance(model, MotionModel)
     samples = np.concatenate(list(read_sound(voice)))
     features, state = speech.audio_encoder.encode(speech.audio_encoder.start(), samples)
     features = np.concatenate([features, speech.audio_encoder.flush(state)])
-    window = model.start(source.canonical, source.rest, Options.seed, speech.silence)
-    motion, _ = model.advance(window, features, steps=STEPS, last=True)
+    window = model.start(
+        source.canonical, source.rest, speech.silence, seed=Options.seed, sampling=Sampling(STEPS)
+    )
+    motion, _ = model.advance(window, features, last=True)
     vectors = motion.vector()
     vectors[:, 1:] = smooth(vectors[:, 1:])
     smooth_motion = Motion.from_vector(vectors, "liveportrait")
-    return turned_relative_to(smooth_motion, smooth_motion[:1], source.rest).vector()
+    return transfer_rotations(smooth_motion, first=smooth_motion[:1], rest=source.rest).vector()
 
 
 def painted(plain, keypoints, source: LivePortraitSource):
@@ -129,10 +132,10 @@ def vectors(frames, seed=0):
 class ToyModel:
     """Gives the frames that features hold."""
 
-    def start(self, canonical, reference, seed, silence):
+    def start(self, canonical, reference, silence, *, seed, sampling):
         return None
 
-    def advance(self, state, features, *, steps, guidance, last):
+    def advance(self, state, features, *, last):
         return Motion.from_vector(features, "liveportrait"), None
 
 
@@ -140,18 +143,18 @@ class ToyModel:
 def test_live_motion_is_smoothed_as_a_whole_film_is(cuts):
     """All but to the last bits: how it was cut makes no difference at all."""
     model, frames, parts = SmoothedModel(ToyModel()), vectors(20)[: cuts[-1]], []
-    state = model.start(None, None, 0, None)
+    state = model.start(None, None, None)
     for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
         is_last = {"last": len(parts) == len(cuts) - 2}
-        again, _ = model.advance(state, frames[begin:end], steps=1, guidance=1.0, **is_last)
-        motion, state = model.advance(state, frames[begin:end], steps=1, guidance=1.0, **is_last)
+        again, _ = model.advance(state, frames[begin:end], **is_last)
+        motion, state = model.advance(state, frames[begin:end], **is_last)
         np.testing.assert_array_equal(again.vector(), motion.vector())  # the state handed in stays as it is
         parts.append(motion.vector())
     found = np.concatenate(parts)
     np.testing.assert_allclose(found[:, 1:], smooth(frames[:, 1:]), rtol=1e-6)
     np.testing.assert_array_equal(found[:, 0], frames[:, 0])
     assert np.abs(found - frames).max() > 1e-3 or len(frames) < 3
-    whole, _ = model.advance(model.start(None, None, 0, None), frames, steps=1, guidance=1.0, last=True)
+    whole, _ = model.advance(model.start(None, None, None), frames, last=True)
     np.testing.assert_array_equal(found, whole.vector())
     assert len(state[2]) == 0  # and never more than the lag, however long the film
 
@@ -159,7 +162,7 @@ def test_live_motion_is_smoothed_as_a_whole_film_is(cuts):
 def test_relative_motion_turns_the_photograph_as_the_film_turns():
     driving, rest = (Motion.from_vector(20 * vectors(3, seed), "liveportrait") for seed in (1, 2))
     rest = rest[:1]
-    moved = turned_relative_to(driving, driving[:1], rest)
+    moved = transfer_rotations(driving, first=driving[:1], rest=rest)
     np.testing.assert_allclose(moved[:1].vector(), rest.vector(), atol=1e-4)
     turn = rotation_matrix(driving.pose) @ rotation_matrix(driving[:1].pose).transpose(0, 2, 1)
     np.testing.assert_allclose(rotation_matrix(moved.pose), turn @ rotation_matrix(rest.pose), atol=1e-5)

@@ -14,11 +14,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kdtalker.liveportrait.painter
+from kdtalker import TalkingPortraitPipeline
 from kdtalker.backdrop import person_matte
-from kdtalker.edits import turned_relative_to
+from kdtalker.edits import transfer_rotations
 from kdtalker.errors import InputError, OutputError
 from kdtalker.liveportrait.canvas import SIDE_PX, Canvas
-from kdtalker.liveportrait.engine import absolute, assemble
+from kdtalker.liveportrait.engine import LivePortraitEngine, transfer_absolute
 from kdtalker.liveportrait.fast import faster_generator, faster_warping
 from kdtalker.liveportrait.generator import SpadeGenerator
 from kdtalker.liveportrait.motion_extractor import RawMotion
@@ -30,8 +31,10 @@ from kdtalker.liveportrait.renderer import FARTHEST_SHIFT, LivePortraitRenderer,
 from kdtalker.liveportrait.retargeting import EYES, LIPS, STITCHING, RetargetingNetwork
 from kdtalker.liveportrait.warping import Warped, WarpingModule
 from kdtalker.motion import Motion
+from kdtalker.session import draw_frames
 from kdtalker.tracker import FaceTracker
 from kdtalker.video import read_image
+from kdtalker.weights import find
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CPU = torch.device("cpu")
@@ -157,8 +160,8 @@ def test_parted_lips_are_shut_after_stitching_in_relative_mode_alone(tracker, so
     assert np.abs(shut).max() > 1e-3
     for one, wanted in ((source, 0 * shut), (ajar, shut)):
         driving, renderer_ = moving(one, 3), renderer(tracker)
-        relative = turned_relative_to(driving, driving[:1], one.rest)
-        for motion, added in ((relative, wanted), (absolute(driving, one.rest), 0)):
+        relative = transfer_rotations(driving, first=driving[:1], rest=one.rest)
+        for motion, added in ((relative, wanted), (transfer_absolute(driving, rest=one.rest), 0)):
             found = renderer_.driving_keypoints(one, motion).numpy() - stitched_only(renderer_, one, motion)
             np.testing.assert_allclose(found, np.broadcast_to(added, (3, 21, 3)), atol=1e-6)
 
@@ -257,9 +260,9 @@ def test_the_alpha_matte_is_that_of_the_painted_face(tracker):
         """Whatever is asked for, the face looks the other way."""
         return face.flip(3).expand(len(features), -1, -1, -1)
 
-    engine = assemble(renderer(tracker, mirrored), tracker, lambda: None)
-    portrait = engine.portrait(image, crop=True, alpha=True)  # a square that is not turned
-    (frame,) = engine.draw(portrait, portrait.rest, None)
+    pipeline = TalkingPortraitPipeline(LivePortraitEngine(tracker, renderer(tracker, mirrored), find, CPU))
+    portrait = pipeline.portrait(image, crop=True, alpha=True)  # a square that is not turned
+    (frame,) = draw_frames(pipeline.engine.renderer, portrait, portrait.rest)
     painted = (255 * face.flip(3)[0].permute(1, 2, 0)).round().numpy().astype(np.uint8)
     assert frame.shape == (SIDE_PX, SIDE_PX, 4)
     matte, frame, painted = (

@@ -11,7 +11,7 @@ import torch
 from kdtalker.checkpoint import write_checkpoint
 from kdtalker.edits import expressed, lips_met, posed
 from kdtalker.errors import InputError
-from kdtalker.mesh.engine import load
+from kdtalker.mesh.engine import MeshEngine
 from kdtalker.mesh.painter import Painter
 from kdtalker.mesh.parts import EYES, MOUTH, Crop, view
 from kdtalker.video import read_image
@@ -21,7 +21,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 @pytest.fixture(scope="module")
 def renderer():
-    return load().renderer
+    return MeshEngine.load().renderer
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +86,12 @@ def test_a_head_that_only_turns_keeps_its_own_mouth_and_eyes(renderer, source):
 
 
 def test_shut_lips_of_a_shut_photograph_stay_its_own_wherever_they_go(renderer, source):
-    looks, all_the_way = renderer.anatomy.looks, np.ones(1, np.float32)
-    smiling = expressed(source.rest, looks.smile, all_the_way)
-    assert renderer.appear(source, lips_met(smiling, looks, all_the_way, all_the_way, parted=0))[0] < 0.3
-    gap = np.full(looks.parting.shape[1], 0.1, np.float32)
-    assert renderer.appear(source, expressed(source.rest, (looks.parting @ gap).reshape(21, 3), all_the_way))[0] == 1
+    basis, all_the_way = renderer.expression_model.basis, np.ones(1, np.float32)
+    smiling = expressed(source.rest, basis.smile, all_the_way)
+    assert renderer.appear(source, lips_met(smiling, basis, all_the_way, all_the_way, parted=0))[0] < 0.3
+    gap = np.full(basis.lip_gap_inverse.shape[1], 0.1, np.float32)
+    opening = (basis.lip_gap_inverse @ gap).reshape(21, 3)
+    assert renderer.appear(source, expressed(source.rest, opening, all_the_way))[0] == 1
 
 
 def test_only_the_part_that_moves_is_painted(renderer, source):

@@ -7,16 +7,17 @@ import cv2
 import numpy as np
 import pytest
 
-from kdtalker.acting import edited
+from kdtalker import TalkingPortraitPipeline
+from kdtalker.acting import apply_options
 from kdtalker.backdrop import person_matte
 from kdtalker.edits import posed
 from kdtalker.errors import InputError
-from kdtalker.mesh.engine import load
 from kdtalker.mesh.raster import backward_flow, stand_still
 from kdtalker.mesh.reach import softly_limited, within_reach
 from kdtalker.mesh.source import _rings
 from kdtalker.motion import Motion, from_head_frame, to_head_frame
 from kdtalker.options import Options
+from kdtalker.session import draw_frames
 from kdtalker.tracker import FaceTracker, eye_opening, mouth_opening, outer_eye_distance
 from kdtalker.video import read_image
 
@@ -26,7 +27,7 @@ NAMES = ("grace_hopper.jpg", "astronaut.png")
 
 @pytest.fixture(scope="module")
 def pipeline():
-    return load()
+    return TalkingPortraitPipeline.mesh()
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -40,7 +41,7 @@ def tracker():
 
 
 def draw(pipeline, portrait, motion):
-    return next(pipeline.draw(portrait, motion, None))
+    return next(draw_frames(pipeline.engine.renderer, portrait, motion))
 
 
 def turned(motion, **angles):
@@ -72,7 +73,7 @@ def test_the_head_turns_as_asked(pipeline, portrait, tracker, angles):
         draw(pipeline, portrait, portrait.source.rest),
         draw(pipeline, portrait, turned(portrait.source.rest, **angles)),
     ]
-    poses = np.concatenate([motion.pose for motion in pipeline.track(frames)])
+    poses = np.concatenate([motion.pose for motion in pipeline.engine.track(frames)])
     moved = (poses[1] - poses[0])[("yaw", "pitch", "roll").index(name)]
     assert 0.5 < moved / degrees < 1.5
 
@@ -88,7 +89,7 @@ def test_what_stands_behind_the_head_stays_as_it_is(pipeline, portrait):
 
 def opened(pipeline, source, by):
     """The photograph's motion with the inner lips `by` further apart, in canonical units."""
-    model = pipeline.renderer.model
+    model = pipeline.engine.renderer.model
     gap = (model.spreads[14] - model.spreads[13]) @ model.covariance.reshape(21, 3, 21, 3)[:, 1, :, 1]
     opening = np.zeros((21, 3), np.float32)
     opening[:, 1] = by * gap / (gap @ (model.spreads[14] - model.spreads[13]))
@@ -133,12 +134,14 @@ def test_lids_close(pipeline, portrait, tracker):
 def performing(pipeline, portrait, **options):
     """The photograph as these options want it."""
     wanted = Options(absolute=True, **options)
-    motion = edited(portrait.source.rest, portrait.source, pipeline.renderer.anatomy, wanted, frame=0)
+    model, source = pipeline.engine.renderer.expression_model, portrait.source
+    motion = apply_options(source.rest, source, model, wanted, frame=0)
     return draw(pipeline, portrait, motion)
 
 
 def test_mouth_and_eyes_are_parts_that_leave_the_other_alone(pipeline):
-    model, anatomy = pipeline.renderer.model, pipeline.renderer.anatomy
+    renderer = pipeline.engine.renderer
+    model, regions = renderer.model, renderer.expression_model
     offsets = np.random.default_rng(0).multivariate_normal(np.zeros(63), model.covariance, 300)
     offsets = offsets.reshape(-1, 21, 3)
     lips, brows = [13, 14, 61, 291, 17], [159, 145, 386, 374, 105, 334]
@@ -146,7 +149,7 @@ def test_mouth_and_eyes_are_parts_that_leave_the_other_alone(pipeline):
     def size(offsets, points):
         return np.sqrt(((model.spreads[points] @ offsets) ** 2).mean())
 
-    for own, other, part in ((lips, brows, anatomy.mouth), (brows, lips, anatomy.eyes)):
+    for own, other, part in ((lips, brows, regions.mouth), (brows, lips, regions.eyes)):
         assert size(offsets - part @ offsets, own) < 0.2 * size(offsets, own)
         assert size(part @ offsets, other) < 0.2 * size(offsets, other)
 
@@ -164,7 +167,7 @@ def test_smiles_and_brows_are_seen(pipeline, portrait, tracker):
 
 def test_what_stands_around_a_face_begins_beyond_it(pipeline, portrait):
     """Seen from the side too, where nose and lips stand out beyond the oval."""
-    model, source = pipeline.renderer.model, portrait.source
+    model, source = pipeline.engine.renderer.model, portrait.source
     for yaw in (0, -40, 60):
         motion = turned(source.rest, yaw=yaw - source.rest.pose[0, 0])
         face = model.pose_vertices(source.identity, motion)[0]
@@ -270,7 +273,7 @@ def test_another_space_is_refused_by_name(pipeline, portrait):
     motion = portrait.source.rest
     other = Motion(motion.scale, motion.pose, motion.shift, motion.expression, "liveportrait")
     with pytest.raises(InputError, match="liveportrait"):
-        pipeline.renderer.render(portrait.source, other)
+        pipeline.engine.renderer.render(portrait.source, other)
 
 
 def test_the_alpha_matte_moves_with_the_head_and_the_background_is_gone(pipeline):
@@ -279,8 +282,8 @@ def test_the_alpha_matte_moves_with_the_head_and_the_background_is_gone(pipeline
     opaque, cut_out = pipeline.portrait(image), pipeline.portrait(image, alpha=True)
     rest = opaque.source.rest
     turned = posed(rest, rest.pose + np.array([[0, 0, 8]], np.float32))
-    (frame,) = pipeline.draw(opaque, turned, None)
-    (still,), (moved,) = (list(pipeline.draw(cut_out, motion, None)) for motion in (rest, turned))
+    (frame,) = draw_frames(pipeline.engine.renderer, opaque, turned)
+    (still,), (moved,) = (list(draw_frames(pipeline.engine.renderer, cut_out, motion)) for motion in (rest, turned))
     assert moved.shape == (*image.shape[:2], 4) and moved.dtype == np.uint8
     expected = person_matte(frame)
     far_off = np.abs(moved[..., 3] / 255 - expected).mean()

@@ -15,21 +15,21 @@ class Given:
     def __init__(self, vectors):
         self.vectors = vectors
 
-    def start(self, canonical, reference, seed, silence):
+    def start(self, canonical, reference, silence, *, seed, sampling):
         return 0
 
-    def advance(self, state, features, *, steps, guidance, last):
+    def advance(self, state, features, *, last):
         end = state + len(features)
         return Motion.from_vector(self.vectors[state:end], "mesh"), end
 
 
 def steadied(vectors, pieces):
     model = SteadyModel(Given(vectors))
-    state = model.start(np.zeros((21, 3)), REST, 0, np.zeros(1))
+    state = model.start(np.zeros((21, 3)), REST, np.zeros(1))
     made = []
     for number, piece in enumerate(pieces):
         last = number == len(pieces) - 1
-        motion, state = model.advance(state, np.zeros((piece, 1)), steps=1, guidance=1.0, last=last)
+        motion, state = model.advance(state, np.zeros((piece, 1)), last=last)
         made.append(motion.vector())
     return np.concatenate(made)
 

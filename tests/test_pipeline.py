@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import toy
 
-from kdtalker.edits import FADE_S, relative_to, start_from, still, stronger
+from kdtalker.edits import FADE_S, start_from, still, stronger, transfer_relative
 from kdtalker.errors import InputError
 from kdtalker.motion import MOTION_WIDTH, Motion
 from kdtalker.options import Options, controls
-from kdtalker.pipeline import Speech
+from kdtalker.protocols import Speech
 
 REST = Motion.from_vector(np.linspace(0.5, 1.5, MOTION_WIDTH, dtype=np.float32)[None], "mesh")
 
@@ -51,7 +51,7 @@ def networks():
     config = DenoiserConfig(**sizes, **sound, window=16, context=4, overlap=3, relative=True, prediction="sample")
     unit = Normalisation(np.zeros(70), np.ones(70), np.zeros(63), np.ones(63))
     denoiser = Denoiser(config).eval().requires_grad_(False)
-    return replace(toy.pipeline(), load_speech=lambda: Speech(encoder, MotionModel(denoiser, unit, "mesh")))
+    return toy.pipeline(toy.ToyEngine(speech=Speech(encoder, MotionModel(denoiser, unit, "mesh"))))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_another_seed_is_another_take(pipeline, portrait):
 
 def test_frame_0_is_the_photograph(pipeline, portrait):
     frames = pipeline.animate(portrait, [toy.sound()])
-    (own,) = pipeline.renderer.render(portrait.source, portrait.source.rest)
+    (own,) = pipeline.engine.renderer.render(portrait.source, portrait.source.rest)
     assert np.array_equal(next(frames), portrait.canvas.paste(own))
 
 
@@ -187,7 +187,7 @@ def test_a_motion_of_another_space_is_refused_by_name(pipeline, portrait, motion
 
 
 def test_start_from_begins_at_rest_and_ends_as_sampled(motion):
-    edited = start_from(motion, REST, motion[:1], 0)
+    edited = start_from(motion, rest=REST, first=motion[:1], frame=0)
     assert np.array_equal(edited[:1].vector(), REST.vector())
     after = int(FADE_S * 25)
     assert np.array_equal(edited[after:].vector()[:, 1:], motion[after:].vector()[:, 1:])
@@ -195,8 +195,8 @@ def test_start_from_begins_at_rest_and_ends_as_sampled(motion):
 
 
 def test_start_from_in_pieces_equals_the_whole(motion):
-    whole = start_from(motion, REST, motion[:1], 0)
-    pieces = [start_from(motion[i : i + 3], REST, motion[:1], i) for i in range(0, len(motion), 3)]
+    whole = start_from(motion, rest=REST, first=motion[:1], frame=0)
+    pieces = [start_from(motion[i : i + 3], rest=REST, first=motion[:1], frame=i) for i in range(0, len(motion), 3)]
     assert np.array_equal(Motion.concatenate(pieces).vector(), whole.vector())
 
 
@@ -217,12 +217,12 @@ def test_still_moves_the_face_alone(motion):
 
 
 def test_relative_motion_of_ones_own_film_is_that_film(motion):
-    assert np.array_equal(relative_to(motion, motion[:1], motion[:1]).vector(), motion.vector())
+    assert np.array_equal(transfer_relative(motion, first=motion[:1], rest=motion[:1]).vector(), motion.vector())
 
 
 def test_relative_motion_carries_scale_and_shift_to_a_larger_face(motion):
     larger = replace(motion[:1], scale=2 * motion.scale[:1])
-    moved = relative_to(motion, motion[:1], larger)
+    moved = transfer_relative(motion, first=motion[:1], rest=larger)
     np.testing.assert_allclose(moved.scale, 2 * motion.scale, rtol=1e-6)
     np.testing.assert_allclose(moved.shift - moved.shift[:1], 2 * (motion.shift - motion.shift[:1]), atol=1e-5)
     np.testing.assert_allclose(moved.pose, motion.pose, atol=1e-6)

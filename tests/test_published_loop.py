@@ -13,11 +13,11 @@ from test_liveportrait_renderer import CPU, EXAMPLES, networks
 from test_template import EXPRESSION, POSE, template, written
 
 import kdtalker.diffusion
-from kdtalker import Motion, Options
+from kdtalker import Motion, Options, TalkingPortraitPipeline
 from kdtalker.denoiser import Denoiser
 from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.diffusion import MotionModel
-from kdtalker.liveportrait.engine import assemble, load_speech
+from kdtalker.liveportrait.engine import LivePortraitEngine
 from kdtalker.liveportrait.painter import Appearance
 from kdtalker.liveportrait.renderer import FARTHEST_SHIFT, LivePortraitRenderer
 from kdtalker.liveportrait.template import read_template
@@ -108,8 +108,9 @@ def engine(weights):
     """The published engine over toy networks, and its painter."""
     tracker, painter = FaceTracker(), SeeingPainter()
     folder = weights[0]
-    speech = partial(load_speech, partial(find, folder=folder), CPU, folder / "toy.safetensors")
-    return assemble(LivePortraitRenderer(networks(), painter, tracker), tracker, speech), painter
+    renderer = LivePortraitRenderer(networks(), painter, tracker)
+    engine = LivePortraitEngine(tracker, renderer, partial(find, folder=folder), CPU, folder / "toy.safetensors")
+    return TalkingPortraitPipeline(engine), painter
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +244,7 @@ def test_a_template_moves_the_keypoints_as_the_plain_loop_does(engine, portraits
 def test_a_saved_film_is_drawn_again_from_its_file(engine, portraits, samples, tmp_path, framing):
     """Lips that are shut and eyes that are retargeted are so again."""
     portrait, recorded, pipeline = portraits[framing, "lips parted"], [], engine[0]
-    edit = pipeline.retargeting(portrait.source, 0.25, None)
+    edit = pipeline.engine.retarget(portrait.source, 0.25, None)
     if framing == "speech":
         frames = pipeline.animate(portrait, [samples[:20_000]], Options(seed=SEED), recorded.append, edit=edit)
     else:

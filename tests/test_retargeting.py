@@ -10,7 +10,7 @@ from test_cli import driving_frames, write_film, write_wav
 from test_template import template, written
 
 from kdtalker.cli import main
-from kdtalker.liveportrait.openings import Openings
+from kdtalker.protocols import Openings
 
 SEEN = Openings(np.float32([0.1, 0.2]), np.float32([0.3, 0.4]))
 
@@ -26,11 +26,15 @@ def asked(tmp_path, monkeypatch):
     written(tmp_path / "silent.pkl", {name: value for name, value in template().items() if "lst" not in name})
     calls = []
 
-    def retargeting(source, eyes, lips):
-        calls.append((eyes, lips))
-        return lambda motion, frame: replace(motion, scale=motion.scale + 1)
+    class RetargetingEngine(toy.ToyEngine):
+        def track_openings(self, frames):
+            return SEEN
 
-    engine = replace(toy.pipeline(), measure=lambda frames: SEEN, retargeting=retargeting)
+        def retarget(self, source, eyes, lips):
+            calls.append((eyes, lips))
+            return lambda motion, frame: replace(motion, scale=motion.scale + 1)
+
+    engine = toy.pipeline(RetargetingEngine(toy.ToyRenderer("liveportrait")))
 
     def call(*words):
         calls.clear()

@@ -1,7 +1,6 @@
 """The studio behind the page, over the toy engine: films, marks, visitors who leave, engines that do not open."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from threading import Event
 from xml.etree import ElementTree
 
@@ -17,6 +16,7 @@ from kdtalker.audio import read_sound
 from kdtalker.chart import ROW, chart, loudness
 from kdtalker.mark import Mark, framed
 from kdtalker.options import PRESETS
+from kdtalker.protocols import Engine, Openings
 from kdtalker.studio import Progress, Studio, Take, Wish
 from kdtalker.uploads import Limits
 from kdtalker.video import read_film
@@ -131,7 +131,7 @@ def test_the_engine_is_tried_before_the_first_visitor_comes(inputs):
             drawn.append(len(motion))
             yield from super().render(source, motion)
 
-    studio = Studio(lambda: replace(toy.pipeline(), renderer=Watched()), warm_up=inputs / "face.png")
+    studio = Studio(lambda: toy.pipeline(toy.ToyEngine(Watched())), warm_up=inputs / "face.png")
     studio.faces(inputs / "face.png")  # waits for the engine
     assert sum(drawn) > 0 and studio.is_ready("mesh") and not studio.is_ready("liveportrait")
 
@@ -154,7 +154,7 @@ def test_the_chart_is_as_high_as_the_voice_is_loud(inputs):
     pieces = [np.full(640, 0.1), np.full(1000, -0.8), np.full(280, 0.2)]
     heard = loudness(iter(pieces))
     assert np.allclose(heard, [0.1, 0.8, 0.8])
-    drawing = ElementTree.fromstring(chart(heard, np.zeros((3, 3)), None))
+    drawing = ElementTree.fromstring(chart(heard, np.zeros((3, 3)), Openings(None, None)))
     line = next(drawing.iter("{http://www.w3.org/2000/svg}polyline")).get("points")
     low, high, _ = (float(point.split(",")[1]) for point in line.split())
     assert low - high == pytest.approx((0.8 - 0.1) / 0.8 * ROW, abs=0.2)
@@ -171,13 +171,14 @@ def test_faces_are_shown_where_they_are(inputs):
 def test_a_long_head_film_does_not_hold_up_other_visitors(inputs):
     begun, may_go_on = Event(), Event()
 
-    def looks_through_it_first(frames):
-        begun.set()
-        assert may_go_on.wait(60)
-        yield from toy.track(frames)
+    class LooksThroughItFirst(toy.ToyEngine):
+        def track(self, frames):
+            begun.set()
+            assert may_go_on.wait(60)
+            yield from super().track(frames)
 
     write_film(inputs / "head.mp4", driving_frames(10))
-    studio = Studio(lambda: replace(toy.pipeline(), track=looks_through_it_first))
+    studio = Studio(lambda: toy.pipeline(LooksThroughItFirst()))
     (inputs / "other").mkdir()
     with ThreadPoolExecutor() as pool:
         slow = pool.submit(lambda: list(studio.film(wish(inputs, pose_from=inputs / "head.mp4"), inputs / "folder")))
@@ -190,8 +191,10 @@ def test_a_long_head_film_does_not_hold_up_other_visitors(inputs):
         assert isinstance(slow.result(60)[-1], Take)
 
 
-def test_an_engine_that_does_not_tell_faces_still_makes_films(inputs):
-    studio = Studio(lambda: replace(toy.pipeline(), find_squares=None, openings=None))
-    assert studio.faces(inputs / "face.png")[1] == []
+def test_an_engine_that_does_not_tell_openings_still_makes_films(inputs):
+    class BlindEngine(toy.ToyEngine):
+        measure_openings = Engine.measure_openings
+
+    studio = Studio(lambda: toy.pipeline(BlindEngine()))
     *_, take = studio.film(wish(inputs), inputs / "folder")
     assert "Mouth" not in take.chart and read_back(take.film)[0] == 25

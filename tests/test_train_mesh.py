@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from toy_training import assert_same_runs, command, killed_at_random
 
-from kdtalker.mesh.engine import load
+from kdtalker import TalkingPortraitPipeline
 from kdtalker.mesh.painter import Painter
 from kdtalker.motion import Motion
+from kdtalker.session import draw_frames
 from kdtalker.video import read_image
 from kdtalker.video_writer import VideoWriter
 from train.films import find_films
@@ -37,13 +38,13 @@ device = "cpu"
 def films(tmp_path_factory):
     """A film of a mouth that opens and shuts, twice: once to learn from, once held out."""
     folder = tmp_path_factory.mktemp("films")
-    pipeline = load()
+    pipeline = TalkingPortraitPipeline.mesh()
     portrait = pipeline.portrait(read_image(EXAMPLES / "astronaut.png"), crop=True)
     rest = portrait.source.rest
     wide = 1 - np.sin(np.arange(10) / 1.5) ** 2
     motion = Motion.concatenate([dataclasses.replace(rest, expression=rest.expression * part) for part in wide])
     with VideoWriter(folder / "one.mp4", 512, 512) as film:
-        for frame in pipeline.draw(portrait, motion, None):
+        for frame in draw_frames(pipeline.engine.renderer, portrait, motion):
             film.write(frame)
     shutil.copy(folder / "one.mp4", folder / "two.mp4")
     (folder / "films.csv").write_text("file,split,speaker\none.mp4,train,a\ntwo.mp4,val,b\n")

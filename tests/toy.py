@@ -12,10 +12,11 @@ import numpy as np
 
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLES_PER_FRAME, frame_count
 from kdtalker.cli import main
+from kdtalker.edits import start_from, transfer_relative
 from kdtalker.errors import InputError
 from kdtalker.motion import KEYPOINTS, MOTION_WIDTH, Motion
-from kdtalker.pipeline import Speech, TalkingPortraitPipeline
-from kdtalker.renderer import Anatomy, Looks
+from kdtalker.pipeline import TalkingPortraitPipeline
+from kdtalker.protocols import Engine, ExpressionBasis, ExpressionModel, Openings, Sampling, Speech
 
 BLOCK, WINDOW, SIDE_PX = 5, 12, 64
 PROGRESS = re.compile(r"(reading|speaking|loading|finding|making) \w+| *\d+%  ")
@@ -45,20 +46,21 @@ def _loudness(samples):
 
 
 class ToyModel:
-    """State: (seed, frames given, features not yet used). Windows of twelve frames; the head wanders with the seed."""
+    """State: (rest, seed and sampling, frames given, features not yet used). Windows of twelve frames; the head
+    wanders with the seed."""
 
-    def start(self, canonical, reference, seed, silence):
-        return reference.vector(), seed, 0, NOTHING
+    def start(self, canonical, reference, silence, *, seed=0, sampling=Sampling()):
+        return reference.vector(), (seed, sampling), 0, NOTHING
 
-    def advance(self, state, features, *, steps, guidance, last):
-        rest, seed, given, waiting = state
+    def advance(self, state, features, *, last=False):
+        rest, (seed, sampling), given, waiting = state
         waiting = np.concatenate([waiting, features])
         ready = len(waiting) if last else len(waiting) // WINDOW * WINDOW
         vector = np.repeat(rest, ready, axis=0)
         noise = [np.random.default_rng((seed, given + i)).standard_normal(MOTION_WIDTH) for i in range(ready)]
         vector[:, 1:] += 0.5 * np.array(noise, np.float32).reshape(-1, MOTION_WIDTH)[:, 1:]
-        vector[:, 7:] += guidance * waiting[:ready]
-        return Motion.from_vector(vector, "mesh"), (rest, seed, given + ready, waiting[ready:])
+        vector[:, 7:] += sampling.guidance * waiting[:ready]
+        return Motion.from_vector(vector, "mesh"), (rest, (seed, sampling), given + ready, waiting[ready:])
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,13 @@ def _lips():
 class ToyRenderer:
     """Pose and shift roll the picture sideways, expression makes it lighter, gaze its first row."""
 
-    space = "mesh"
-    anatomy = Anatomy(
+    def __init__(self, space="mesh"):
+        self.space = space
+
+    expression_model = ExpressionModel(
         mouth=np.diag(np.arange(KEYPOINTS) < 7).astype(np.float32),
         eyes=np.diag(np.arange(KEYPOINTS) >= 14).astype(np.float32),
-        looks=Looks(*(_offset(first) for first in (0, 5, 14, 17)), *_lips()),
+        basis=ExpressionBasis(*(_offset(first) for first in (0, 5, 14, 17)), *_lips()),
     )
 
     def encode_source(self, face):
@@ -144,38 +148,52 @@ class ToyCanvas:
         return picture
 
 
-def find_canvas(image, *, face, box, crop, framing="speech"):
-    if np.ptp(image) == 0:
-        raise InputError("No face was found in the picture; choose one with a face that looks at the camera.")
-    if face is not None and face != 0:
-        raise InputError(f"Face {face} was asked for, found are faces 0 to 0; choose one of those.")
-    return ToyCanvas(image, crop)
+class ToyEngine(Engine):
+    def __init__(self, renderer=None, speech=None):
+        self.toy_renderer = renderer or ToyRenderer()
+        self.toy_speech = speech or Speech(ToyEncoder(), ToyModel())
+
+    @property
+    def renderer(self):
+        return self.toy_renderer
+
+    def find_portrait(self, image, *, face=None, box=None, crop=False, framing="speech"):
+        if np.ptp(image) == 0:
+            raise InputError("No face was found in the picture; choose one with a face that looks at the camera.")
+        if face is not None and face != 0:
+            raise InputError(f"Face {face} was asked for, found are faces 0 to 0; choose one of those.")
+        return ToyCanvas(image, crop)
+
+    def find_faces(self, image):
+        self.find_portrait(image)
+        rows, columns = ToyCanvas(image, False)._square
+        return [(columns.start, rows.start, rows.stop - rows.start)]
+
+    def track(self, frames):
+        """The mean brightness of every frame is its yaw."""
+        for frame in frames:
+            vector = np.full((1, MOTION_WIDTH), 1, np.float32)
+            vector[:, 1] = frame.mean() / 10
+            yield Motion.from_vector(vector, "mesh")
+
+    def load_speech(self):
+        return self.toy_speech
+
+    def start_from(self, motion, *, rest, first, frame):
+        return start_from(motion, rest=rest, first=first, frame=frame)
+
+    def transfer(self, motion, *, first, rest):
+        return transfer_relative(motion, first=first, rest=rest)
+
+    def transfer_absolute(self, motion, *, rest):
+        return motion
+
+    def measure_openings(self, source, motion):
+        return Openings(eyes=np.ones(len(motion), np.float32), lips=motion.expression.mean((1, 2)))
 
 
-def find_squares(image):
-    if np.ptp(image) == 0:
-        raise InputError("No face was found in the picture; choose one with a face that looks at the camera.")
-    rows, columns = ToyCanvas(image, False)._square
-    return [(columns.start, rows.start, rows.stop - rows.start)]
-
-
-def track(frames):
-    """A driving film's motion: the mean brightness of every frame is its yaw."""
-    for frame in frames:
-        vector = np.full((1, MOTION_WIDTH), 1, np.float32)
-        vector[:, 1] = frame.mean() / 10
-        yield Motion.from_vector(vector, "mesh")
-
-
-def pipeline():
-    return TalkingPortraitPipeline(
-        renderer=ToyRenderer(),
-        find_canvas=find_canvas,
-        track=track,
-        load_speech=lambda: Speech(ToyEncoder(), ToyModel()),
-        find_squares=find_squares,
-        openings=lambda source, motion: (motion.expression.mean((1, 2)), np.ones(len(motion), np.float32)),
-    )
+def pipeline(engine=None):
+    return TalkingPortraitPipeline(engine or ToyEngine())
 
 
 def picture(width=96, height=80):

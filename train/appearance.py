@@ -23,7 +23,7 @@ from kdtalker import Options, TalkingPortraitPipeline
 from kdtalker.audio import SAMPLE_RATE_HZ, read_sound
 from kdtalker.mesh.geometry import to_pixels
 from kdtalker.motion import Array, from_head_frame, to_head_frame
-from kdtalker.pipeline import EncodedPortrait
+from kdtalker.protocols import EncodedPortrait
 from kdtalker.tracker import FaceTracker
 from kdtalker.video import read_film
 from kdtalker.video_writer import VideoWriter
@@ -67,13 +67,13 @@ def power(picture: NDArray[np.uint8], place: Array) -> Array | None:
 
 def grain_db(portrait: EncodedPortrait, pipeline: TalkingPortraitPipeline) -> list[float]:
     """Power of cheeks that have moved over that of the photograph's, one number for each of OCTAVES."""
-    source, model = portrait.source, pipeline.renderer.model
+    source, model = portrait.source, pipeline.engine.renderer.model
     side = len(source.picture)
     still, moved = [], []
     for angles in POSES_DEG:
         turned = replace(to_head_frame(source.rest), pose=source.rest.pose + [angles])
         motion = from_head_frame(turned)
-        frame = next(iter(pipeline.renderer.render(source, motion)))
+        frame = next(iter(pipeline.engine.renderer.render(source, motion)))
         places = [to_pixels(model.pose_vertices(source.identity, one)[0], side) for one in (source.rest, motion)]
         for point in CHEEKS:
             before, after = power(source.picture, places[0][point, :2]), power(frame, places[1][point, :2])

@@ -24,7 +24,8 @@ import numpy as np
 
 from kdtalker import TalkingPortraitPipeline
 from kdtalker.audio import SAMPLE_RATE_HZ, read_sound
-from kdtalker.pipeline import Speech
+from kdtalker.mesh.engine import MeshEngine
+from kdtalker.protocols import Speech
 from kdtalker.video import read_image
 from kdtalker.video_writer import VideoWriter
 
@@ -124,10 +125,10 @@ class Stages:
 
 @dataclass(frozen=True)
 class Watched:
-    """Stands in for an object; the named methods are watched ones, all else is the object's own."""
+    """Stands in for an object; the named attributes are replaced, all else is the object's own."""
 
     _object: Any
-    _methods: dict[str, Callable[..., Any]]
+    _methods: dict[str, Any]
 
     def __getattr__(self, name: str) -> Any:
         return self._methods.get(name) or getattr(self._object, name)
@@ -136,15 +137,12 @@ class Watched:
 def stages(voice: Path, folder: Path) -> dict[str, float]:
     """Seconds in each stage of one film at the portrait's own size, models loaded before."""
     clock = Stages()
-    pipeline = TalkingPortraitPipeline.mesh()
-    speech, renderer = pipeline.speech, pipeline.renderer
+    engine = MeshEngine.load()
+    speech, renderer = engine.load_speech(), engine.renderer
     encoder = Watched(speech.audio_encoder, {"encode": clock.watch("audio encoder", speech.audio_encoder.encode)})
     model = Watched(speech.motion_model, {"advance": clock.watch("motion model", speech.motion_model.advance)})
-    pipeline = replace(
-        pipeline,
-        load_speech=lambda: Speech(encoder, model),
-        renderer=Watched(renderer, {"render": clock.watch_frames("renderer", renderer.render)}),
-    )
+    watched = Watched(renderer, {"render": clock.watch_frames("renderer", renderer.render)})
+    pipeline = TalkingPortraitPipeline(Watched(engine, {"speech": Speech(encoder, model), "renderer": watched}))
     portrait = clock.watch("portrait", pipeline.portrait)(read_image(PORTRAIT))
     canvas = Watched(portrait.canvas, {"paste": clock.watch("paste", portrait.canvas.paste)})
     frames = pipeline.animate(replace(portrait, canvas=canvas), clock.watch_frames("sound", read_sound)(voice))

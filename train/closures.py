@@ -19,7 +19,7 @@ import numpy as np
 from kdtalker import Options, TalkingPortraitPipeline
 from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, read_sound
 from kdtalker.motion import Array
-from kdtalker.pipeline import EncodedPortrait
+from kdtalker.protocols import EncodedPortrait
 from kdtalker.tracker import FaceTracker, mouth_opening
 from kdtalker.video import read_film, read_image
 from train.command import command

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdtalker.audio_encoder import AudioEncoder, encode_all
+from kdtalker.audio_encoder import encode_all
 from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.errors import InputError
 from kdtalker.liveportrait.regions import LIP_KEYPOINTS
@@ -15,6 +15,7 @@ from kdtalker.mesh.geometry import SPACE, FaceModel
 from kdtalker.motion import KEYPOINTS, Array, Motion, rotation_matrix, to_head_frame
 from kdtalker.normalisation import Normalisation
 from kdtalker.portrait import SQUARE_RISE, SQUARE_SIDE
+from kdtalker.protocols import AudioEncoder
 from kdtalker.speech import load_encoder
 from kdtalker.tracker import LIP_PAIRS
 from train.recipe import Recipe

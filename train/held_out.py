@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from kdtalker import Options, TalkingPortraitPipeline
 from kdtalker.audio import read_sound
-from kdtalker.audio_encoder import AudioEncoder, EncoderState
+from kdtalker.audio_encoder import EncoderState
 from kdtalker.errors import InputError
+from kdtalker.mesh.engine import MeshEngine
 from kdtalker.motion import Array, Motion
-from kdtalker.pipeline import EncodedPortrait
+from kdtalker.protocols import AudioEncoder, EncodedPortrait, Speech
 from kdtalker.tracker import MOUTH_CORNERS, Face, FaceTracker, eye_opening, mouth_opening, outer_eye_distance
 from kdtalker.video import read_film
 from kdtalker.video_writer import VideoWriter
@@ -45,7 +46,7 @@ class Film:
 class ZeroedEncoder:
     """The same stream of features with every number 0: what the model does without hearing anything."""
 
-    encoder: AudioEncoder
+    encoder: AudioEncoder[EncoderState]
 
     @property
     def feature_size(self) -> int:
@@ -60,6 +61,14 @@ class ZeroedEncoder:
 
     def flush(self, state: EncoderState) -> Array:
         return 0 * self.encoder.flush(state)
+
+
+class UnheardEngine(MeshEngine):
+    """The mesh engine, hearing nothing."""
+
+    def load_speech(self) -> Speech:
+        speech = super().load_speech()
+        return replace(speech, audio_encoder=ZeroedEncoder(speech.audio_encoder))
 
 
 def real_films(data: Path, splits: tuple[str, ...]) -> list[Film]:
@@ -138,15 +147,16 @@ def talk(
     tracker = FaceTracker()
     real = landmarks(read_film(film.path), tracker)
     real_mouth = in_time(mouth_opening(real), film.lag_frames)
-    real_pose = np.concatenate([motion.pose for motion in pipeline.track(read_film(film.path))])
+    real_pose = np.concatenate([motion.pose for motion in pipeline.engine.track(read_film(film.path))])
     takes = [
         spoken(film, pipeline, tracker, Options(seed=seed, guidance=guidance), None if seed else kept)
         for seed in range(seeds)
     ]
     mouths = np.stack([mouth_opening(take) for take, _ in takes])[:, : len(real_mouth)]
     poses = [motion.pose for _, motion in takes]
-    speech = pipeline.speech
-    deaf = replace(pipeline, load_speech=lambda: replace(speech, audio_encoder=ZeroedEncoder(speech.audio_encoder)))
+    engine = pipeline.engine
+    assert isinstance(engine, MeshEngine)
+    deaf = TalkingPortraitPipeline(UnheardEngine(engine.tracker, engine.renderer, engine.checkpoint))
     unheard, _ = spoken(film, deaf, tracker, Options(seed=0, guidance=guidance))
     spread, real_spread = np.mean([pose.std(0) for pose in poses], axis=0), real_pose.std(0)
     return {
@@ -172,7 +182,7 @@ def reenact(film: Film, pipeline: TalkingPortraitPipeline) -> Figures:
     errors: list[float] = []
 
     def compared() -> Iterator[Image]:
-        drawn = pipeline.reenact(portrait, pipeline.track(read_film(film.path)))
+        drawn = pipeline.reenact(portrait, pipeline.engine.track(read_film(film.path)))
         for frame, picture, points in zip(drawn, read_film(film.path), real, strict=False):
             errors.append(mouth_error(frame, picture, points))
             yield frame

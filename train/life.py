@@ -22,7 +22,7 @@ from kdtalker.diffusion import MotionModel
 from kdtalker.mesh.geometry import FaceModel
 from kdtalker.mesh.steady import SteadyModel
 from kdtalker.motion import Array, to_head_frame
-from kdtalker.pipeline import EncodedPortrait, Speech
+from kdtalker.protocols import EncodedPortrait, Speech
 from kdtalker.tracker import LIP_PAIRS, FaceTracker, eye_opening
 from kdtalker.video import read_film, read_image
 from train.command import command
@@ -40,16 +40,11 @@ LEAST_FRAMES = 12  # of speech and of silence, for a film to tell anything
 
 def sample(speech: Speech, portrait: EncodedPortrait, samples: Array, seeds: int) -> list[Motion]:
     """Takes of one sound as sampled, before any edit; expressions in the head's own frame."""
-    features, model, source, options = (
-        encode_all(speech.audio_encoder, samples),
-        speech.motion_model,
-        portrait.source,
-        Options(),
-    )
+    features, model, source = encode_all(speech.audio_encoder, samples), speech.motion_model, portrait.source
     takes = []
     for seed in range(seeds):
-        state = model.start(source.canonical, source.rest, seed, speech.silence)
-        motion, _ = model.advance(state, features, steps=options.steps, guidance=options.guidance, last=True)
+        state = model.start(source.canonical, source.rest, speech.silence, seed=seed)
+        motion, _ = model.advance(state, features, last=True)
         takes.append(to_head_frame(motion))
     return takes
 
@@ -126,11 +121,11 @@ def speech_and_silence(pipeline: TalkingPortraitPipeline, data: Path) -> list[tu
         samples = np.concatenate(list(read_sound(film.sound)))
         level = loudness(samples)
         real = in_time(
-            np.concatenate([motion.pose for motion in pipeline.track(read_film(film.path))]), film.lag_frames
+            np.concatenate([motion.pose for motion in pipeline.engine.track(read_film(film.path))]), film.lag_frames
         )
         lively = liveliness(real, level)
         if lively is not None:
-            takes = sample(pipeline.speech, first_frame(film, pipeline, crop=True), samples, SEEDS)
+            takes = sample(pipeline.engine.speech, first_frame(film, pipeline, crop=True), samples, SEEDS)
             ours = [liveliness(take.pose, level) for take in takes]
             rows.append((film.path.name, lively, float(np.mean([value for value in ours if value is not None]))))
     return rows
@@ -152,7 +147,7 @@ def main() -> None:
     parser.add_argument("--voices", type=Path, help="folder of sounds")
     options = parser.parse_args()
     pipeline = TalkingPortraitPipeline.mesh()
-    speech, steady = pipeline.speech, pipeline.speech.motion_model
+    speech, steady = pipeline.engine.speech, pipeline.engine.speech.motion_model
     assert isinstance(steady, SteadyModel)
     assert isinstance(steady.model, MotionModel)
     voices = [np.concatenate(list(read_sound(path))) for path in sorted(EXAMPLES.glob("*.wav"))]

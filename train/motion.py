@@ -17,7 +17,7 @@ from torch import nn
 from kdtalker import __version__
 from kdtalker.denoiser import Denoiser
 from kdtalker.diffusion import MotionModel
-from kdtalker.pipeline import Speech
+from kdtalker.protocols import Speech
 from train.command import command
 from train.config import read_config
 from train.dataset import Corpus

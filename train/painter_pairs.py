@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from kdtalker.edits import relative_to
+from kdtalker.edits import transfer_relative
 from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.geometry import FaceModel
@@ -125,7 +125,7 @@ class Maker:
             chosen = int(rng.integers(len(numbers)))
             canvas, source = sources[numbers[chosen]]
             first = motion[numbers[chosen] : numbers[chosen] + 1]
-            moved = relative_to(motion[at : at + 1], first, source.rest)
+            moved = transfer_relative(motion[at : at + 1], first=first, rest=source.rest)
             mesh = self._renderer.shape(source, moved)
             shown = zip(source.parts, self._renderer.appear(source, moved), strict=True)
             parts = [(part, appears) for part, appears in shown if part.part in self._parts]

@@ -17,7 +17,7 @@ from kdtalker.liveportrait.motion_extractor import MotionExtractor
 from kdtalker.liveportrait.networks import load_strictly, read_tensors
 from kdtalker.liveportrait.renderer import INPUT_PX, decode
 from kdtalker.motion import KEYPOINTS, Array, Motion
-from kdtalker.renderer import Image
+from kdtalker.protocols import Image
 from kdtalker.video import read_film
 from kdtalker.weights import find
 from train.shards import Shard, save_published

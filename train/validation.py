@@ -9,6 +9,7 @@ import numpy as np
 from kdtalker.diffusion import MotionModel
 from kdtalker.mesh.geometry import SPACE, FaceModel
 from kdtalker.motion import Array, Motion, from_head_frame, project, to_head_frame
+from kdtalker.protocols import Sampling
 from train.curves import best_lag, correlation
 from train.dataset import Take
 from train.pictures import Figure
@@ -33,9 +34,11 @@ def sample(model: MotionModel, takes: list[Take], silence: Array) -> list[Sample
         rest = Motion.from_vector(take.motion[:1], model.space)
         if model.config.relative:
             rest = Motion(rest.scale, 0 * rest.pose, 0 * rest.shift, rest.expression, model.space)
-        states += [model.start(take.canonical, rest, seed, silence) for seed in range(SEEDS)]
+        states += [
+            model.start(take.canonical, rest, silence, seed=seed, sampling=Sampling(STEPS)) for seed in range(SEEDS)
+        ]
         features += [np.asarray(take.features, np.float32)] * SEEDS
-    made = model.advance_many(states, features, steps=STEPS, last=True)
+    made = model.advance_many(states, features, last=True)
     motions = [to_head_frame(motion) if model.config.relative else motion for motion, _ in made]
     return [
         Sampled(take, np.stack([motion.vector() for motion in motions[SEEDS * index : SEEDS * (index + 1)]]))

@@ -10,8 +10,8 @@ import numpy as np
 from kdtalker.liveportrait.crops import PORTRAIT_SQUARES
 from kdtalker.motion import FRAMINGS, Array
 from kdtalker.portrait import find_face
+from kdtalker.protocols import Image
 from kdtalker.region import Region
-from kdtalker.renderer import Image
 from kdtalker.tracker import FaceTracker
 
 SIDE_PX = 512  # what the generator paints

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from kdtalker.denoiser import Denoiser
 from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.diffusion import MotionModel
-from kdtalker.edits import turned_relative_to
+from kdtalker.edits import transfer_rotations
 from kdtalker.errors import InputError
 from kdtalker.liveportrait import SPACE
 from kdtalker.liveportrait.canvas import Canvas
@@ -22,53 +22,79 @@ from kdtalker.liveportrait.networks import Find, Networks, load_strictly, read_t
 from kdtalker.liveportrait.openings import measured
 from kdtalker.liveportrait.painter import Painter, find_device
 from kdtalker.liveportrait.regions import driven_coordinates
-from kdtalker.liveportrait.renderer import LivePortraitRenderer
+from kdtalker.liveportrait.renderer import LivePortraitRenderer, LivePortraitSource
 from kdtalker.liveportrait.smoothing import SmoothedModel
-from kdtalker.motion import KEYPOINTS, Motion
-from kdtalker.pipeline import Speech, TalkingPortraitPipeline
+from kdtalker.motion import KEYPOINTS, Array, Motion
+from kdtalker.portrait import find_squares
+from kdtalker.protocols import Box, Edit, Engine, Image, Openings, Speech, Square
 from kdtalker.published import read_normalisation, rename_published
 from kdtalker.speech import load_trained
 from kdtalker.tracker import FaceTracker
 from kdtalker.wav2lip import Wav2LipEncoder, Wav2LipNetwork
 from kdtalker.wav2lip import rename_published as rename_wav2lip
+from kdtalker.weights import find as find_weights
 
 Rename = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
-def load(
-    find: Find, device: str = "auto", precision: str = "auto", checkpoint: Path | None = None, compiled: bool = False
-) -> TalkingPortraitPipeline:
-    """`find` is asked for each published file by its name; device and precision as `Painter` knows them, "auto" being
-    the fastest that is there and half precision on CUDA. checkpoint: a motion model of one's own. compiled: paint by
-    torch.compile (experimental).
+@dataclass(frozen=True)
+class LivePortraitEngine(Engine[LivePortraitSource]):
+    """Wav2Lip's audio encoder, KDTalker's denoiser, LivePortrait's renderer. find: returns the path of a weight file by
+    its name; checkpoint: a motion model of one's own."""
 
-    Raises InputError for files that are missing or hold something else, or a device that is not there.
-    """
-    where = find_device(device)
-    networks = Networks.load(find).to(where)
-    if precision == "auto":
-        precision = "float16" if where.type == "cuda" else "float32"
-    painter = Painter(networks.warping, networks.generator, where, precision, compiled=compiled)
-    tracker = FaceTracker()
-    renderer = LivePortraitRenderer(networks, painter, tracker)
-    return assemble(renderer, tracker, lambda: load_speech(find, where, checkpoint))
+    tracker: FaceTracker
+    renderer: LivePortraitRenderer
+    find: Find
+    device: torch.device
+    checkpoint: Path | None = None
 
+    @staticmethod
+    def load(
+        device: str = "auto",
+        precision: str = "auto",
+        weights: Path | None = None,
+        checkpoint: Path | None = None,
+        compiled: bool = False,
+    ) -> LivePortraitEngine:
+        """Load the published files; arguments as of `TalkingPortraitPipeline.liveportrait`, device and precision as of
+        `Painter`, "auto" being the fastest device that is there, and half precision on CUDA."""
+        find, where = partial(find_weights, folder=weights), find_device(device)
+        networks = Networks.load(find).to(where)
+        if precision == "auto":
+            precision = "float16" if where.type == "cuda" else "float32"
+        painter = Painter(networks.warping, networks.generator, where, precision, compiled=compiled)
+        tracker = FaceTracker()
+        return LivePortraitEngine(tracker, LivePortraitRenderer(networks, painter, tracker), find, where, checkpoint)
 
-def assemble(
-    renderer: LivePortraitRenderer, tracker: FaceTracker, load_speech: Callable[[], Speech]
-) -> TalkingPortraitPipeline:
-    """The published engine's pipeline around a renderer; load_speech is called when the first sound comes."""
-    return TalkingPortraitPipeline(
-        renderer=renderer,
-        find_canvas=partial(Canvas.find, tracker=tracker),
-        track=renderer.track,
-        load_speech=load_speech,
-        begin=_begin,
-        relative=turned_relative_to,
-        absolute=absolute,
-        retargeting=renderer.retargeting,
-        measure=partial(measured, tracker=tracker),
-    )
+    def find_portrait(
+        self, image: Image, *, face: int | None = None, box: Box | None = None, crop: bool = False, framing: str
+    ) -> Canvas:
+        return Canvas.find(image, self.tracker, face=face, box=box, crop=crop, framing=framing)
+
+    def find_faces(self, image: Image) -> list[Square]:
+        return find_squares(image, self.tracker)
+
+    def track(self, frames: Iterable[Image]) -> Iterator[Motion]:
+        return self.renderer.track(frames)
+
+    def load_speech(self) -> Speech:
+        return load_speech(self.find, self.device, self.checkpoint)
+
+    def start_from(self, motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:
+        """Make the first frame the source; the others differ from it as they do from the first."""
+        return transfer_rotations(motion, first=first, rest=rest)
+
+    def transfer(self, motion: Motion, *, first: Motion, rest: Motion) -> Motion:
+        return transfer_rotations(motion, first=first, rest=rest)
+
+    def transfer_absolute(self, motion: Motion, *, rest: Motion) -> Motion:
+        return transfer_absolute(motion, rest=rest)
+
+    def track_openings(self, frames: Iterable[Image]) -> Openings:
+        return measured(frames, self.tracker)
+
+    def retarget(self, source: LivePortraitSource, eyes: Array | float | None, lips: Array | float | None) -> Edit:
+        return self.renderer.retargeting(source, eyes, lips)
 
 
 def load_speech(find: Find, device: torch.device, checkpoint: Path | None = None) -> Speech:
@@ -101,12 +127,7 @@ def _renamed(rename: Rename, path: Path, entry: str) -> dict[str, Tensor]:
         raise InputError(f"'{path}' is another checkpoint than the one of this name: {error}") from None
 
 
-def _begin(motion: Motion, rest: Motion, first: Motion, frame: int) -> Motion:
-    """The first frame is the photograph, the others differ from it as they do from the first."""
-    return turned_relative_to(motion, first, rest)
-
-
-def absolute(motion: Motion, rest: Motion) -> Motion:
+def transfer_absolute(motion: Motion, *, rest: Motion) -> Motion:
     """Absolute mode: rotation and shift are the motion's, the scale is the portrait's. Of speech the whole expression
     is drawn (KDTalker, arXiv 2503.12963), of a driving film what LivePortrait takes of it, identity left out. A shift
     in another crop than the portrait's has no place in it; the portrait's own stands for it."""

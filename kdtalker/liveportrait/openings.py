@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
 from kdtalker.motion import Array
-from kdtalker.renderer import Image
+from kdtalker.protocols import Image, Openings
 from kdtalker.tracker import (
     EYE_INNER,
     EYE_LOWER,
@@ -18,15 +17,6 @@ from kdtalker.tracker import (
     MOUTH_CORNERS,
     FaceTracker,
 )
-
-
-@dataclass(frozen=True)
-class Openings:
-    """Of T frames, each (T,) or None where nothing is known of it: the lids' gap over the eye's width, the mean of
-    both eyes; the inner lips' gap over the mouth's width."""
-
-    eyes: Array | None
-    lips: Array | None
 
 
 def measured(frames: Iterable[Image], tracker: FaceTracker) -> Openings:

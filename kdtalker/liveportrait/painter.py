@@ -15,7 +15,7 @@ from torch import Tensor
 from kdtalker.errors import InputError, OutputError
 from kdtalker.liveportrait.canvas import SIDE_PX
 from kdtalker.liveportrait.warping import Prepared, WarpingModule
-from kdtalker.renderer import Image
+from kdtalker.protocols import Image
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FRAME_BYTES = 2**30  # of a device's memory that a frame takes while it is painted, in float32, generously

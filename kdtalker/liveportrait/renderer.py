@@ -22,9 +22,8 @@ from kdtalker.liveportrait.openings import eye_ratios, lip_ratio
 from kdtalker.liveportrait.painter import Appearance, Painter
 from kdtalker.liveportrait.regions import EYE_KEYPOINTS, LIP_KEYPOINTS
 from kdtalker.motion import KEYPOINTS, NOT_RETARGETED, Array, Motion, project
-from kdtalker.pipeline import Edit
+from kdtalker.protocols import Edit, ExpressionModel, Image
 from kdtalker.region import Region
-from kdtalker.renderer import Anatomy, Image
 from kdtalker.tracker import FaceTracker
 
 INPUT_PX = 256
@@ -59,7 +58,7 @@ class LivePortraitRenderer:
     """Draws faces of 512 x 512 px in the keypoint space "liveportrait"."""
 
     space = SPACE
-    anatomy = Anatomy(mouth=_only(LIP_KEYPOINTS), eyes=_only(EYE_KEYPOINTS))
+    expression_model = ExpressionModel(mouth=_only(LIP_KEYPOINTS), eyes=_only(EYE_KEYPOINTS))
 
     def __init__(self, networks: Networks, painter: Painter, tracker: FaceTracker) -> None:
         self._networks, self._painter, self._tracker = networks, painter, tracker

@@ -5,16 +5,15 @@ Each number is a random walk seen through noise, on its own; float64.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdtalker.motion import Array, Motion
-from kdtalker.pipeline import MotionModel
+from kdtalker.protocols import MotionModel, Sampling, StateT
 
 Series = NDArray[np.float64]
 
@@ -22,30 +21,37 @@ TRANSITION_VARIANCE, OBSERVATION_VARIANCE, INITIAL_VARIANCE = 0.05, 0.001, 1.0
 LAG = 3  # frames
 
 
+@dataclass(frozen=True)
 class CausalFilter:
-    """The smoother's forward half (Kalman 1960): each frame (C,) comes out as soon as it is known."""
+    """The smoother's forward half (Kalman 1960) as a value: the mean (C,) and variance after the frames so far."""
 
-    def __init__(self) -> None:
-        self._mean: Series | None = None
-        self.variance = INITIAL_VARIANCE
+    mean: Series
+    variance: float = INITIAL_VARIANCE
 
-    def __call__(self, frame: Series) -> Series:
-        if self._mean is None:
-            self._mean = np.asarray(frame, np.float64)
-        else:
-            self.variance += TRANSITION_VARIANCE
+    def update(self, frame: Series) -> CausalFilter:
+        """Take the next frame (C,)."""
+        variance = self.variance + TRANSITION_VARIANCE
+        return CausalFilter(self.mean, variance).correct(frame)
+
+    def correct(self, frame: Series) -> CausalFilter:
+        """Take an observation (C,) of the present frame."""
         gain = self.variance / (self.variance + OBSERVATION_VARIANCE)
-        self._mean = self._mean + gain * (frame - self._mean)
-        self.variance *= 1 - gain
-        return self._mean
+        return CausalFilter(self.mean + gain * (frame - self.mean), self.variance * (1 - gain))
+
+
+def filter_frame(before: CausalFilter | None, frame: Series) -> CausalFilter:
+    """Filter the next frame (C,); the initial mean is the first frame."""
+    frame = np.asarray(frame, np.float64)
+    return CausalFilter(frame).correct(frame) if before is None else before.update(frame)
 
 
 def smooth(sequence: Series) -> Series:
-    """(T, C) to (T, C), forward and backward (Rauch, Tung and Striebel 1965); the initial mean is the first frame."""
+    """Smooth (T, C) forward and backward (Rauch, Tung and Striebel 1965)."""
     means, variances = np.empty_like(sequence, np.float64), np.empty(len(sequence))
-    forward = CausalFilter()
+    forward = None
     for frame, value in enumerate(sequence):
-        means[frame], variances[frame] = forward(value), forward.variance
+        forward = filter_frame(forward, value)
+        means[frame], variances[frame] = forward.mean, forward.variance
     for frame in range(len(sequence) - 2, -1, -1):
         share = variances[frame] / (variances[frame] + TRANSITION_VARIANCE)
         means[frame] += share * (means[frame + 1] - means[frame])
@@ -69,34 +75,32 @@ class Filtered:
         return np.asarray([self.scale, *mean], np.float32)
 
 
+SmootherState = tuple[StateT, CausalFilter | None, tuple[Filtered, ...]]
+
+
 @dataclass(frozen=True)
-class SmoothedModel:
+class SmoothedModel(Generic[StateT]):
     """A motion model whose frames come out smoothed, all numbers but the scale.
 
     A frame waits for the LAG frames after it instead of the film's end, so that live sound and a file make the same
     film in the same memory; of a later frame's surprise less than a millionth would come back so far.
     """
 
-    model: MotionModel
+    model: MotionModel[StateT]
 
     def start(
-        self, canonical: Array, reference: Motion, seed: int, silence: Array
-    ) -> tuple[Any, CausalFilter, list[Filtered]]:
-        return self.model.start(canonical, reference, seed, silence), CausalFilter(), []
+        self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()
+    ) -> SmootherState[StateT]:
+        return self.model.start(canonical, reference, silence, seed=seed, sampling=sampling), None, ()
 
     def advance(
-        self,
-        state: tuple[Any, CausalFilter, list[Filtered]],
-        features: Array,
-        *,
-        steps: int,
-        guidance: float,
-        last: bool,
-    ) -> tuple[Motion, tuple[Any, CausalFilter, list[Filtered]]]:
-        window, causal, waiting = state[0], copy.copy(state[1]), list(state[2])
-        motion, window = self.model.advance(window, features, steps=steps, guidance=guidance, last=last)
+        self, state: SmootherState[StateT], features: Array, *, last: bool = False
+    ) -> tuple[Motion, SmootherState[StateT]]:
+        window, causal, waiting = state
+        motion, window = self.model.advance(window, features, last=last)
         for frame in motion.vector():
-            waiting.append(Filtered(frame[0], causal(frame[1:]), causal.variance))
+            causal = filter_frame(causal, frame[1:])
+            waiting = (*waiting, Filtered(frame[0], causal.mean, causal.variance))
         ready = len(waiting) if last else max(0, len(waiting) - LAG)
         settled = [frame.settled(waiting[i + 1 : i + 1 + LAG]) for i, frame in enumerate(waiting[:ready])]
         vectors = np.stack(settled) if settled else motion.vector()[:0]

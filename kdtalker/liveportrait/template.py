@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from kdtalker.audio import FRAME_RATE_HZ
 from kdtalker.errors import InputError
 from kdtalker.liveportrait import SPACE
-from kdtalker.liveportrait.openings import Openings
 from kdtalker.motion import KEYPOINTS, MOTION_WIDTH, Array, Motion, pose_of_rotation
 from kdtalker.pickle_scan import listed, scan_pickle
+from kdtalker.protocols import Openings
 
 RATES_HZ = (1, 240)
 LARGEST_BYTES = 64 * 2**20  # of a template: about an hour at 25 frames a second

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdtalker.mesh.geometry import FaceModel
 from kdtalker.motion import Array
-from kdtalker.renderer import Anatomy, Looks
+from kdtalker.protocols import ExpressionBasis, ExpressionModel
 from kdtalker.tracker import LIP_PAIRS
 
 # Heights in the mean face, outer eye corners at 0.07, tip of the nose 0.53, upper lip 0.85: the mouth's share of a
@@ -32,12 +32,12 @@ FROWN: Ways = {(55, 285): (0.02, 0.045), (66, 296): (0.01, 0.03), (70, 300): (0,
 SURE = 1e-3  # of the mean variance, by which a wish may be missed
 
 
-def anatomy(model: FaceModel) -> Anatomy:
+def expression_model(model: FaceModel) -> ExpressionModel:
     height = model.mean[:, 1]
-    return Anatomy(
+    return ExpressionModel(
         mouth=part(model, _smoothstep((height - MOUTH_FROM) / (MOUTH_TO - MOUTH_FROM))),
         eyes=part(model, _smoothstep((height - EYES_FROM) / (EYES_TO - EYES_FROM))),
-        looks=Looks(*(wished(model, ways) for ways in (SMILE, SULK, BROW, FROWN)), **_lips(model)),
+        basis=ExpressionBasis(*(wished(model, ways) for ways in (SMILE, SULK, BROW, FROWN)), **_lips(model)),
     )
 
 
@@ -62,7 +62,7 @@ def wished(model: FaceModel, ways: Ways) -> Array:
 
 def _lips(model: FaceModel) -> dict[str, Array]:
     gaps = _gaps(model)
-    return {"gaps": gaps, "parting": _likeliest(model, gaps)}
+    return {"lip_gap_jacobian": gaps, "lip_gap_inverse": _likeliest(model, gaps)}
 
 
 def _gaps(model: FaceModel) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdtalker.motion import Array
-from kdtalker.renderer import Image
+from kdtalker.protocols import Image
 
 COARSE_PX = 128  # side on which shifts are compared
 SHIFT_REACHES = (0.12, 0.2, 0.32)  # of the side

@@ -1,57 +1,63 @@
-"""The engine that ships with the package, put together."""
+"""The engine that ships with the package, assembled from its parts."""
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from kdtalker.pipeline import Speech, TalkingPortraitPipeline
+from kdtalker import portrait
+from kdtalker.edits import start_from, transfer_relative
+from kdtalker.mesh.geometry import SPACE
+from kdtalker.mesh.renderer import MeshRenderer
+from kdtalker.mesh.source import MeshSource
+from kdtalker.motion import Motion
+from kdtalker.protocols import Box, Engine, Image, Openings, Speech, Square
+from kdtalker.tracker import FaceTracker
 from kdtalker.weights import find
 
-if TYPE_CHECKING:
-    from kdtalker.portrait import Portrait
-    from kdtalker.renderer import Image
-    from kdtalker.tracker import FaceTracker
 
+@dataclass(frozen=True)
+class MeshEngine(Engine[MeshSource]):
+    """Face mesh tracking, Whisper, our motion model and the mesh renderer. checkpoint: another motion model."""
 
-def load(checkpoint: Path | None = None) -> TalkingPortraitPipeline:
-    """checkpoint: a motion model of one's own in place of the one that ships with the package."""
-    from kdtalker.mesh.renderer import MeshRenderer
-    from kdtalker.portrait import find_squares
-    from kdtalker.tracker import FaceTracker
+    tracker: FaceTracker
+    renderer: MeshRenderer
+    checkpoint: Path | None = None
 
-    tracker = FaceTracker()
-    renderer = MeshRenderer.load(tracker)
-    return TalkingPortraitPipeline(
-        renderer=renderer,
-        find_canvas=partial(_find_portrait, tracker=tracker),
-        track=renderer.track,  # Iterable[Image] at 25 fps -> Iterator[Motion], any number of frames a piece
-        load_speech=partial(_load_speech, checkpoint),
-        find_squares=partial(find_squares, tracker=tracker),
-        openings=renderer.openings,
-    )
+    @staticmethod
+    def load(checkpoint: Path | None = None) -> MeshEngine:
+        """Load the weights that ship with the package. Raises InputError where one is missing or damaged."""
+        tracker = FaceTracker()
+        return MeshEngine(tracker, MeshRenderer.load(tracker), checkpoint)
 
+    def find_portrait(
+        self, image: Image, *, face: int | None = None, box: Box | None = None, crop: bool = False, framing: str
+    ) -> portrait.Portrait:
+        """Find and crop a face; one crop serves both framings."""
+        return portrait.Portrait.find(image, self.tracker, face=face, box=box, crop=crop)
 
-def _find_portrait(
-    image: Image,
-    tracker: FaceTracker,
-    *,
-    face: int | None,
-    box: tuple[float, float, float, float] | None,
-    crop: bool,
-    framing: str,
-) -> Portrait:
-    """`Portrait.find`; one crop serves both framings."""
-    from kdtalker.portrait import Portrait
+    def find_faces(self, image: Image) -> list[Square]:
+        return portrait.find_squares(image, self.tracker)
 
-    return Portrait.find(image, tracker, face=face, box=box, crop=crop)
+    def track(self, frames: Iterable[Image]) -> Iterator[Motion]:
+        return self.renderer.track(frames)
 
+    def load_speech(self) -> Speech:
+        from kdtalker.mesh.steady import SteadyModel
+        from kdtalker.speech import load_trained
 
-def _load_speech(checkpoint: Path | None) -> Speech:
-    from kdtalker.mesh.geometry import SPACE
-    from kdtalker.mesh.steady import SteadyModel
-    from kdtalker.speech import load_trained
+        encoder, model = load_trained(self.checkpoint or find("mesh_motion.safetensors"), SPACE)
+        return Speech(encoder, SteadyModel(model))
 
-    encoder, model = load_trained(checkpoint or find("mesh_motion.safetensors"), SPACE)
-    return Speech(encoder, SteadyModel(model))
+    def start_from(self, motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:
+        return start_from(motion, rest=rest, first=first, frame=frame)
+
+    def transfer(self, motion: Motion, *, first: Motion, rest: Motion) -> Motion:
+        return transfer_relative(motion, first=first, rest=rest)
+
+    def transfer_absolute(self, motion: Motion, *, rest: Motion) -> Motion:
+        return motion
+
+    def measure_openings(self, source: MeshSource, motion: Motion) -> Openings:
+        return self.renderer.openings(source, motion)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from kdtalker.motion import Array
-from kdtalker.renderer import Image
+from kdtalker.protocols import Image
 from kdtalker.tracker import EYE_CONTOURS, outer_eye_distance
 
 INNER_CORNERS = (133, 362)

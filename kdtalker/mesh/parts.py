@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kdtalker.mesh.curves import soft_polygon, spline
 from kdtalker.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, OUTER_LOWER_LIP, OUTER_UPPER_LIP
 from kdtalker.motion import Array
-from kdtalker.renderer import Image
+from kdtalker.protocols import Image
 from kdtalker.tracker import EYE_CONTOURS
 
 LINE_RANGE = 0.6  # part widths above and below its line that a view's third map tells apart

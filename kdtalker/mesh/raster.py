@@ -7,7 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kdtalker.motion import Array
-from kdtalker.renderer import Image
+from kdtalker.protocols import Image
 
 _FAR = np.float32(1e30)  # not inf, which fastmath takes for something that never comes
 _EDGE = 1e-4  # a pixel that far outside a triangle, in barycentric units, still belongs to it, so that none cracks

@@ -12,7 +12,7 @@ import numpy as np
 
 from kdtalker.edits import posed
 from kdtalker.litert import LiteRTModel
-from kdtalker.mesh.anatomy import anatomy
+from kdtalker.mesh.anatomy import expression_model
 from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
 from kdtalker.mesh.painter import Painter
 from kdtalker.mesh.parts import EYES, MOUTH, Part, PhotographedPart, view
@@ -22,7 +22,7 @@ from kdtalker.mesh.source import MeshSource, encode, resting_face
 from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP
 from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.portrait import face_square
-from kdtalker.renderer import Anatomy, Image
+from kdtalker.protocols import ExpressionModel, Image, Openings
 from kdtalker.tracker import FaceTracker, eye_opening, mouth_opening
 from kdtalker.weights import find
 
@@ -66,8 +66,8 @@ class MeshRenderer:
         return MeshRenderer(tracker, LiteRTModel("selfie_segmentation.tflite"), FaceModel.load(), painters)
 
     @cached_property
-    def anatomy(self) -> Anatomy:
-        return anatomy(self.model)
+    def expression_model(self) -> ExpressionModel:
+        return expression_model(self.model)
 
     def encode_source(self, face: Image) -> MeshSource:
         """(S, S, 3) RGB, one face roughly in the middle, to what `render` needs. Raises InputError without a face."""
@@ -154,10 +154,10 @@ class MeshRenderer:
         warped = cv2.remap(matte, maps.flow[0], maps.flow[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return face, np.asarray(warped, np.float32)
 
-    def openings(self, source: MeshSource, motion: Motion) -> tuple[Array, Array]:
-        """How far mouth and eyes are open in each frame, (T,) each, in the measures of the tracker."""
+    def openings(self, source: MeshSource, motion: Motion) -> Openings:
+        """Measure how far mouth and eyes are open in each frame, in the units of the tracker."""
         vertices = self.model.pose_vertices(source.identity, motion)
-        return mouth_opening(vertices), eye_opening(vertices)
+        return Openings(eyes=eye_opening(vertices), lips=mouth_opening(vertices))
 
     def track(self, frames: Iterable[Image]) -> Iterator[Motion]:
         """The motion of a film's face, one frame a piece: the largest face of the first frame that has one, in the

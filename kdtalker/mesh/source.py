@@ -18,7 +18,7 @@ from kdtalker.mesh.lids import Lids
 from kdtalker.mesh.parts import EYES, MOUTH, PhotographedPart
 from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP, SKIN
 from kdtalker.motion import Array, Motion, pose_of_rotation
-from kdtalker.renderer import Image
+from kdtalker.protocols import Image
 from kdtalker.tracker import EYE_LOWER, EYE_UPPER, LANDMARKS, FaceTracker
 
 # Rings of vertices between the face's oval (0) and the border of the square (1), and how far each follows the head

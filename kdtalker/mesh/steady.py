@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic
 
 import numpy as np
 
 from kdtalker.motion import MOTION_WIDTH, Array, Motion
-from kdtalker.pipeline import MotionModel
+from kdtalker.protocols import MotionModel, Sampling, StateT
 
 REACH = 3  # frames to both sides that a frame is averaged over, and by which it comes out later
 HEAD = np.array([1, 6, 15, 20, 15, 6, 1], np.float32) / 64  # binomial: pose and shift
@@ -17,20 +17,23 @@ _WEIGHTS = np.concatenate([np.tile(HEAD, (7, 1)), np.tile(FACE, (MOTION_WIDTH - 
 
 
 @dataclass(frozen=True)
-class SteadyModel:
+class SteadyModel(Generic[StateT]):
     """A motion model whose frames are averaged with their neighbours, symmetrically, so that nothing comes late."""
 
-    model: MotionModel
+    model: MotionModel[StateT]
 
-    def start(self, canonical: Array, reference: Motion, seed: int, silence: Array) -> tuple[Any, Array]:
-        return self.model.start(canonical, reference, seed, silence), np.empty((0, MOTION_WIDTH), np.float32)
+    def start(
+        self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()
+    ) -> tuple[StateT, Array]:
+        window = self.model.start(canonical, reference, silence, seed=seed, sampling=sampling)
+        return window, np.empty((0, MOTION_WIDTH), np.float32)
 
     def advance(
-        self, state: tuple[Any, Array], features: Array, *, steps: int, guidance: float, last: bool
-    ) -> tuple[Motion, tuple[Any, Array]]:
+        self, state: tuple[StateT, Array], features: Array, *, last: bool = False
+    ) -> tuple[Motion, tuple[StateT, Array]]:
         """As the model's own; state holds, beside the model's, the frames that those to come are averaged with."""
         window, near = state
-        motion, window = self.model.advance(window, features, steps=steps, guidance=guidance, last=last)
+        motion, window = self.model.advance(window, features, last=last)
         frames = motion.vector()
         if not len(near):
             near = np.repeat(frames[:1], REACH, axis=0)  # ends count as if they went on
