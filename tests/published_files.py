@@ -23,7 +23,7 @@ def write_published_files(folder):
     for checkpoint, layout in layouts.items():
         state = regenerate_all(layout)
         for name, value in state.items():
-            value *= next((factor for end, factor in CALM.items() if name.endswith(end)), 1)
+            value.mul_(next((factor for end, factor in CALM.items() if name.endswith(end)), 1))
         if checkpoint == "stitching_retargeting_module":
             state = nested(state, ["retarget_shoulder", "retarget_mouth", "retarget_eye"])
         if checkpoint in KNOWN:  # these .pth files would be told from the published ones
