@@ -164,8 +164,8 @@ class MotionModel:
         ((motion, state),) = self.advance_many([state], [features], last=last)
         if (motion.scale <= 0).any():
             raise InputError(
-                "The motion model draws a scale that is not above 0; it is damaged, another file or trained for too "
-                "short a time, choose another one."
+                "The motion model draws a scale that is not above 0: the file is damaged, is not a model for this "
+                "engine, or was trained too briefly; choose another one."
             )
         return motion, state
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import sys
+import time
 import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -20,13 +21,15 @@ if sys.platform != "win32":
     import fcntl
 
 _PREFIX, _SUFFIX = ".kdtalker-", ".part"
+_ABANDONED_S = 24 * 3600.0  # on Windows, which has no such locks: a temporary file not written to for so long is stale
 
 
 class AtomicFile:
     """A target and the temporary file that replaces it on `commit`.
 
     The temporary file `.kdtalker-*.part` is locked while its process lives; those of killed processes are removed from
-    the folder. Leaving the context without a commit removes the temporary file; the target stays as it was.
+    the folder (on Windows after a day). Leaving the context without a commit removes the temporary file; the target
+    stays as it was.
     """
 
     def __init__(self, path: Path) -> None:
@@ -161,7 +164,7 @@ def _create_locked(folder: Path, path: Path) -> tuple[Path, int | None]:
     partial = folder / f"{_PREFIX}{uuid4().hex[:16]}{_SUFFIX}"
     unlocked = partial.with_suffix(".new")
     try:
-        if sys.platform == "win32":  # a file that is open elsewhere cannot be removed there: it is its own lock
+        if sys.platform == "win32":
             partial.touch(exist_ok=False)
             return partial, None
         descriptor = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -187,7 +190,10 @@ def _remove_stale(folder: Path) -> None:
     with suppress(OSError):
         for partial in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
             with suppress(OSError):
-                if sys.platform != "win32":
+                if sys.platform == "win32":
+                    if time.time() - partial.stat().st_mtime < _ABANDONED_S:
+                        continue
+                else:
                     descriptor = os.open(partial, os.O_RDWR)
                     try:
                         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

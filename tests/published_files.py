@@ -10,6 +10,9 @@ from safetensors.torch import save_file
 
 GOLDEN = Path(__file__).parent / "golden"
 KNOWN = ("wav2lip", "spade_generator")  # whose sha256 is in the table
+# Weights that were never trained draw keypoints far outside the picture, where nothing moves; these bring them back.
+CALM = {"fc_kp.weight": 0.1, "fc_exp.weight": 0.01, "fc_t.weight": 0.05, "shoulder.module.mlp.6.weight": 0.01,
+        "mouth.module.mlp.6.weight": 0.01, "eye.module.mlp.10.weight": 0.01}  # fmt: skip
 PARTS = {"scale": 1, "yaw": 1, "pitch": 1, "roll": 1, "t": 3, "exp": 63, "kp": 63}
 
 
@@ -19,14 +22,17 @@ def write_published_files(folder):
     layouts["KDTalker"] = json.loads((GOLDEN / "kdtalker_layout.json").read_text())
     for checkpoint, layout in layouts.items():
         state = regenerate_all(layout)
+        for name, value in state.items():
+            value.mul_(next((factor for end, factor in CALM.items() if name.endswith(end)), 1))
         if checkpoint == "stitching_retargeting_module":
             state = nested(state, ["retarget_shoulder", "retarget_mouth", "retarget_eye"])
         if checkpoint in KNOWN:  # these .pth files would be told from the published ones
             save_file(state, folder / f"{checkpoint}.safetensors")
         else:
             torch.save({"model": state, "step": 7} if checkpoint == "KDTalker" else state, folder / f"{checkpoint}.pth")
-    # Whatever weights that were never trained draw, a scale is above 0.
-    save_normalisation(folder / "norm.npz", scale_mean=np.float32([1.5]), scale_std=np.float32([0.05]))
+    calm = {"scale_mean": np.full(1, 1.2), "scale_std": np.full(1, 0.02)}
+    calm |= {f"{part}_std": np.full(PARTS[part], 0.02) for part in ("t", "exp")}
+    save_normalisation(folder / "norm.npz", **calm)
     return folder
 
 

@@ -1,5 +1,6 @@
 """The published engine on a CUDA device against the same engine on the CPU; skipped where there is no such device."""
 
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -43,6 +44,11 @@ def film(folder):
     return make
 
 
+def painted(frames):
+    """The part of frames that is the networks' alone: the border blends into the portrait."""
+    return np.asarray(frames, np.float32)[:, 64:-64, 64:-64]
+
+
 def test_motion_is_that_of_the_cpu(film):
     found, wanted = film("cuda", "float32")[0], film("cpu", "float32")[0]
     assert np.abs(found - wanted).max() <= 2e-3 * wanted.std()
@@ -51,8 +57,8 @@ def test_motion_is_that_of_the_cpu(film):
 @pytest.mark.parametrize(("precision", "mean", "high"), [("float32", 1, 8), ("float16", 1, 8), ("bfloat16", 8, 80)])
 def test_frames_are_those_of_the_cpu(film, precision, mean, high):
     """Bounds on the mean difference and its 99.9th percentile, of 255; convolutions in float32 run in TF32 there."""
-    found, wanted = film("cuda", precision)[1], film("cpu", "float32")[1]
-    assert wanted.std() > 1
+    found, wanted = (painted(film(*how)[1]) for how in (("cuda", precision), ("cpu", "float32")))
+    assert np.abs(wanted[1] - wanted[0]).mean() > 2 * mean or precision == "bfloat16"  # the film moves
     difference = np.abs(found - wanted)
     assert difference.mean() <= mean
     assert np.percentile(difference, 99.9) <= high
@@ -66,8 +72,12 @@ def test_half_precision_is_what_auto_takes_and_it_stays(folder, film, caplog):
 def test_a_motion_is_drawn_the_same_in_any_batch(folder):
     pipeline = TalkingPortraitPipeline.liveportrait("cuda", "float32", folder)
     portrait = pipeline.portrait(np.asarray(Image.open(PORTRAIT).convert("RGB")), crop=True)
-    rest = portrait.rest.vector()
-    motion = Motion.from_vector(np.repeat(rest, 3, axis=0), portrait.rest.space)
-    alone = np.stack(list(draw_frames(pipeline.engine.renderer, portrait, motion[:1])))
-    together = np.stack(list(draw_frames(pipeline.engine.renderer, portrait, motion)))
-    assert np.percentile(np.abs(alone.astype(int) - together), 99.9) <= 4
+    vectors = np.repeat(portrait.rest.vector(), 3, axis=0)
+    vectors[:, 1] += (0, 15, -15)  # degrees of yaw
+    motion = Motion.from_vector(vectors, portrait.rest.space)
+    draw = partial(draw_frames, pipeline.engine.renderer, portrait)
+    alone = painted([frame for i in range(3) for frame in draw(motion[i : i + 1])])
+    together = painted(list(draw(motion)))
+    assert alone.shape == together.shape
+    assert np.percentile(np.abs(alone - together), 99.9) <= 4
+    assert min(np.abs(alone[0] - other).mean() for other in alone[1:]) > 1

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import kdtalker.files
 from kdtalker.errors import InputError, OutputError
 from kdtalker.files import AtomicFile, check_target, commit_together
 from kdtalker.signals import Interruption, deferred, interruptible
@@ -178,3 +179,19 @@ def test_a_signal_that_the_parent_ignores_stays_ignored():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, original)
+
+
+def test_on_windows_only_what_was_abandoned_is_removed(tmp_path, monkeypatch):
+    """There are no locks there: what is finished but not yet renamed, here or elsewhere, stays."""
+    monkeypatch.setattr(kdtalker.files.sys, "platform", "win32")
+    fresh, old = (tmp_path / f".kdtalker-{name}.part" for name in ("fresh", "old"))
+    fresh.touch()
+    old.touch()
+    os.utime(old, (0, 0))
+    (tmp_path / "said.npz").write_text("before")
+    with AtomicFile(tmp_path / "said.npz") as motion, AtomicFile(tmp_path / "film.mp4") as film:
+        motion.partial.write_text("motion")
+        film.partial.write_text("film")
+        commit_together([motion, film])
+    assert (tmp_path / "said.npz").read_text() == "motion" and (tmp_path / "film.mp4").read_text() == "film"
+    assert fresh.exists() and not old.exists()

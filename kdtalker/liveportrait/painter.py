@@ -99,8 +99,14 @@ class Painter:
         """Frames (B, 512, 512, 3), then for each a number that is 1 where it is good, as one row of uint8: what comes
         back from the device comes in one piece."""
         is_half = precision is not torch.float32
-        with torch.autocast(self.device.type, dtype=precision) if is_half else nullcontext():
-            image = self._run(appearance, driving).float()
+        try:
+            with torch.autocast(self.device.type, dtype=precision) if is_half else nullcontext():
+                image = self._run(appearance, driving).float()
+        except torch.OutOfMemoryError:
+            raise OutputError(
+                f"The memory of the device '{self.device}' is full; close other programs that use it, or choose "
+                "--device cpu."
+            ) from None
         lightest = image.amax(dim=1, keepdim=True)
         is_good = (lightest.flatten(1).amax(dim=1) > BLACK) & image.flatten(1).isfinite().all(dim=1)
         if is_half:
@@ -146,6 +152,7 @@ def batch_frames(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # that torch holds back
     return int(np.clip(free // FRAME_BYTES, 1, MOST_FRAMES))
 
 

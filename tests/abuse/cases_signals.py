@@ -62,7 +62,7 @@ WRITING_REAL = table(
 TERMINATED = table(
     "signals",
     143,
-    ("TERM while writing", LONG, "", {"signals": _hand(1, 0, "TERM"), "fast": True}),
+    ("TERM while writing", LONG, "ended by SIGTERM", {"signals": _hand(1, 0, "TERM"), "fast": True}),
     ("TERM twice", LONG, "", {"signals": _hand(2, 0.01, "TERM")}),
     ("TERM, then Ctrl-C", LONG, "", {"signals": (("part", 0.1, "TERM"), ("later", 0.01, "INT"))}),
     ("TERM while writing, with motion", f"{LONG} --save-motion said.npz", "", {"signals": _hand(1, 0, "TERM")}),
@@ -80,7 +80,7 @@ TERMINATED = table(
 QUIT = table(
     "signals",
     131,
-    ("QUIT while writing", LONG, "", {"signals": _hand(1, 0, "QUIT"), "fast": True}),
+    ("QUIT while writing", LONG, "ended by SIGQUIT", {"signals": _hand(1, 0, "QUIT"), "fast": True}),
     program=TOY_PROCESS,
     finding="V18",
     also=("long.wav",),
@@ -89,7 +89,7 @@ QUIT = table(
 HUNG_UP = table(
     "signals",
     129,
-    ("HUP while writing", LONG, "", {"signals": _hand(1, 0, "HUP"), "fast": True}),
+    ("HUP while writing", LONG, "ended by SIGHUP", {"signals": _hand(1, 0, "HUP"), "fast": True}),
     ("HUP, the terminal gone", LONG, "", {"signals": _hand(1, 0, "HUP"), "stderr": "broken", "stdout": "broken"}),
     ("HUP, then TERM", LONG, "", {"signals": (("part", 0.1, "HUP"), ("later", 0.01, "TERM"))}),
     ("HUP while writing, real", REAL_LONG, "", {"signals": _hand(1, 0, "HUP"), "program": PROCESS}),
