@@ -15,6 +15,7 @@ from golden_weights import assert_golden, regenerate, standard_normal
 from kdtalker.denoiser import Denoiser
 from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.errors import InputError
+from kdtalker.protocols import Sampling
 from kdtalker.published import rename_published
 from kdtalker.sampler import make_scheduler, sample_window
 
@@ -66,7 +67,7 @@ def test_golden_sample(denoiser, outputs):
         standard_normal("input:sample/audio", 1, 64, 512),
         known=torch.zeros(1, 0, 70),
         noise=standard_normal("input:sample/noise", 1, 64, 70),
-        steps=10,
+        sampling=Sampling(10),
     )
     assert_golden(outputs, "sample/motion", found)
 
