@@ -15,8 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdtalker import audio
-from kdtalker.audio import Array, MelState
+from kdtalker.audio import (
+    MEL_BANDS,
+    MEL_BLOCK_COLUMNS,
+    MEL_BLOCK_FRAMES,
+    MEL_COLUMNS_PER_FRAME,
+    MEL_SILENCE,
+    SAMPLES_PER_FRAME,
+    Array,
+    MelState,
+    advance_mel,
+    frame_count,
+    scale_mel,
+    start_mel,
+)
 from kdtalker.checkpoint import read_checkpoint
 from kdtalker.errors import InputError
 from kdtalker.protocols import AudioEncoder, StateT
@@ -25,8 +37,8 @@ from kdtalker.weights import find
 WHISPER_FILE = "whisper_tiny_en_encoder.safetensors"
 
 _LEFT_FRAMES, _RIGHT_FRAMES = 48, 12
-_BLOCK_FRAMES = audio.MEL_BLOCK_FRAMES
-_WINDOW_COLUMNS = (_LEFT_FRAMES + _BLOCK_FRAMES + _RIGHT_FRAMES) * audio.MEL_COLUMNS_PER_FRAME
+_BLOCK_FRAMES = MEL_BLOCK_FRAMES
+_WINDOW_COLUMNS = (_LEFT_FRAMES + _BLOCK_FRAMES + _RIGHT_FRAMES) * MEL_COLUMNS_PER_FRAME
 _STEPS_PER_FRAME = 2  # the encoder's own rate is 50 Hz
 _LAYERS_KEPT = 3
 
@@ -138,8 +150,8 @@ class WhisperEncoder:
         return _STEPS_PER_FRAME * _LAYERS_KEPT * self.network.norm.normalized_shape[0]
 
     def start(self) -> EncoderState:
-        window = np.full((audio.MEL_BANDS, _WINDOW_COLUMNS), audio.MEL_SILENCE, np.float32)
-        mel = audio.start_mel(lead_frames=_BLOCK_FRAMES - _RIGHT_FRAMES)
+        window = np.full((MEL_BANDS, _WINDOW_COLUMNS), MEL_SILENCE, np.float32)
+        mel = start_mel(lead_frames=_BLOCK_FRAMES - _RIGHT_FRAMES)
         return EncoderState(mel, window, samples=0, frames=0, skip=1)
 
     def encode(self, state: EncoderState, samples: Array) -> tuple[Array, EncoderState]:
@@ -147,8 +159,8 @@ class WhisperEncoder:
         return features, replace(state, samples=state.samples + len(samples))
 
     def flush(self, state: EncoderState) -> Array:
-        missing = audio.frame_count(state.samples) - state.frames
-        silence = np.zeros(_BLOCK_FRAMES * audio.SAMPLES_PER_FRAME, np.float32)
+        missing = frame_count(state.samples) - state.frames
+        silence = np.zeros(_BLOCK_FRAMES * SAMPLES_PER_FRAME, np.float32)
         parts = [np.zeros((0, self.feature_size), np.float32)]
         while sum(map(len, parts)) < missing:
             features, state = self._advance(state, silence)
@@ -156,15 +168,15 @@ class WhisperEncoder:
         return np.concatenate(parts)[:missing]
 
     def _advance(self, state: EncoderState, samples: Array) -> tuple[Array, EncoderState]:
-        blocks, mel = audio.advance_mel(state.mel, samples, self.mel_filters)
+        blocks, mel = advance_mel(state.mel, samples, self.mel_filters)
         window, skip = state.window, state.skip
         parts = [np.zeros((0, self.feature_size), np.float32)]
         for block, level in blocks:
-            window = np.concatenate([window[:, audio.MEL_BLOCK_COLUMNS :], block], axis=1)
+            window = np.concatenate([window[:, MEL_BLOCK_COLUMNS :], block], axis=1)
             if skip:
                 skip -= 1
             else:
-                parts.append(self._encode_window(audio.scale_mel(window, level)))
+                parts.append(self._encode_window(scale_mel(window, level)))
         features = np.concatenate(parts)
         frames = state.frames + len(features)
         return features, replace(state, mel=mel, window=window, frames=frames, skip=skip)

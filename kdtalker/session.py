@@ -9,7 +9,6 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from kdtalker import voice
 from kdtalker.acting import add_procedural_motion, ping_pong
 from kdtalker.audio import SAMPLE_RATE_HZ
 from kdtalker.edits import transfer_stream, with_head
@@ -31,6 +30,7 @@ from kdtalker.protocols import (
     Source,
     SourceT,
 )
+from kdtalker.voice import LOOKAHEAD_FRAMES, NO_PROSODY, extract_prosody, look_ahead, start_prosody
 
 PIECE_SAMPLES = SAMPLE_RATE_HZ  # longer sound is worked on a second at a time, so that memory stays the same
 
@@ -138,10 +138,10 @@ class MotionStream(Generic[EncoderStateT, ModelStateT]):
     ) -> None:
         """silence (C,): the features of silence."""
         self._encoder, self._model = encoder, model
-        self._encoded, self._heard = encoder.start(), voice.start()
+        self._encoded, self._heard = encoder.start(), start_prosody()
         sampling = Sampling(options.steps, options.guidance)
         self._window = model.start(source.canonical, source.rest, silence, seed=options.seed, sampling=sampling)
-        self._motion, self._prosody = source.rest[:0], voice.NOTHING_YET  # frames that are not yet handed out
+        self._motion, self._prosody = source.rest[:0], NO_PROSODY  # frames that are not yet handed out
         self.has_ended = False
 
     def advance(self, samples: Array) -> tuple[Motion, Prosody]:
@@ -155,14 +155,14 @@ class MotionStream(Generic[EncoderStateT, ModelStateT]):
         return self._absorb(self._encoder.flush(self._encoded), np.zeros(0, np.float32))
 
     def _absorb(self, features: Array, samples: Array) -> tuple[Motion, Prosody]:
-        heard, self._heard = voice.listen(self._heard, samples, last=self.has_ended)
+        heard, self._heard = extract_prosody(self._heard, samples, last=self.has_ended)
         self._prosody += heard
         motion, self._window = self._model.advance(self._window, features, last=self.has_ended)
         self._motion = Motion.concatenate([self._motion, motion])
         ready = len(self._motion)
         if not self.has_ended:
-            ready = max(0, min(ready, len(self._prosody) - voice.LOOKAHEAD_FRAMES))
-        final = self._motion[:ready], voice.look_ahead(self._prosody, ready)
+            ready = max(0, min(ready, len(self._prosody) - LOOKAHEAD_FRAMES))
+        final = self._motion[:ready], look_ahead(self._prosody, ready)
         self._motion, self._prosody = self._motion[ready:], self._prosody[ready:]
         return final
 

@@ -22,7 +22,7 @@ def load_encoder(name: str, find: Find = find) -> AudioEncoder[Any]:
 
         return WhisperEncoder.load()
     if name == "wav2lip":
-        from kdtalker.liveportrait.engine import load_encoder as load_wav2lip
+        from kdtalker.liveportrait.engine import load_wav2lip
 
         return load_wav2lip(find)
     raise InputError(f"The motion model hears through '{name}', known are {' and '.join(ENCODERS)}.")

@@ -25,7 +25,7 @@ LOOKAHEAD_FRAMES = 8  # before a voice begins the mouth is free
 HUSH_FROM_S, HUSH_TO_S, WAKE_S = 0.12, 0.28, 0.08  # of silence, until the mouth is shut; of sound, until it is free
 
 
-NOTHING_YET = Prosody(np.zeros(0, np.float32), np.zeros(0, np.float32))
+NO_PROSODY = Prosody(np.zeros(0, np.float32), np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Heard:
     hush: float = 1.0
 
 
-def start() -> Heard:
+def start_prosody() -> Heard:
     """Before the first sample there was silence."""
     return Heard(np.zeros(0, np.float32))
 
 
-def listen(heard: Heard, samples: Array, *, last: bool = False) -> tuple[Prosody, Heard]:
+def extract_prosody(heard: Heard, samples: Array, *, last: bool = False) -> tuple[Prosody, Heard]:
     """Samples (N,) at 16 kHz, N from 0, to the frames that they complete; `last` completes the last one by silence."""
     waiting = np.concatenate([heard.pending, samples])
     if last:

@@ -8,13 +8,15 @@ import pytest
 import toy
 from test_pipeline import cut
 
-from kdtalker import eyes, voice
 from kdtalker.acting import check_options
 from kdtalker.edits import NEARLY_MET, PRESS, lips_met, posed, region
 from kdtalker.errors import InputError
+from kdtalker.eyes import closing as blink_curve
+from kdtalker.eyes import gaze
 from kdtalker.motion import MOTION_WIDTH, Motion, rotation_matrix
 from kdtalker.options import Options, controls
 from kdtalker.protocols import ExpressionModel
+from kdtalker.voice import LOOKAHEAD_FRAMES, NO_PROSODY, extract_prosody, look_ahead, start_prosody
 
 ASKED = {
     "seed": 3, "guidance": 2.0, "expression": 1.5, "mouth": 0.5, "eyes": 0.4, "head": 0.5, "absolute": True,
@@ -111,7 +113,7 @@ def test_a_film_of_one_frame_holds_the_head(pipeline, portrait):
 
 @pytest.mark.parametrize("a_minute", [6, 15, 30])
 def test_blinks_come_as_often_as_asked_and_close_faster_than_they_open(a_minute):
-    shut = np.concatenate([eyes.closing(seed, a_minute, 0, 25 * 300) for seed in range(6)])
+    shut = np.concatenate([blink_curve(seed, a_minute, 0, 25 * 300) for seed in range(6)])
     peaks = np.flatnonzero((shut == 1) & (np.append(0, shut[:-1]) < 1))
     assert abs(len(peaks) / 30 - a_minute) < 0.1 * a_minute
     lasting, closing, opening = [], [], []
@@ -125,22 +127,22 @@ def test_blinks_come_as_often_as_asked_and_close_faster_than_they_open(a_minute)
 
 
 def test_no_blinks_where_none_are_wanted():
-    assert not eyes.closing(0, 0, 0, 1000).any()
+    assert not blink_curve(0, 0, 0, 1000).any()
 
 
 def test_eyes_do_not_depend_on_pieces():
     away = np.random.default_rng(0).normal(0, 3, (500, 2)).astype(np.float32)
     ends = [0, 1, 20, 21, 155, 500]
     spans = list(zip(ends, ends[1:], strict=False))
-    pieces = [eyes.closing(4, 15, start, end - start) for start, end in spans]
-    assert np.array_equal(np.concatenate(pieces), eyes.closing(4, 15, 0, 500))
-    pieces = [eyes.gaze("free", 4, start, away[start:end]) for start, end in spans]
-    assert np.array_equal(np.concatenate(pieces), eyes.gaze("free", 4, 0, away))
+    pieces = [blink_curve(4, 15, start, end - start) for start, end in spans]
+    assert np.array_equal(np.concatenate(pieces), blink_curve(4, 15, 0, 500))
+    pieces = [gaze("free", 4, start, away[start:end]) for start, end in spans]
+    assert np.array_equal(np.concatenate(pieces), gaze("free", 4, 0, away))
 
 
 def test_eyes_on_the_camera_stay_there_while_the_head_turns():
     away = np.linspace([0, 0], [10, -6], 1000)
-    seen = {kind: eyes.gaze(kind, 1, 0, away) + away for kind in ("camera", "free")}
+    seen = {kind: gaze(kind, 1, 0, away) + away for kind in ("camera", "free")}
     assert np.abs(seen["camera"]).mean(0).max() < 1.5 and np.abs(seen["camera"]).max() < 5
     assert seen["free"].std() > 2 * seen["camera"].std()
     jumps = np.abs(np.diff(seen["camera"], axis=0)).max(1) > 0.3
@@ -151,19 +153,19 @@ def test_eyes_on_the_camera_stay_there_while_the_head_turns():
 
 
 def test_listening_does_not_depend_on_pieces():
-    whole, _ = voice.listen(voice.start(), VOICE, last=True)
-    heard, state = voice.NOTHING_YET, voice.start()
+    whole, _ = extract_prosody(start_prosody(), VOICE, last=True)
+    heard, state = NO_PROSODY, start_prosody()
     for piece in cut(VOICE, 777):
-        new, state = voice.listen(state, piece)
+        new, state = extract_prosody(state, piece)
         heard += new
-    heard += voice.listen(state, VOICE[:0], last=True)[0]
+    heard += extract_prosody(state, VOICE[:0], last=True)[0]
     assert len(whole) == -(-len(VOICE) // 640)
     assert np.array_equal(heard.silence_gate, whole.silence_gate) and np.array_equal(heard.emphasis, whole.emphasis)
 
 
 def test_a_hush_begins_within_300_ms_of_silence_and_ends_with_it():
     speech = 0.1 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
-    hush = voice.listen(voice.start(), np.concatenate([speech, 1e-4 * speech, speech]))[0].silence_gate
+    hush = extract_prosody(start_prosody(), np.concatenate([speech, 1e-4 * speech, speech]))[0].silence_gate
     assert (hush[:2] > 0).any() and not hush[3:25].any()
     assert (hush[25 + 8 : 50] == 1).all() and not hush[53:].any()
 
@@ -171,7 +173,7 @@ def test_a_hush_begins_within_300_ms_of_silence_and_ends_with_it():
 def test_a_louder_word_is_emphasis_and_an_even_voice_is_not():
     even = 0.03 * np.random.default_rng(0).standard_normal(80_000).astype(np.float32)
     louder = even * np.where(np.arange(80_000) // 8000 == 7, 4, 1)
-    quiet, loud = (voice.listen(voice.start(), samples)[0].emphasis for samples in (even, louder))
+    quiet, loud = (extract_prosody(start_prosody(), samples)[0].emphasis for samples in (even, louder))
     assert quiet[50:].max() < 0.1
     assert loud[88:100].max() > 0.5 and loud[50:87].max() < 0.1 and loud[-1] < 0.2
 
@@ -237,10 +239,10 @@ def test_what_an_engine_cannot_show_is_refused_by_name(name):
 def test_a_mouth_is_free_before_its_sound():
     loud = np.sin(np.arange(8000) / 5).astype(np.float32) / 2
     silence = np.zeros(32000, np.float32)
-    heard, _ = voice.listen(voice.start(), np.concatenate([loud, silence, loud]), last=True)
-    foreseen = voice.look_ahead(heard, len(heard))
+    heard, _ = extract_prosody(start_prosody(), np.concatenate([loud, silence, loud]), last=True)
+    foreseen = look_ahead(heard, len(heard))
     sounds_again = (len(loud) + len(silence)) // 640
     assert heard.silence_gate[sounds_again - 1] == 1
-    assert (foreseen.silence_gate[sounds_again - voice.LOOKAHEAD_FRAMES + 3 :] == 0).all()
-    assert foreseen.silence_gate[sounds_again - voice.LOOKAHEAD_FRAMES - 6] == 1
+    assert (foreseen.silence_gate[sounds_again - LOOKAHEAD_FRAMES + 3 :] == 0).all()
+    assert foreseen.silence_gate[sounds_again - LOOKAHEAD_FRAMES - 6] == 1
     np.testing.assert_array_equal(foreseen.emphasis, heard.emphasis)

@@ -22,7 +22,7 @@ from golden_weights import regenerate_all
 from kdtalker import weight_files, weights
 from kdtalker.convert import convert_pth
 from kdtalker.errors import InputError
-from kdtalker.liveportrait.engine import load_encoder
+from kdtalker.liveportrait.engine import load_wav2lip
 from kdtalker.liveportrait.networks import load_strictly, read_tensors
 from kdtalker.pth import flatten_tensors, read_pth
 from kdtalker.wav2lip import Wav2LipEncoder, Wav2LipNetwork, rename_published
@@ -227,7 +227,7 @@ def refused(tmp_path, foreign):
 def test_a_refused_file_is_converted_and_the_engine_reads_the_same_numbers(tmp_path, refused):
     path, tensors = refused
     with pytest.raises(InputError, match=r"holds code \(.*mytrainer.Log.*`kdtalker weights convert"):
-        load_encoder(lambda name: weights.find(name, tmp_path))
+        load_wav2lip(lambda name: weights.find(name, tmp_path))
     done = command(path.name, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     found = weights.find(path.name, tmp_path)
@@ -237,7 +237,7 @@ def test_a_refused_file_is_converted_and_the_engine_reads_the_same_numbers(tmp_p
     read = read_tensors(found)
     assert read.keys() == tensors.keys() and all(torch.equal(read[name], tensors[name]) for name in read)
     state = rename_published({name.removeprefix("state_dict."): value for name, value in tensors.items()})
-    encoders = load_encoder(lambda name: found), Wav2LipEncoder(load_strictly(Wav2LipNetwork, state, path))
+    encoders = load_wav2lip(lambda name: found), Wav2LipEncoder(load_strictly(Wav2LipNetwork, state, path))
     sound = np.random.default_rng(0).standard_normal(6400).astype(np.float32) / 10
     features = [encoder.flush(encoder.encode(encoder.start(), sound)[1]) for encoder in encoders]
     assert len(features[0]) == 10

@@ -107,10 +107,10 @@ def load_speech(find: Find, device: torch.device, checkpoint: Path | None = None
     state = _renamed(rename_published, path, "model")
     denoiser = load_strictly(lambda: Denoiser(DenoiserConfig()), state, path).to(device)
     model = MotionModel(denoiser, read_normalisation(find("norm.npz")), SPACE)
-    return Speech(load_encoder(find), SmoothedModel(model))
+    return Speech(load_wav2lip(find), SmoothedModel(model))
 
 
-def load_encoder(find: Find) -> Wav2LipEncoder:
+def load_wav2lip(find: Find) -> Wav2LipEncoder:
     """Wav2Lip's audio encoder, on the CPU."""
     path = find("wav2lip.pth")
     heard = _renamed(rename_wav2lip, path, "state_dict")

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdtalker import portrait
 from kdtalker.edits import start_from, transfer_relative
 from kdtalker.mesh.geometry import SPACE
 from kdtalker.mesh.renderer import MeshRenderer
 from kdtalker.mesh.source import MeshSource
 from kdtalker.motion import Motion
+from kdtalker.portrait import Portrait, find_squares
 from kdtalker.protocols import Box, Engine, Image, Openings, Speech, Square
 from kdtalker.tracker import FaceTracker
 from kdtalker.weights import find
@@ -33,12 +33,12 @@ class MeshEngine(Engine[MeshSource]):
 
     def find_portrait(
         self, image: Image, *, face: int | None = None, box: Box | None = None, crop: bool = False, framing: str
-    ) -> portrait.Portrait:
+    ) -> Portrait:
         """Find and crop a face; one crop serves both framings."""
-        return portrait.Portrait.find(image, self.tracker, face=face, box=box, crop=crop)
+        return Portrait.find(image, self.tracker, face=face, box=box, crop=crop)
 
     def find_faces(self, image: Image) -> list[Square]:
-        return portrait.find_squares(image, self.tracker)
+        return find_squares(image, self.tracker)
 
     def track(self, frames: Iterable[Image]) -> Iterator[Motion]:
         return self.renderer.track(frames)
