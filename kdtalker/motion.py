@@ -21,7 +21,7 @@ Array = NDArray[np.float32]
 
 KEYPOINTS = 21
 MOTION_WIDTH = 1 + 3 + 3 + 3 * KEYPOINTS
-SPACES = ("mesh", "liveportrait")
+MESH_SPACE, LIVEPORTRAIT_SPACE = SPACES = ("mesh", "liveportrait")
 FRAMINGS = ("speech", "driving")
 NOT_RETARGETED = -1.0
 FILE_VERSION = 1

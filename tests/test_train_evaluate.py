@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from kdtalker.errors import InputError
-from kdtalker.mesh.geometry import SPACE, FaceModel
-from kdtalker.motion import KEYPOINTS, Motion
+from kdtalker.mesh.geometry import FaceModel
+from kdtalker.motion import KEYPOINTS, MESH_SPACE, Motion
 from kdtalker.tracker import LIP_PAIRS
 from kdtalker.video import read_image
 from kdtalker.video_writer import VideoWriter
@@ -38,7 +38,7 @@ def film(mouth=SPEECH, pose=None, sound_late=0):
     face = FaceModel.load()
     pose = np.zeros((len(mouth), 3)) if pose is None else pose
     still, none = np.ones((len(mouth), 1)), np.zeros((len(mouth), KEYPOINTS, 3))
-    motion = Motion(200 * still, pose, np.tile([300.0, 300, 0], (len(mouth), 1)), none, SPACE)
+    motion = Motion(200 * still, pose, np.tile([300.0, 300, 0], (len(mouth), 1)), none, MESH_SPACE)
     landmarks = face.pose_vertices(face.mean, motion)
     upper, lower = LIP_PAIRS[0]
     landmarks[:, lower] = landmarks[:, upper]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from kdtalker.mesh.geometry import SPACE, FaceModel
-from kdtalker.motion import KEYPOINTS, Motion
+from kdtalker.mesh.geometry import FaceModel
+from kdtalker.motion import KEYPOINTS, MESH_SPACE, Motion
 from kdtalker.tracker import LIP_PAIRS
 from train.shards import Shard
 
@@ -32,7 +32,7 @@ def shard(name="a", frames=60, split="train"):
     lower = LIP_PAIRS[0][1]
     expression[..., 1] = 0.1 * loudness[:, None] * face.spreads[lower] / np.abs(face.spreads[lower]).sum()
     still = np.ones((frames, 1))
-    motion = Motion(200 * still, pose, np.tile([300.0, 300, 0], (frames, 1)), expression, SPACE)
+    motion = Motion(200 * still, pose, np.tile([300.0, 300, 0], (frames, 1)), expression, MESH_SPACE)
     hum = np.sin(2 * np.pi * 180 * np.arange(640 * frames) / 16000) * np.repeat(loudness, 640)
     landmarks = face.pose_vertices(face.mean, motion).astype(np.float32)
     return Shard(landmarks, (0.3 * hum).astype(np.float16), True, 0, name, split, f"films/{name}.mp4", 0)

@@ -11,8 +11,8 @@ from kdtalker.audio_encoder import encode_all
 from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.errors import InputError
 from kdtalker.liveportrait.regions import LIP_KEYPOINTS
-from kdtalker.mesh.geometry import SPACE, FaceModel
-from kdtalker.motion import KEYPOINTS, Array, Motion, rotation_matrix, to_head_frame
+from kdtalker.mesh.geometry import FaceModel
+from kdtalker.motion import KEYPOINTS, MESH_SPACE, Array, Motion, rotation_matrix, to_head_frame
 from kdtalker.normalisation import Normalisation
 from kdtalker.portrait import SQUARE_RISE, SQUARE_SIDE
 from kdtalker.protocols import AudioEncoder
@@ -45,7 +45,7 @@ def mesh_motion(landmarks: Array, model: FaceModel) -> tuple[Motion, Array]:
     mean = canonical.mean(0)
     identity = mean - model.spreads @ model.resting_offset(mean)
     expression = model.offsets(canonical, identity) @ rotation_matrix(pose)
-    return Motion(scale, pose, shift, expression, SPACE), (model.picks @ identity).astype(np.float32)
+    return Motion(scale, pose, shift, expression, MESH_SPACE), (model.picks @ identity).astype(np.float32)
 
 
 def vectors(motion: Motion, *, relative: bool) -> Array:
@@ -71,7 +71,7 @@ def mirrored(motion: Array, canonical: Array, model: FaceModel) -> tuple[Array, 
 def mouth_rows(space: str, takes: list[Take]) -> Array:
     """(rows, 63): what each row makes of an expression tells how far the mouth is open. In the mesh space the gaps of
     the inner lips; in LivePortrait's the way in which its lip keypoints move up and down most."""
-    if space == SPACE:
+    if space == MESH_SPACE:
         spreads = FaceModel.load().spreads
         upper, lower = np.array(LIP_PAIRS).T
         rows = np.zeros((len(upper), KEYPOINTS, 3), np.float32)
@@ -99,7 +99,7 @@ def load_takes(folder: Path, space: str, encoder: AudioEncoder, config: Denoiser
     for shard in load_shards(folder):
         if not shard.synced:
             continue
-        motion, canonical = mesh_motion(shard.landmarks, face) if space == SPACE else load_published(folder, shard)
+        motion, canonical = mesh_motion(shard.landmarks, face) if space == MESH_SPACE else load_published(folder, shard)
         features = _features(shard, encoder, kept / f"{shard.name}.npy")
         motion_vectors, features = in_time(vectors(motion, relative=config.relative), features, shard.lag_frames)
         takes.append(Take(motion_vectors, features, canonical, shard.speaker, shard.split, shard.film))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdtalker.diffusion import MotionModel
-from kdtalker.mesh.geometry import SPACE, FaceModel
-from kdtalker.motion import Array, Motion, from_head_frame, project, to_head_frame
+from kdtalker.mesh.geometry import FaceModel
+from kdtalker.motion import MESH_SPACE, Array, Motion, from_head_frame, project, to_head_frame
 from kdtalker.protocols import Sampling
 from train.curves import best_lag, correlation
 from train.dataset import Take
@@ -97,7 +97,7 @@ def _points(vectors: Array, canonical: Array, model: MotionModel) -> Array:
     its origin."""
     motion = Motion.from_vector(vectors, model.space)
     motion = from_head_frame(motion) if model.config.relative else motion
-    face = FaceModel.load() if model.space == SPACE else None
+    face = FaceModel.load() if model.space == MESH_SPACE else None
     points = project(canonical, motion) if face is None else face.pose_vertices(face.mean, motion)
     centred: Array = (points - points.mean(1, keepdims=True))[..., :2]
     return centred

@@ -16,7 +16,6 @@ from kdtalker.denoiser_config import DenoiserConfig
 from kdtalker.diffusion import MotionModel
 from kdtalker.edits import transfer_rotations
 from kdtalker.errors import InputError
-from kdtalker.liveportrait import SPACE
 from kdtalker.liveportrait.canvas import Canvas
 from kdtalker.liveportrait.networks import Find, Networks, load_strictly, read_tensors
 from kdtalker.liveportrait.openings import measured
@@ -24,7 +23,7 @@ from kdtalker.liveportrait.painter import Painter, find_device
 from kdtalker.liveportrait.regions import driven_coordinates
 from kdtalker.liveportrait.renderer import LivePortraitRenderer, LivePortraitSource
 from kdtalker.liveportrait.smoothing import SmoothedModel
-from kdtalker.motion import KEYPOINTS, Array, Motion
+from kdtalker.motion import KEYPOINTS, LIVEPORTRAIT_SPACE, Array, Motion
 from kdtalker.portrait import find_squares
 from kdtalker.protocols import Box, Edit, Engine, Image, Openings, Speech, Square
 from kdtalker.published import read_normalisation, rename_published
@@ -100,13 +99,13 @@ class LivePortraitEngine(Engine[LivePortraitSource]):
 def load_speech(find: Find, device: torch.device, checkpoint: Path | None = None) -> Speech:
     """Wav2Lip's encoder, on the CPU, and KDTalker's denoiser; or a model of one's own with the encoder it names."""
     if checkpoint is not None:
-        encoder, own = load_trained(checkpoint, SPACE, find)
+        encoder, own = load_trained(checkpoint, LIVEPORTRAIT_SPACE, find)
         own.denoiser.to(device)
         return Speech(encoder, SmoothedModel(own))
     path = find("KDTalker.pth")
     state = _renamed(rename_published, path, "model")
     denoiser = load_strictly(lambda: Denoiser(DenoiserConfig()), state, path).to(device)
-    model = MotionModel(denoiser, read_normalisation(find("norm.npz")), SPACE)
+    model = MotionModel(denoiser, read_normalisation(find("norm.npz")), LIVEPORTRAIT_SPACE)
     return Speech(load_wav2lip(find), SmoothedModel(model))
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from kdtalker.backdrop import isolate
 from kdtalker.errors import InputError
-from kdtalker.liveportrait import SPACE
 from kdtalker.liveportrait.canvas import SIDE_PX, cut_out
 from kdtalker.liveportrait.crops import driving_square, mean_square
 from kdtalker.liveportrait.motion_extractor import RawMotion, degrees
@@ -21,7 +20,7 @@ from kdtalker.liveportrait.networks import Networks
 from kdtalker.liveportrait.openings import eye_ratios, lip_ratio
 from kdtalker.liveportrait.painter import Appearance, Painter
 from kdtalker.liveportrait.regions import EYE_KEYPOINTS, LIP_KEYPOINTS
-from kdtalker.motion import KEYPOINTS, NOT_RETARGETED, Array, Motion, project
+from kdtalker.motion import KEYPOINTS, LIVEPORTRAIT_SPACE, NOT_RETARGETED, Array, Motion, project
 from kdtalker.protocols import Edit, ExpressionModel, Image
 from kdtalker.region import Region
 from kdtalker.tracker import FaceTracker
@@ -57,7 +56,7 @@ def _only(keypoints: tuple[int, ...]) -> Array:
 class LivePortraitRenderer:
     """Draws faces of 512 x 512 px in the keypoint space "liveportrait"."""
 
-    space = SPACE
+    space = LIVEPORTRAIT_SPACE
     expression_model = ExpressionModel(mouth=_only(LIP_KEYPOINTS), eyes=_only(EYE_KEYPOINTS))
 
     def __init__(self, networks: Networks, painter: Painter, tracker: FaceTracker) -> None:
@@ -179,7 +178,7 @@ def decode(raw: RawMotion) -> Motion:
     """The extractor's numbers for B pictures as a motion of B frames."""
     angles = torch.cat([degrees(raw.yaw), degrees(raw.pitch), degrees(raw.roll)], dim=1)
     scale, pose, shift, expression = (part.cpu().numpy() for part in (raw.scale, angles, raw.t, raw.exp))
-    return Motion(scale, pose, shift, expression.reshape(-1, KEYPOINTS, 3), SPACE)
+    return Motion(scale, pose, shift, expression.reshape(-1, KEYPOINTS, 3), LIVEPORTRAIT_SPACE)
 
 
 def damped(motion: Motion, rest: Motion) -> Motion:

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from kdtalker.audio import FRAME_RATE_HZ
 from kdtalker.errors import InputError
-from kdtalker.liveportrait import SPACE
-from kdtalker.motion import KEYPOINTS, MOTION_WIDTH, Array, Motion, pose_of_rotation
+from kdtalker.motion import KEYPOINTS, LIVEPORTRAIT_SPACE, MOTION_WIDTH, Array, Motion, pose_of_rotation
 from kdtalker.pickle_scan import listed, scan_pickle
 from kdtalker.protocols import Openings
 
@@ -81,7 +80,7 @@ def _template(content: Mapping[str, Any], size: int) -> Template:
         raise ValueError("its scale is not above 0")
     scale, shift, expression = (between(values, places) for values in (scale, shift, expression))
     pose = pose_of_rotation(turned_between(rotation, places))
-    motion = Motion(scale, pose, shift, expression, SPACE, framing="driving")
+    motion = Motion(scale, pose, shift, expression, LIVEPORTRAIT_SPACE, framing="driving")
     eyes, lips = (None if values is None else between(values, places) for values in (eyes, lips))
     return Template(motion, Openings(eyes, lips))
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdtalker.edits import start_from, transfer_relative
-from kdtalker.mesh.geometry import SPACE
 from kdtalker.mesh.renderer import MeshRenderer
 from kdtalker.mesh.source import MeshSource
-from kdtalker.motion import Motion
+from kdtalker.motion import MESH_SPACE, Motion
 from kdtalker.portrait import Portrait, find_squares
 from kdtalker.protocols import Box, Engine, Image, Openings, Speech, Square
 from kdtalker.tracker import FaceTracker
@@ -47,7 +46,7 @@ class MeshEngine(Engine[MeshSource]):
         from kdtalker.mesh.steady import SteadyModel
         from kdtalker.speech import load_trained
 
-        encoder, model = load_trained(self.checkpoint or find("mesh_motion.safetensors"), SPACE)
+        encoder, model = load_trained(self.checkpoint or find("mesh_motion.safetensors"), MESH_SPACE)
         return Speech(encoder, SteadyModel(model))
 
     def start_from(self, motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:

@@ -16,7 +16,6 @@ from kdtalker.motion import KEYPOINTS, Array, Motion, pose_of_rotation, rotation
 from kdtalker.tracker import LIP_PAIRS
 from kdtalker.weights import find
 
-SPACE = "mesh"
 WEIGHTS = "mesh_keypoints.safetensors"
 
 # Landmarks that move little when a face speaks or blinks: forehead, temples, bridge and sides of the nose, cheekbones.

@@ -13,14 +13,14 @@ import numpy as np
 from kdtalker.edits import posed
 from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.anatomy import expression_model
-from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
+from kdtalker.mesh.geometry import FaceModel, to_pixels, to_square
 from kdtalker.mesh.painter import Painter
 from kdtalker.mesh.parts import EYES, MOUTH, Part, PhotographedPart, view
 from kdtalker.mesh.raster import backward_flow, composite, soften_edges, stand_still, tiles_that_move
 from kdtalker.mesh.reach import iris_way, within_reach
 from kdtalker.mesh.source import MeshSource, encode, resting_face
 from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP
-from kdtalker.motion import Array, Motion, pose_of_rotation, rotation_matrix
+from kdtalker.motion import MESH_SPACE, Array, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.portrait import face_square
 from kdtalker.protocols import ExpressionModel, Image, Openings
 from kdtalker.tracker import FaceTracker, eye_opening, mouth_opening
@@ -51,7 +51,7 @@ class Maps:
 class MeshRenderer:
     """Draws portraits in the keypoint space "mesh"."""
 
-    space = SPACE
+    space = MESH_SPACE
 
     def __init__(
         self, tracker: FaceTracker, segmenter: LiteRTModel, model: FaceModel, painters: Mapping[Part, Painter]
@@ -174,7 +174,7 @@ class MeshRenderer:
                 identity = canonical - self.model.spreads @ self.model.resting_offset(canonical)
             scale, rotation, shift, canonical = self.model.fit(to_square(face.landmarks, *square))
             expression = self.model.offsets(canonical[None], identity) @ rotation
-            last = Motion(scale[None], pose_of_rotation(rotation[None]), shift[None], expression, SPACE)
+            last = Motion(scale[None], pose_of_rotation(rotation[None]), shift[None], expression, MESH_SPACE)
             for _ in range(waiting + 1):
                 yield last
             waiting = 0

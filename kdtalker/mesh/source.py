@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from kdtalker.errors import InputError
 from kdtalker.litert import LiteRTModel
 from kdtalker.mesh.behind import fill_behind
-from kdtalker.mesh.geometry import SPACE, FaceModel, to_pixels, to_square
+from kdtalker.mesh.geometry import FaceModel, to_pixels, to_square
 from kdtalker.mesh.glasses import held_by_glasses, wears_glasses
 from kdtalker.mesh.lids import Lids
 from kdtalker.mesh.parts import EYES, MOUTH, PhotographedPart
 from kdtalker.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP, SKIN
-from kdtalker.motion import Array, Motion, pose_of_rotation
+from kdtalker.motion import MESH_SPACE, Array, Motion, pose_of_rotation
 from kdtalker.protocols import Image
 from kdtalker.tracker import EYE_LOWER, EYE_UPPER, LANDMARKS, FaceTracker
 
@@ -79,7 +79,7 @@ def encode(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: Fac
     identity = canonical - model.spreads @ offset
     flat = _flatter(vertices)
     drawn = np.asarray((flat - shift) / scale @ rotation.T - model.spreads @ offset, np.float32)
-    rest = Motion(scale[None], pose_of_rotation(rotation[None]), shift[None], (offset @ rotation)[None], SPACE)
+    rest = Motion(scale[None], pose_of_rotation(rotation[None]), shift[None], (offset @ rotation)[None], MESH_SPACE)
     rings, follow, jaw = _rings(flat)
     rings_in_head = (rings - shift) / scale @ rotation.T
     resting = resting_face(model, drawn, rest, side)
@@ -118,7 +118,7 @@ def _flatter(vertices: Array) -> Array:
 
 def resting_face(model: FaceModel, identity: Array, motion: Motion, side: int) -> Array:
     """The head (468, 3) px in a motion's pose (T = 1), its mouth shut and its eyes as they are photographed."""
-    at_rest = Motion(motion.scale, motion.pose, motion.shift, 0 * motion.expression, SPACE)
+    at_rest = Motion(motion.scale, motion.pose, motion.shift, 0 * motion.expression, MESH_SPACE)
     return to_pixels(model.pose_vertices(identity, at_rest)[0], side)
 
 
