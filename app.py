@@ -21,15 +21,15 @@ import numpy as np
 
 from app_widgets import EXAMPLES, SCRIPT, STYLE, THEME, in_progress, on_stage, picture_input, settings, voice_inputs
 from kdtalker import InputError, KDTalkerError, Options, TalkingPortraitPipeline
-from kdtalker.arguments import ENGINES
-from kdtalker.audio import check_file
-from kdtalker.backdrop import colour
-from kdtalker.mark import framed, shown_scale
-from kdtalker.options import controls
-from kdtalker.speaker import DEFAULT_VOICE, Line
-from kdtalker.studio import Studio, Take, Wish
-from kdtalker.uploads import Limits
-from kdtalker.weights import published_engine_lacks
+from kdtalker.apps.arguments import ENGINES
+from kdtalker.apps.service import Studio, Take, Wish
+from kdtalker.apps.uploads import Limits
+from kdtalker.apps.watermark import framed, shown_scale
+from kdtalker.core.files import check_file
+from kdtalker.core.options import controls
+from kdtalker.face.background import colour
+from kdtalker.tts.line import DEFAULT_VOICE, Line
+from kdtalker.weights.find import published_engine_lacks
 
 PORTRAITS = {"Grace Hopper": "grace_hopper.jpg", "Eileen Collins": "astronaut.png"}
 PREVIEW_EVERY_S = 0.12

@@ -12,13 +12,14 @@ import cv2
 import gradio as gr
 
 from kdtalker import InputError, Options
-from kdtalker.arguments import ENGINES
-from kdtalker.espeak import espeak
-from kdtalker.kokoro import voices_here
-from kdtalker.options import PRESETS, Control, controls
-from kdtalker.speaker import DEFAULT_VOICE, LONGEST_TEXT
-from kdtalker.studio import Progress
-from kdtalker.weights import KOKORO, missing, published_engine_lacks
+from kdtalker.apps.arguments import ENGINES
+from kdtalker.apps.service import Progress
+from kdtalker.core.options import PRESETS, Control, controls
+from kdtalker.tts.espeak import espeak
+from kdtalker.tts.kokoro import voices_here
+from kdtalker.tts.line import DEFAULT_VOICE, LONGEST_TEXT
+from kdtalker.weights.find import missing, published_engine_lacks
+from kdtalker.weights.table import KOKORO
 
 EXAMPLES = Path(__file__).parent / "examples"
 PREVIEW_PX = 480

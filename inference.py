@@ -4,7 +4,7 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from kdtalker.cli import main
+        from kdtalker.apps.cli import main
     except KeyboardInterrupt:  # before the program could begin to listen for it
         sys.exit(130)
     sys.exit(main())

@@ -10,22 +10,26 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from kdtalker.errors import InputError, KDTalkerError, OutputError
-    from kdtalker.motion import Motion
-    from kdtalker.options import Options
+    from kdtalker.core.errors import InputError, KDTalkerError, OutputError
+    from kdtalker.core.motion import Motion
+    from kdtalker.core.options import Options
+    from kdtalker.media.picture import read_image
+    from kdtalker.media.sound import read_sound
     from kdtalker.pipeline import TalkingPortraitPipeline
     from kdtalker.session import Session
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "InputError": "errors",
-    "KDTalkerError": "errors",
-    "Motion": "motion",
-    "Options": "options",
-    "OutputError": "errors",
+    "InputError": "core.errors",
+    "KDTalkerError": "core.errors",
+    "Motion": "core.motion",
+    "Options": "core.options",
+    "OutputError": "core.errors",
     "Session": "session",
     "TalkingPortraitPipeline": "pipeline",
+    "read_image": "media.picture",
+    "read_sound": "media.sound",
 }
 
 __all__ = [
@@ -37,6 +41,8 @@ __all__ = [
     "Session",
     "TalkingPortraitPipeline",
     "__version__",
+    "read_image",
+    "read_sound",
 ]
 
 

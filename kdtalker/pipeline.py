@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 
-from kdtalker.acting import apply_options, check_options
-from kdtalker.edits import transfer_stream
-from kdtalker.errors import InputError
-from kdtalker.motion import FRAMINGS, Array, Motion
-from kdtalker.options import Options
-from kdtalker.protocols import Box, Edit, EncodedPortrait, Engine, Image, Record, SourceT
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import FRAMINGS, Array, Motion
+from kdtalker.core.options import Options
+from kdtalker.core.protocols import Box, Edit, EncodedPortrait, Engine, Image, Record, SourceT
+from kdtalker.edits.perform import apply_options, check_options
+from kdtalker.edits.transfer import transfer_stream
 from kdtalker.session import Session, draw_frames
 
 if TYPE_CHECKING:
-    from kdtalker.liveportrait.renderer import LivePortraitSource
-    from kdtalker.mesh.source import MeshSource
+    from kdtalker.renderers.liveportrait.renderer import LivePortraitSource
+    from kdtalker.renderers.mesh.source import MeshSource
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TalkingPortraitPipeline(Generic[SourceT]):
 
         Raises InputError where weights are missing or damaged.
         """
-        from kdtalker.mesh.engine import MeshEngine
+        from kdtalker.renderers.mesh.engine import MeshEngine
 
         return TalkingPortraitPipeline(MeshEngine.load(checkpoint))
 
@@ -57,7 +57,7 @@ class TalkingPortraitPipeline(Generic[SourceT]):
 
         Raises InputError where a file is missing or damaged, or the device is not there.
         """
-        from kdtalker.liveportrait.engine import LivePortraitEngine
+        from kdtalker.renderers.liveportrait.engine import LivePortraitEngine
 
         return TalkingPortraitPipeline(LivePortraitEngine.load(device, precision, weights, checkpoint, compiled))
 
@@ -85,7 +85,7 @@ class TalkingPortraitPipeline(Generic[SourceT]):
         source = renderer.encode_source(canvas.face)
         if not alpha:
             return EncodedPortrait(canvas, source, framing)
-        from kdtalker.backdrop import isolate
+        from kdtalker.face.background import isolate
 
         foreground, matte = isolate(canvas.picture)
         levels = np.repeat(np.rint(255 * matte).astype(np.uint8)[..., None], 3, axis=2)

@@ -9,13 +9,11 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from kdtalker.acting import add_procedural_motion, ping_pong
-from kdtalker.audio import SAMPLE_RATE_HZ
-from kdtalker.edits import transfer_stream, with_head
-from kdtalker.errors import InputError
-from kdtalker.motion import Array, Motion
-from kdtalker.options import Options
-from kdtalker.protocols import (
+from kdtalker.audio.prosody import LOOKAHEAD_FRAMES, NO_PROSODY, extract_prosody, look_ahead, start_prosody
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Array, Motion
+from kdtalker.core.options import Options
+from kdtalker.core.protocols import (
     AudioEncoder,
     Canvas,
     Edit,
@@ -30,7 +28,9 @@ from kdtalker.protocols import (
     Source,
     SourceT,
 )
-from kdtalker.voice import LOOKAHEAD_FRAMES, NO_PROSODY, extract_prosody, look_ahead, start_prosody
+from kdtalker.core.rates import SAMPLE_RATE_HZ
+from kdtalker.edits.perform import add_procedural_motion
+from kdtalker.edits.transfer import ping_pong, transfer_stream, with_head
 
 PIECE_SAMPLES = SAMPLE_RATE_HZ  # longer sound is worked on a second at a time, so that memory stays the same
 
@@ -60,9 +60,7 @@ class Session(Generic[SourceT]):
         self._engine, self._portrait, self._options = engine, portrait, options
         self._record, self._edit = record, edit
         self._head = (
-            None
-            if head is None
-            else ping_pong(transfer_stream(engine, head, portrait.rest, absolute=options.absolute))
+            None if head is None else ping_pong(transfer_stream(engine, head, portrait.rest, absolute=options.absolute))
         )
         self._stream: MotionStream[Any, Any] | None = None  # made when the first frame is taken
         self._queue: deque[Array] = deque()

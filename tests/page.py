@@ -8,8 +8,8 @@ from unittest import mock
 import toy
 
 import app
-from kdtalker.studio import Studio
-from kdtalker.uploads import Limits
+from kdtalker.apps.service import Studio
+from kdtalker.apps.uploads import Limits
 
 FRAME_S = 0.02
 

@@ -8,15 +8,16 @@ import pytest
 import toy
 from test_pipeline import cut
 
-from kdtalker.acting import check_options
-from kdtalker.edits import NEARLY_MET, PRESS, lips_met, posed, region
-from kdtalker.errors import InputError
-from kdtalker.eyes import closing as blink_curve
-from kdtalker.eyes import gaze
-from kdtalker.motion import MOTION_WIDTH, Motion, rotation_matrix
-from kdtalker.options import Options, controls
-from kdtalker.protocols import ExpressionModel
-from kdtalker.voice import LOOKAHEAD_FRAMES, NO_PROSODY, extract_prosody, look_ahead, start_prosody
+from kdtalker.audio.prosody import LOOKAHEAD_FRAMES, NO_PROSODY, extract_prosody, look_ahead, start_prosody
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import MOTION_WIDTH, Motion, rotation_matrix
+from kdtalker.core.options import Options, controls
+from kdtalker.core.protocols import ExpressionModel
+from kdtalker.edits.basic import posed, region
+from kdtalker.edits.eyes import closing as blink_curve
+from kdtalker.edits.eyes import gaze
+from kdtalker.edits.lips import NEARLY_MET, PRESS, lips_met
+from kdtalker.edits.perform import check_options
 
 ASKED = {
     "seed": 3, "guidance": 2.0, "expression": 1.5, "mouth": 0.5, "eyes": 0.4, "head": 0.5, "absolute": True,

@@ -25,9 +25,9 @@ from test_uploads import BAD_PICTURES, BAD_SOUNDS, LIMITS, PICTURE, wav_claiming
 
 import app
 from kdtalker import Motion
-from kdtalker.options import controls
-from kdtalker.uploads import Limits
-from kdtalker.video import read_film
+from kdtalker.apps.uploads import Limits
+from kdtalker.core.options import controls
+from kdtalker.media.video import read_film
 
 ROOT = Path(__file__).parent.parent
 
@@ -117,7 +117,7 @@ def test_animate_text_speaks(address, inputs):
 
 
 def test_the_published_engine_says_what_it_lacks(address, inputs, monkeypatch):
-    monkeypatch.setattr("kdtalker.weights.locate", lambda weight, folder=None: None)
+    monkeypatch.setattr("kdtalker.weights.find.locate", lambda weight, folder=None: None)
     with pytest.raises(exceptions.AppError, match="8 of the 8 files .* `kdtalker weights get KDTalker.pth norm.npz"):
         animate(address, inputs, engine="liveportrait")
     with pytest.raises(exceptions.AppError, match="engine|choices"):

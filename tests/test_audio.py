@@ -10,9 +10,11 @@ import pytest
 import soundfile
 import torch
 
-from kdtalker import audio, ffmpeg_process
-from kdtalker.audio import frame_count, read_sound
-from kdtalker.errors import InputError
+from kdtalker.audio.mel import advance_mel, start_mel
+from kdtalker.core.errors import InputError
+from kdtalker.core.rates import frame_count
+from kdtalker.media import ffmpeg as ffmpeg_process
+from kdtalker.media.sound import read_sound
 
 VOICE = Path(__file__).parent.parent / "examples" / "austen_0890.wav"
 
@@ -174,9 +176,9 @@ def filters():
 
 
 def mel_in_pieces(samples, size, filters, lead_frames):
-    state, blocks = audio.start_mel(lead_frames), []
+    state, blocks = start_mel(lead_frames), []
     for start in range(0, len(samples), size):
-        found, state = audio.advance_mel(state, samples[start : start + size], filters)
+        found, state = advance_mel(state, samples[start : start + size], filters)
         blocks += found
     return np.concatenate([block for block, _ in blocks], axis=1), [level for _, level in blocks]
 

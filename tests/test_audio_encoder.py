@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from kdtalker.audio import frame_count, log_mel, read_sound, scale_mel
-from kdtalker.audio_encoder import WHISPER_FILE, WhisperEncoder, encode_all
-from kdtalker.errors import InputError
-from kdtalker.weights import find
+from kdtalker.audio.encoders import encode_all
+from kdtalker.audio.mel import log_mel, scale_mel
+from kdtalker.audio.whisper import WHISPER_FILE, WhisperEncoder
+from kdtalker.core.errors import InputError
+from kdtalker.core.rates import frame_count
+from kdtalker.media.sound import read_sound
+from kdtalker.weights.find import find
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = np.load(ROOT / "tests" / "golden" / "whisper_encoder.npz")

@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from kdtalker import backdrop
-from kdtalker.backdrop import lay_behind, person_matte
-from kdtalker.errors import InputError
-from kdtalker.litert import LiteRTModel
-from kdtalker.tracker import FaceTracker
-from kdtalker.video import read_image
+from kdtalker.core.errors import InputError
+from kdtalker.face import segmentation
+from kdtalker.face.background import lay_behind
+from kdtalker.face.litert import LiteRTModel
+from kdtalker.face.segmentation import person_matte
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.picture import read_image
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TEAL = (0, 128, 128)
@@ -37,8 +38,8 @@ def test_the_segmenter_is_loaded_once_and_serves_several_threads(monkeypatch):
         loaded.append(name)
         return LiteRTModel(name)
 
-    monkeypatch.setattr(backdrop, "LiteRTModel", load)
-    backdrop._segmenter.cache_clear()
+    monkeypatch.setattr(segmentation, "LiteRTModel", load)
+    segmentation._segmenter.cache_clear()
     pictures = [read_image(EXAMPLES / name)[:400, :400] for name in ("grace_hopper.jpg", "astronaut.png")]
     alone = [person_matte(picture) for picture in pictures]
     with ThreadPoolExecutor(4) as pool:

@@ -13,11 +13,11 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from test_diffusion import AS_PUBLISHED, TINY, begin, make_features, make_model
 
-from kdtalker.checkpoint_header import check_checkpoint
-from kdtalker.diffusion import MotionModel
-from kdtalker.errors import InputError
-from kdtalker.speech import load_model
-from kdtalker.weights import find
+from kdtalker.core.errors import InputError
+from kdtalker.diffusion.header import check_checkpoint
+from kdtalker.diffusion.model import MotionModel
+from kdtalker.diffusion.speech import load_model
+from kdtalker.weights.find import find
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = find("mesh_motion.safetensors")
@@ -101,7 +101,7 @@ def test_what_is_no_checkpoint_is_told_before_torch_is_imported(tmp_path):
 import sys
 from pathlib import Path
 from kdtalker.checkpoint_header import check_checkpoint
-from kdtalker.errors import InputError
+from kdtalker.core.errors import InputError
 print(check_checkpoint(Path(sys.argv[1]), "mesh").config.width)
 for name in sys.argv[2:]:
     try:

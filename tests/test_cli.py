@@ -21,8 +21,8 @@ import test_template
 import toy
 
 from kdtalker import Motion, __version__
-from kdtalker.motion import MOTION_WIDTH
-from kdtalker.video import read_film
+from kdtalker.core.motion import MOTION_WIDTH
+from kdtalker.media.video import read_film
 
 ROOT = Path(__file__).parent.parent
 TOY = [sys.executable, str(ROOT / "tests" / "toy.py")]

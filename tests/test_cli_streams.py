@@ -83,7 +83,7 @@ def test_an_error_nobody_expected_is_one_sentence_with_a_traceback_on_request(fo
 
 
 def test_a_missing_package_is_named(folder):  # noqa: F811
-    code = "import sys; sys.modules['numpy'] = None; from kdtalker.cli import main; sys.exit(main(['--help']))"
+    code = "import sys; sys.modules['numpy'] = None; from kdtalker.apps.cli import main; sys.exit(main(['--help']))"
     done = call(folder, program=[sys.executable, "-c", code])
     assert done.returncode == 1 and "'numpy' is not installed" in done.stderr and done.stderr.count("\n") == 1
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdtalker.audio import read_sound
+from kdtalker.media.sound import read_sound
 from train.closures import Openings, Phone, align, words_of
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-import kdtalker.diffusion
-from kdtalker.denoiser import Denoiser, token_timesteps
-from kdtalker.denoiser_config import DenoiserConfig
-from kdtalker.diffusion import MotionModel
-from kdtalker.errors import InputError
-from kdtalker.motion import Motion, from_head_frame, to_head_frame
-from kdtalker.normalisation import Normalisation
-from kdtalker.protocols import Sampling
-from kdtalker.sampler import make_scheduler, sample_window
-from kdtalker.weights import find
+import kdtalker.diffusion.model
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Motion, from_head_frame, to_head_frame
+from kdtalker.core.protocols import Sampling
+from kdtalker.diffusion.config import DenoiserConfig
+from kdtalker.diffusion.denoiser import Denoiser, token_timesteps
+from kdtalker.diffusion.model import MotionModel
+from kdtalker.diffusion.normalisation import Normalisation
+from kdtalker.diffusion.sampler import make_scheduler, sample_window
+from kdtalker.weights.find import find
 
 FEATURES = 12
 TINY = DenoiserConfig(
@@ -169,7 +169,7 @@ def test_the_overlap_goes_linearly_from_the_old_window_to_the_new(monkeypatch):
         calls.append(known)
         return torch.full_like(noise, float(len(calls)))
 
-    monkeypatch.setattr(kdtalker.diffusion, "sample_window", constant)
+    monkeypatch.setattr(kdtalker.diffusion.model, "sample_window", constant)
     model = make_model()
     model = dataclasses.replace(
         model, normalisation=Normalisation(np.zeros(70), np.ones(70), np.zeros(63), np.ones(63))
@@ -188,7 +188,7 @@ def test_the_first_window_continues_from_the_portrait(monkeypatch):
         inputs.append((reference, features, known))
         return sample_window(denoiser, canonical, reference, features, known=known, **options)
 
-    monkeypatch.setattr(kdtalker.diffusion, "sample_window", record)
+    monkeypatch.setattr(kdtalker.diffusion.model, "sample_window", record)
     stream(make_model(), make_features(5))
     ((reference, features, known),) = inputs
     np.testing.assert_array_equal(known[:, 0], reference)
@@ -202,7 +202,7 @@ def test_as_published_the_reference_is_the_last_frame_of_the_window_before(monke
         references.append(reference)
         return sample_window(denoiser, canonical, reference, *args, **options)
 
-    monkeypatch.setattr(kdtalker.diffusion, "sample_window", record)
+    monkeypatch.setattr(kdtalker.diffusion.model, "sample_window", record)
     model = make_model(AS_PUBLISHED)
     motion = stream(model, make_features(32))
     _, rest = make_portrait()

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import kdtalker.files
-from kdtalker.errors import InputError, OutputError
-from kdtalker.files import AtomicFile, check_target, commit_together
-from kdtalker.signals import Interruption, deferred, interruptible
+import kdtalker.core.files
+from kdtalker.core.errors import InputError, OutputError
+from kdtalker.core.files import AtomicFile, check_target, commit_together
+from kdtalker.core.signals import Interruption, deferred, interruptible
 
 ROOT = Path(__file__).parent.parent
 
@@ -133,7 +133,10 @@ def test_two_files_take_their_names_together_or_not_at_all(tmp_path):
     assert names(tmp_path) == ["first", "second"]
 
 
-CLAIM = "import sys, time, pathlib; from kdtalker.files import AtomicFile; file = AtomicFile(pathlib.Path(sys.argv[1]))"
+CLAIM = (
+    "import sys, time, pathlib; from kdtalker.core.files import AtomicFile; "
+    "file = AtomicFile(pathlib.Path(sys.argv[1]))"
+)
 
 
 def test_the_next_run_removes_what_a_killed_one_left_but_not_what_is_being_written(tmp_path):
@@ -183,7 +186,7 @@ def test_a_signal_that_the_parent_ignores_stays_ignored():
 
 def test_on_windows_only_what_was_abandoned_is_removed(tmp_path, monkeypatch):
     """There are no locks there: what is finished but not yet renamed, here or elsewhere, stays."""
-    monkeypatch.setattr(kdtalker.files.sys, "platform", "win32")
+    monkeypatch.setattr(kdtalker.core.files.sys, "platform", "win32")
     fresh, old = (tmp_path / f".kdtalker-{name}.part" for name in ("fresh", "old"))
     fresh.touch()
     old.touch()

@@ -10,8 +10,8 @@ import test_cli
 import toy
 from test_cli import call, film, folder  # noqa: F401 (a fixture)
 
-from kdtalker.errors import InputError
-from kdtalker.video_writer import TAG, VideoWriter
+from kdtalker.core.errors import InputError
+from kdtalker.media.video_writer import TAG, VideoWriter
 
 
 def gradient(height=48, width=64):

@@ -10,13 +10,13 @@ import toy
 from test_cli import driving_frames, write_film, write_wav
 from test_template import template, written
 
-from kdtalker.cli import main
-from kdtalker.edits import transfer_rotations
-from kdtalker.errors import InputError
-from kdtalker.liveportrait.engine import transfer_absolute
-from kdtalker.liveportrait.template import read_template
-from kdtalker.motion import MOTION_WIDTH, Motion
-from kdtalker.video import VideoFrames, read_film
+from kdtalker.apps.cli import main
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import MOTION_WIDTH, Motion
+from kdtalker.edits.transfer import transfer_rotations
+from kdtalker.media.video import VideoFrames, read_film
+from kdtalker.renderers.liveportrait.engine import transfer_absolute
+from kdtalker.renderers.liveportrait.template import read_template
 
 MOTION = Motion.from_vector(np.random.default_rng(0).normal(1, 0.1, (4, MOTION_WIDTH)).astype(np.float32), "mesh")
 

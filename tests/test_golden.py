@@ -12,12 +12,12 @@ import pytest
 import torch
 from golden_weights import assert_golden, regenerate, standard_normal
 
-from kdtalker.denoiser import Denoiser
-from kdtalker.denoiser_config import DenoiserConfig
-from kdtalker.errors import InputError
-from kdtalker.protocols import Sampling
-from kdtalker.published import rename_published
-from kdtalker.sampler import make_scheduler, sample_window
+from kdtalker.core.errors import InputError
+from kdtalker.core.protocols import Sampling
+from kdtalker.diffusion.config import DenoiserConfig
+from kdtalker.diffusion.denoiser import Denoiser
+from kdtalker.diffusion.published import rename_published
+from kdtalker.diffusion.sampler import make_scheduler, sample_window
 
 GOLDEN = Path(__file__).parent / "golden"
 

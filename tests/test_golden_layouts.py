@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdtalker.denoiser import Denoiser
-from kdtalker.denoiser_config import DenoiserConfig
-from kdtalker.liveportrait.appearance import AppearanceExtractor
-from kdtalker.liveportrait.folded import fold_spectral_norms
-from kdtalker.liveportrait.generator import SpadeGenerator
-from kdtalker.liveportrait.motion_extractor import MotionExtractor
-from kdtalker.liveportrait.retargeting import EYES, LIPS, STITCHING, RetargetingNetwork
-from kdtalker.liveportrait.warping import WarpingModule
-from kdtalker.published import rename_published
-from kdtalker.wav2lip import Wav2LipNetwork
-from kdtalker.wav2lip import rename_published as rename_wav2lip
+from kdtalker.audio.wav2lip import Wav2LipNetwork
+from kdtalker.audio.wav2lip import rename_published as rename_wav2lip
+from kdtalker.diffusion.config import DenoiserConfig
+from kdtalker.diffusion.denoiser import Denoiser
+from kdtalker.diffusion.published import rename_published
+from kdtalker.renderers.liveportrait.fast.folding import fold_spectral_norms
+from kdtalker.renderers.liveportrait.nets.appearance import AppearanceExtractor
+from kdtalker.renderers.liveportrait.nets.generator import SpadeGenerator
+from kdtalker.renderers.liveportrait.nets.motion_extractor import MotionExtractor
+from kdtalker.renderers.liveportrait.nets.retargeting import EYES, LIPS, STITCHING, RetargetingNetwork
+from kdtalker.renderers.liveportrait.nets.warping import WarpingModule
 
 GOLDEN = Path(__file__).parent / "golden"
 LAYOUTS = {

@@ -13,16 +13,23 @@ import pytest
 import torch
 from golden_weights import TOLERANCE, assert_golden, errors_in_stds, generator, regenerate_all, standard_normal
 
-from kdtalker.errors import InputError
-from kdtalker.liveportrait.appearance import AppearanceExtractor
-from kdtalker.liveportrait.folded import fold_spectral_norms
-from kdtalker.liveportrait.generator import SpadeGenerator
-from kdtalker.liveportrait.motion_extractor import MotionExtractor, degrees
-from kdtalker.liveportrait.retargeting import EYES, LIPS, STITCHING, RetargetingNetwork
-from kdtalker.liveportrait.smoothing import smooth
-from kdtalker.liveportrait.warping import WarpingModule
-from kdtalker.motion import Motion, project, rotation_matrix
-from kdtalker.wav2lip import Wav2LipEncoder, Wav2LipNetwork, columns_seen, emphasise, mel_columns, rename_published
+from kdtalker.audio.wav2lip import (
+    Wav2LipEncoder,
+    Wav2LipNetwork,
+    columns_seen,
+    emphasise,
+    mel_columns,
+    rename_published,
+)
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Motion, project, rotation_matrix
+from kdtalker.diffusion.kalman_smoothing import smooth
+from kdtalker.renderers.liveportrait.fast.folding import fold_spectral_norms
+from kdtalker.renderers.liveportrait.nets.appearance import AppearanceExtractor
+from kdtalker.renderers.liveportrait.nets.generator import SpadeGenerator
+from kdtalker.renderers.liveportrait.nets.motion_extractor import MotionExtractor, degrees
+from kdtalker.renderers.liveportrait.nets.retargeting import EYES, LIPS, STITCHING, RetargetingNetwork
+from kdtalker.renderers.liveportrait.nets.warping import WarpingModule
 
 GOLDEN = Path(__file__).parent / "golden"
 LAYOUT = json.loads((GOLDEN / "liveportrait_layout.json").read_text())

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import kdtalker
-from kdtalker import weights
-from kdtalker.errors import InputError
+from kdtalker.core.errors import InputError
+from kdtalker.weights import find as finding
+from kdtalker.weights import table
 
 ROOT = Path(__file__).parent.parent
 WEIGHT_SUFFIXES = {".tflite", ".safetensors"}
@@ -39,31 +40,32 @@ def test_the_public_names_are_these():
         "Session",
         "TalkingPortraitPipeline",
         "__version__",
+        "read_image",
+        "read_sound",
     ]
     assert all(hasattr(kdtalker, name) for name in kdtalker.__all__)
 
 
 def test_importing_the_package_loads_no_network_library():
     heavy = {"torch", "cv2", "scipy", "librosa", "diffusers", "numba", "huggingface_hub", "filelock"}
-    code = (
-        f"import sys, kdtalker.cli, kdtalker.hub, kdtalker.weights_command; print(sorted({heavy} & set(sys.modules)))"
-    )
+    modules = "kdtalker.apps.cli, kdtalker.weights.hub, kdtalker.apps.weights_command"
+    code = f"import sys, {modules}; print(sorted({heavy} & set(sys.modules)))"
     assert run([sys.executable, "-c", code], ROOT).stdout.strip() == "[]"
 
 
 def test_every_weight_file_is_the_one_of_the_table_and_the_other_way_round():
-    files = {path for path in weights.PACKAGE.rglob("*") if path.suffix in WEIGHT_SUFFIXES}
-    packaged = [row for row in weights.TABLE if not row.published]
-    assert {weights.PACKAGE / row.file for row in packaged} == files
+    files = {path for path in finding.PACKAGE.rglob("*") if path.suffix in WEIGHT_SUFFIXES}
+    packaged = [row for row in table.TABLE if not row.published]
+    assert {finding.PACKAGE / row.file for row in packaged} == files
     for row in packaged:
-        path = weights.find(row.name)
+        path = finding.find(row.name)
         assert (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()) == (row.bytes, row.sha256)
         assert row.bytes <= 25 * 2**20
 
 
 def test_the_weights_page_tells_what_the_table_tells():
     page = (ROOT / "weights" / "README.md").read_text("utf-8")
-    for row in weights.TABLE:
+    for row in table.TABLE:
         sources = "<br>".join(map(str, row.published)) or row.source
         known = f"{row.bytes or 'unknown'} | {row.sha256 or 'unknown'}"
         assert f"| {row.file} | {known} | {row.licence} | {sources} | {row.purpose} |" in page.splitlines()
@@ -79,15 +81,15 @@ def test_the_weights_page_tells_what_the_table_tells():
     ids=["missing", "truncated", "changed"],
 )
 def test_damaged_weights_are_named(tmp_path, monkeypatch, damage, told):
-    row = weights.TABLE[0]
+    row = table.TABLE[0]
     copy = tmp_path / row.file
     copy.parent.mkdir()
-    copy.write_bytes((weights.PACKAGE / row.file).read_bytes())
-    monkeypatch.setattr(weights, "PACKAGE", tmp_path)
-    assert weights.find(row.name) == copy
+    copy.write_bytes((finding.PACKAGE / row.file).read_bytes())
+    monkeypatch.setattr(finding, "PACKAGE", tmp_path)
+    assert finding.find(row.name) == copy
     damage(copy)
     with pytest.raises(InputError, match=told) as caught:
-        weights.find(row.name)
+        finding.find(row.name)
     assert str(copy) in str(caught.value)
 
 
@@ -137,7 +139,7 @@ def test_the_readmes_commands_run(tmp_path, block):
         if not words or words[0] in ("make", "mkdir"):
             continue
         assert words[0] in (".venv/bin/python", ".venv/bin/kdtalker"), f"the README tells to run {words[0]}"
-        entry_point = ["-c", "import sys; from kdtalker.cli import main; sys.exit(main())"]
+        entry_point = ["-c", "import sys; from kdtalker.apps.cli import main; sys.exit(main())"]
         program = [sys.executable] if words[0].endswith("python") else [sys.executable, *entry_point]
         done = run([*program, *words[1:]], tmp_path)
         assert done.returncode == 0, done.stderr

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from kdtalker.errors import InputError
-from kdtalker.tracker import FaceTracker
-from kdtalker.video import read_image
+from kdtalker.core.errors import InputError
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.picture import read_image
 from train import identity
 from train.identity import SAME_PERSON, FaceRecogniser, identity_distance
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from kdtalker.denoiser_config import DenoiserConfig
-from kdtalker.motion import Motion
+from kdtalker.core.motion import Motion
+from kdtalker.diffusion.config import DenoiserConfig
 from train.life import OverTime, liveliness, loudness, near_borders
 
 CONFIG = DenoiserConfig(window=64, context=10, overlap=14)

@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 from test_liveportrait_renderer import renderer
 
-from kdtalker.errors import InputError
-from kdtalker.liveportrait.canvas import EDGE, SIDE_PX, Canvas
-from kdtalker.liveportrait.crops import LANDMARKS_68, driving_square, mean_square, source_square, speech_square
-from kdtalker.motion import FRAMINGS
-from kdtalker.region import Region
-from kdtalker.tracker import FaceTracker
-from kdtalker.video import read_image
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import FRAMINGS
+from kdtalker.face.region import Region
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.picture import read_image
+from kdtalker.renderers.liveportrait.canvas import EDGE, SIDE_PX, Canvas
+from kdtalker.renderers.liveportrait.crops import (
+    LANDMARKS_68,
+    driving_square,
+    mean_square,
+    source_square,
+    speech_square,
+)
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PICTURES = ("grace_hopper.jpg", "astronaut.png")

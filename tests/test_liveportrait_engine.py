@@ -8,22 +8,24 @@ import torch
 from published_files import save_normalisation, write_published_files
 
 from kdtalker import Options, TalkingPortraitPipeline
-from kdtalker.audio import read_sound
-from kdtalker.cli import main
-from kdtalker.diffusion import MotionModel
-from kdtalker.edits import transfer_rotations
-from kdtalker.errors import InputError
-from kdtalker.liveportrait.generator import SpadeGenerator
-from kdtalker.liveportrait.networks import load_strictly, read_tensors, without_spectral_norms
-from kdtalker.liveportrait.renderer import LivePortraitSource
-from kdtalker.liveportrait.smoothing import SmoothedModel, smooth
-from kdtalker.liveportrait.warping import WarpingModule
-from kdtalker.motion import Motion, rotation_matrix
-from kdtalker.protocols import Sampling
-from kdtalker.published import read_normalisation
-from kdtalker.video import read_film, read_image
-from kdtalker.video_writer import VideoWriter
-from kdtalker.weights import find
+from kdtalker.apps.cli import main
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Motion, rotation_matrix
+from kdtalker.core.protocols import Sampling
+from kdtalker.diffusion.kalman_smoothing import SmoothedModel, smooth
+from kdtalker.diffusion.model import MotionModel
+from kdtalker.diffusion.published import read_normalisation
+from kdtalker.edits.transfer import transfer_rotations
+from kdtalker.media.picture import read_image
+from kdtalker.media.sound import read_sound
+from kdtalker.media.video import read_film
+from kdtalker.media.video_writer import VideoWriter
+from kdtalker.renderers.liveportrait.nets.generator import SpadeGenerator
+from kdtalker.renderers.liveportrait.nets.warping import WarpingModule
+from kdtalker.renderers.liveportrait.networks import without_spectral_norms
+from kdtalker.renderers.liveportrait.renderer import LivePortraitSource
+from kdtalker.weights.find import find
+from kdtalker.weights.strict import load_strictly, read_tensors
 
 PORTRAIT = Path(__file__).parent.parent / "examples" / "grace_hopper.jpg"
 FRAMES, STEPS = 3, 2

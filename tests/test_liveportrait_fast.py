@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdtalker.liveportrait.fast import faster_generator, faster_warping
-from kdtalker.liveportrait.generator import SpadeGenerator
-from kdtalker.liveportrait.phases import CompactConv, DoubledConv, QuadrupledConv
-from kdtalker.liveportrait.warping import WarpingModule
+from kdtalker.renderers.liveportrait.fast.modules import faster_generator, faster_warping
+from kdtalker.renderers.liveportrait.fast.upsample_conv import CompactConv, DoubledConv, QuadrupledConv
+from kdtalker.renderers.liveportrait.nets.generator import SpadeGenerator
+from kdtalker.renderers.liveportrait.nets.warping import WarpingModule
 
 
 def seeded(make):

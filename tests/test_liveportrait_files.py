@@ -9,8 +9,8 @@ from test_cli import REAL, assert_fails, call, film, write_wav
 from test_pth import Code
 from test_template import template, written
 
-from kdtalker.liveportrait.retargeting import EYES, LIPS, STITCHING, RetargetingNetwork
-from kdtalker.weights import LIVEPORTRAIT, SPEECH
+from kdtalker.renderers.liveportrait.nets.retargeting import EYES, LIPS, STITCHING, RetargetingNetwork
+from kdtalker.weights.table import LIVEPORTRAIT, SPEECH
 
 SMALL, LARGE = "stitching_retargeting_module.pth", "spade_generator.pth"
 

@@ -13,28 +13,29 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import kdtalker.liveportrait.painter
+import kdtalker.renderers.liveportrait.executor
 from kdtalker import TalkingPortraitPipeline
-from kdtalker.backdrop import person_matte
-from kdtalker.edits import transfer_rotations
-from kdtalker.errors import InputError, OutputError
-from kdtalker.liveportrait.canvas import SIDE_PX, Canvas
-from kdtalker.liveportrait.engine import LivePortraitEngine, transfer_absolute
-from kdtalker.liveportrait.fast import faster_generator, faster_warping
-from kdtalker.liveportrait.generator import SpadeGenerator
-from kdtalker.liveportrait.motion_extractor import RawMotion
-from kdtalker.liveportrait.networks import Networks, load_strictly, read_tensors
-from kdtalker.liveportrait.openings import measured
-from kdtalker.liveportrait.painter import Painter, find_device
-from kdtalker.liveportrait.regions import LIP_KEYPOINTS
-from kdtalker.liveportrait.renderer import FARTHEST_SHIFT, LivePortraitRenderer, damped
-from kdtalker.liveportrait.retargeting import EYES, LIPS, STITCHING, RetargetingNetwork
-from kdtalker.liveportrait.warping import Warped, WarpingModule
-from kdtalker.motion import Motion
+from kdtalker.core.errors import InputError, OutputError
+from kdtalker.core.motion import Motion
+from kdtalker.edits.transfer import transfer_rotations
+from kdtalker.face.openings import measured
+from kdtalker.face.segmentation import person_matte
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.picture import read_image
+from kdtalker.renderers.liveportrait.canvas import SIDE_PX, Canvas
+from kdtalker.renderers.liveportrait.engine import LivePortraitEngine, transfer_absolute
+from kdtalker.renderers.liveportrait.executor import Painter, find_device
+from kdtalker.renderers.liveportrait.fast.modules import faster_generator, faster_warping
+from kdtalker.renderers.liveportrait.nets.generator import SpadeGenerator
+from kdtalker.renderers.liveportrait.nets.motion_extractor import RawMotion
+from kdtalker.renderers.liveportrait.nets.retargeting import EYES, LIPS, STITCHING, RetargetingNetwork
+from kdtalker.renderers.liveportrait.nets.warping import Warped, WarpingModule
+from kdtalker.renderers.liveportrait.networks import Networks
+from kdtalker.renderers.liveportrait.regions import LIP_KEYPOINTS
+from kdtalker.renderers.liveportrait.renderer import FARTHEST_SHIFT, LivePortraitRenderer, damped
 from kdtalker.session import draw_frames
-from kdtalker.tracker import FaceTracker
-from kdtalker.video import read_image
-from kdtalker.weights import find
+from kdtalker.weights.find import find
+from kdtalker.weights.strict import load_strictly, read_tensors
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CPU = torch.device("cpu")
@@ -114,7 +115,7 @@ def test_one_frame_for_each_of_the_motions_however_they_are_grouped(tracker, sou
     one_by_one = drawn(renderer(tracker), source, moving(source, 5))
     assert one_by_one.shape == (5, SIDE_PX, SIDE_PX, 3) and one_by_one.dtype == np.uint8
     assert len({frame.tobytes() for frame in one_by_one}) > 1
-    monkeypatch.setattr(kdtalker.liveportrait.painter, "batch_frames", lambda device: 3)
+    monkeypatch.setattr(kdtalker.renderers.liveportrait.executor, "batch_frames", lambda device: 3)
     np.testing.assert_array_equal(drawn(renderer(tracker), source, moving(source, 5)), one_by_one)
 
 
@@ -300,7 +301,7 @@ def test_of_a_batch_the_bad_frames_alone_are_painted_again(tracker, source, monk
             image[1, :, SIDE_PX // 2 :] = 0
         return image
 
-    monkeypatch.setattr(kdtalker.liveportrait.painter, "batch_frames", lambda device: 3)
+    monkeypatch.setattr(kdtalker.renderers.liveportrait.executor, "batch_frames", lambda device: 3)
     wanted = drawn(renderer(tracker), source, moving(source, 3))
     found = drawn(renderer(tracker, fails_in_the_middle, "float16"), source, moving(source, 3))
     np.testing.assert_array_equal(found[1], wanted[1])

@@ -14,10 +14,11 @@ import pytest
 import soundfile
 from PIL import Image
 
-from kdtalker.audio import read_sound
-from kdtalker.errors import InputError, OutputError
-from kdtalker.media import DEMUXERS
-from kdtalker.video import film_info, read_film, read_image
+from kdtalker.core.errors import InputError, OutputError
+from kdtalker.media.picture import read_image
+from kdtalker.media.probe import DEMUXERS
+from kdtalker.media.sound import read_sound
+from kdtalker.media.video import film_info, read_film
 
 ROOT = Path(__file__).parent.parent
 VOICE = ROOT / "examples" / "austen_0890.wav"
@@ -172,8 +173,8 @@ def test_what_may_not_be_read_is_told_as_such():
     """As an unprivileged user."""
     script = (
         "import os, sys, av; from pathlib import Path\n"
-        "from kdtalker.audio import read_sound; from kdtalker.video import film_info, read_image\n"
-        "from kdtalker.errors import InputError\n"
+        "from kdtalker import read_image, read_sound; from kdtalker.media.video import film_info\n"
+        "from kdtalker.core.errors import InputError\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "for read in (lambda path: next(read_sound(path)), film_info, read_image):\n"
         "    try: read(Path(sys.argv[1]))\n"

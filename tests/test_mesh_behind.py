@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kdtalker.mesh.behind import fill_behind
+from kdtalker.renderers.mesh.inpaint import fill_behind
 
 SIDE = 256
 PERSON = cv2.circle(np.zeros((SIDE, SIDE), np.float32), (128, 150), 60, 1.0, -1)

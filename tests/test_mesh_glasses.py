@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from kdtalker.mesh.glasses import held_by_glasses, wears_glasses
-from kdtalker.tracker import EYE_CONTOURS, FaceTracker
-from kdtalker.video import read_image
+from kdtalker.face.landmarks import EYE_CONTOURS
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.picture import read_image
+from kdtalker.renderers.mesh.glasses import held_by_glasses, wears_glasses
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from kdtalker.checkpoint import write_checkpoint
-from kdtalker.edits import expressed, lips_met, posed
-from kdtalker.errors import InputError
-from kdtalker.mesh.engine import MeshEngine
-from kdtalker.mesh.painter import Painter
-from kdtalker.mesh.parts import EYES, MOUTH, Crop, view
-from kdtalker.video import read_image
+from kdtalker.core.errors import InputError
+from kdtalker.edits.basic import expressed, posed
+from kdtalker.edits.lips import lips_met
+from kdtalker.media.picture import read_image
+from kdtalker.renderers.mesh.engine import MeshEngine
+from kdtalker.renderers.mesh.parts import EYES, MOUTH, Crop, view
+from kdtalker.renderers.mesh.unet import Painter
+from kdtalker.weights.checkpoint import write_checkpoint
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

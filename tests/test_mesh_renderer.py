@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 
 from kdtalker import TalkingPortraitPipeline
-from kdtalker.acting import apply_options
-from kdtalker.backdrop import person_matte
-from kdtalker.edits import posed
-from kdtalker.errors import InputError
-from kdtalker.mesh.raster import backward_flow, stand_still
-from kdtalker.mesh.reach import softly_limited, within_reach
-from kdtalker.mesh.source import _rings
-from kdtalker.motion import Motion, from_head_frame, to_head_frame
-from kdtalker.options import Options
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Motion, from_head_frame, to_head_frame
+from kdtalker.core.options import Options
+from kdtalker.edits.basic import posed
+from kdtalker.edits.perform import apply_options
+from kdtalker.face.landmarks import eye_opening, mouth_opening, outer_eye_distance
+from kdtalker.face.segmentation import person_matte
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.picture import read_image
+from kdtalker.renderers.mesh.pose_limits import softly_limited, within_reach
+from kdtalker.renderers.mesh.raster import backward_flow, stand_still
+from kdtalker.renderers.mesh.source import _rings
 from kdtalker.session import draw_frames
-from kdtalker.tracker import FaceTracker, eye_opening, mouth_opening, outer_eye_distance
-from kdtalker.video import read_image
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NAMES = ("grace_hopper.jpg", "astronaut.png")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kdtalker.mesh.steady import SteadyModel
-from kdtalker.motion import MOTION_WIDTH, Motion
+from kdtalker.core.motion import MOTION_WIDTH, Motion
+from kdtalker.diffusion.fir_smoothing import SteadyModel
 
 REST = Motion.from_vector(np.ones((1, MOTION_WIDTH), np.float32), "mesh")
 

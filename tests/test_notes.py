@@ -12,13 +12,14 @@ import toy
 from test_cli import write_film
 from test_liveportrait_renderer import renderer as toy_liveportrait
 
-from kdtalker.audio import read_sound
-from kdtalker.cli import main
-from kdtalker.liveportrait.openings import measured
-from kdtalker.mesh.renderer import MeshRenderer
-from kdtalker.portrait import Portrait
-from kdtalker.tracker import FaceTracker
-from kdtalker.video import VideoFrames, read_film, read_image
+from kdtalker.apps.cli import main
+from kdtalker.face.openings import measured
+from kdtalker.face.portrait import Portrait
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.picture import read_image
+from kdtalker.media.sound import read_sound
+from kdtalker.media.video import VideoFrames, read_film
+from kdtalker.renderers.mesh.renderer import MeshRenderer
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 VOICE = EXAMPLES / "austen_0890.wav"

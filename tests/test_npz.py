@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from kdtalker import Motion
-from kdtalker.errors import InputError
-from kdtalker.motion import MOTION_WIDTH
-from kdtalker.published import read_normalisation
-from kdtalker.weight_files import check_contents
-from kdtalker.weights import row
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import MOTION_WIDTH
+from kdtalker.diffusion.published import read_normalisation
+from kdtalker.weights.files import check_contents
+from kdtalker.weights.table import row
 
 ROOT = Path(__file__).parent.parent
 
@@ -138,7 +138,7 @@ def test_a_header_takes_no_memory_and_a_bomb_is_refused(tmp_path):
     code = """
 import resource, sys
 from pathlib import Path
-from kdtalker.errors import InputError
+from kdtalker.core.errors import InputError
 from kdtalker.npz import read_npz
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for name in sys.argv[1:]:

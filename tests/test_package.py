@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import toy
 
-from kdtalker import weights
+from kdtalker.weights import table
 
 ROOT = Path(__file__).parent.parent
-MAIN = "import sys; from kdtalker.cli import main; sys.exit(main())"
-PACKAGED = [row for row in weights.TABLE if not row.published]
+MAIN = "import sys; from kdtalker.apps.cli import main; sys.exit(main())"
+PACKAGED = [row for row in table.TABLE if not row.published]
 WHEEL_LIMIT_BYTES = 60 * 2**20
 
 

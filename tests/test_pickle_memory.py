@@ -6,10 +6,10 @@ import zipfile
 import pytest
 import torch
 
-from kdtalker.convert import convert_pth
-from kdtalker.errors import InputError
-from kdtalker.liveportrait.template import read_template
-from kdtalker.pth import read_pth
+from kdtalker.core.errors import InputError
+from kdtalker.renderers.liveportrait.template import read_template
+from kdtalker.weights.convert import convert_pth
+from kdtalker.weights.pth import read_pth
 
 TEXT = 100_000
 

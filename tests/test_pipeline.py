@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import toy
 
-from kdtalker.edits import FADE_S, start_from, still, stronger, transfer_relative
-from kdtalker.errors import InputError
-from kdtalker.motion import MOTION_WIDTH, Motion
-from kdtalker.options import Options, controls
-from kdtalker.protocols import Speech
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import MOTION_WIDTH, Motion
+from kdtalker.core.options import Options, controls
+from kdtalker.core.protocols import Speech
+from kdtalker.edits.basic import still, stronger
+from kdtalker.edits.transfer import FADE_S, start_from, transfer_relative
 
 REST = Motion.from_vector(np.linspace(0.5, 1.5, MOTION_WIDTH, dtype=np.float32)[None], "mesh")
 
@@ -37,11 +38,11 @@ def networks():
     """The real encoder and a real, untrained motion model before the toy renderer."""
     import torch
 
-    from kdtalker.audio_encoder import WhisperEncoder
-    from kdtalker.denoiser import Denoiser
-    from kdtalker.denoiser_config import DenoiserConfig
-    from kdtalker.diffusion import MotionModel
-    from kdtalker.normalisation import Normalisation
+    from kdtalker.audio.whisper import WhisperEncoder
+    from kdtalker.diffusion.config import DenoiserConfig
+    from kdtalker.diffusion.denoiser import Denoiser
+    from kdtalker.diffusion.model import MotionModel
+    from kdtalker.diffusion.normalisation import Normalisation
 
     torch.manual_seed(0)
     encoder = WhisperEncoder.load()

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from kdtalker.errors import InputError
-from kdtalker.portrait import Portrait, find_squares
-from kdtalker.tracker import FaceTracker
-from kdtalker.video import read_image
+from kdtalker.core.errors import InputError
+from kdtalker.face.portrait import Portrait, find_squares
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.picture import read_image
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

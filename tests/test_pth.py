@@ -19,13 +19,13 @@ import pytest
 import torch
 from golden_weights import regenerate_all
 
-from kdtalker import weight_files, weights
-from kdtalker.convert import convert_pth
-from kdtalker.errors import InputError
-from kdtalker.liveportrait.engine import load_wav2lip
-from kdtalker.liveportrait.networks import load_strictly, read_tensors
-from kdtalker.pth import flatten_tensors, read_pth
-from kdtalker.wav2lip import Wav2LipEncoder, Wav2LipNetwork, rename_published
+from kdtalker.audio.wav2lip import Wav2LipEncoder, Wav2LipNetwork, load_wav2lip, rename_published
+from kdtalker.core.errors import InputError
+from kdtalker.weights import files as weight_files
+from kdtalker.weights import find as finding
+from kdtalker.weights.convert import convert_pth
+from kdtalker.weights.pth import flatten_tensors, read_pth
+from kdtalker.weights.strict import load_strictly, read_tensors
 
 ROOT = Path(__file__).parent.parent
 TENSOR = "module.audio_encoder.0.conv_block.0.weight"
@@ -93,7 +93,7 @@ def test_the_settings_of_a_trainer_are_read_as_blanks(tmp_path, foreign, zipped)
     assert b"Ellipsis" in path.read_bytes() and b"getitem" in path.read_bytes()
     content = read_pth(path)
     assert torch.equal(content["model"]["w"], torch.ones(2))
-    assert type(content["cfg"]).__module__ == "kdtalker.pth" and vars(content["cfg"]) == {}
+    assert type(content["cfg"]).__module__ == "kdtalker.weights.pth" and vars(content["cfg"]) == {}
 
 
 @FORMATS
@@ -108,7 +108,7 @@ def test_numbers_of_numpy_and_arguments_beside_the_weights_are_read_as_blanks(tm
     path.write_bytes(saved({"model": {"w": torch.ones(2)}, **beside}, zipped))
     content = read_pth(path)
     assert torch.equal(content["model"]["w"], torch.ones(2))
-    assert {type(content[name]).__module__ for name in beside} == {"kdtalker.pth"}
+    assert {type(content[name]).__module__ for name in beside} == {"kdtalker.weights.pth"}
 
 
 def test_a_file_that_was_saved_without_checksums_is_read(tmp_path):
@@ -227,10 +227,10 @@ def refused(tmp_path, foreign):
 def test_a_refused_file_is_converted_and_the_engine_reads_the_same_numbers(tmp_path, refused):
     path, tensors = refused
     with pytest.raises(InputError, match=r"holds code \(.*mytrainer.Log.*`kdtalker weights convert"):
-        load_wav2lip(lambda name: weights.find(name, tmp_path))
+        load_wav2lip(lambda name: finding.find(name, tmp_path))
     done = command(path.name, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    found = weights.find(path.name, tmp_path)
+    found = finding.find(path.name, tmp_path)
     assert found == path.with_suffix(".safetensors")
     told = f"{found.name}: {len(tensors)} tensors of '{path.name}', {found.stat().st_size:,} bytes, sha256 "
     assert done.stdout == told + weight_files.sha256_of(found) + "\n"

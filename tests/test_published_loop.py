@@ -12,21 +12,21 @@ from safetensors.torch import save_file
 from test_liveportrait_renderer import CPU, EXAMPLES, networks
 from test_template import EXPRESSION, POSE, template, written
 
-import kdtalker.diffusion
+import kdtalker.diffusion.model
 from kdtalker import Motion, Options, TalkingPortraitPipeline
-from kdtalker.denoiser import Denoiser
-from kdtalker.denoiser_config import DenoiserConfig
-from kdtalker.diffusion import MotionModel
-from kdtalker.liveportrait.engine import LivePortraitEngine
-from kdtalker.liveportrait.painter import Appearance
-from kdtalker.liveportrait.renderer import FARTHEST_SHIFT, LivePortraitRenderer
-from kdtalker.liveportrait.template import read_template
-from kdtalker.motion import FRAMINGS, rotation_matrix
-from kdtalker.normalisation import Normalisation
-from kdtalker.tracker import FaceTracker
-from kdtalker.video import read_image
-from kdtalker.wav2lip import Wav2LipNetwork
-from kdtalker.weights import find
+from kdtalker.audio.wav2lip import Wav2LipNetwork
+from kdtalker.core.motion import FRAMINGS, rotation_matrix
+from kdtalker.diffusion.config import DenoiserConfig
+from kdtalker.diffusion.denoiser import Denoiser
+from kdtalker.diffusion.model import MotionModel
+from kdtalker.diffusion.normalisation import Normalisation
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.picture import read_image
+from kdtalker.renderers.liveportrait.engine import LivePortraitEngine
+from kdtalker.renderers.liveportrait.executor import Appearance
+from kdtalker.renderers.liveportrait.renderer import FARTHEST_SHIFT, LivePortraitRenderer
+from kdtalker.renderers.liveportrait.template import read_template
+from kdtalker.weights.find import find
 
 NEAR = 1e-4  # of the standard deviation of the loop's numbers
 SEED, FRAMES = 5, 150
@@ -135,7 +135,7 @@ def filler(request, heard, monkeypatch):
     def wrapped(config, state):
         return np.concatenate([state.features, sound])[: config.window]
 
-    monkeypatch.setattr(kdtalker.diffusion, "_window_features", wrapped)
+    monkeypatch.setattr(kdtalker.diffusion.model, "_window_features", wrapped)
     return sound
 
 

@@ -9,8 +9,8 @@ import toy
 from test_cli import driving_frames, write_film, write_wav
 from test_template import template, written
 
-from kdtalker.cli import main
-from kdtalker.protocols import Openings
+from kdtalker.apps.cli import main
+from kdtalker.core.protocols import Openings
 
 SEEN = Openings(np.float32([0.1, 0.2]), np.float32([0.3, 0.4]))
 

@@ -10,12 +10,15 @@ import pytest
 import toy
 from test_cli import read_back
 
-from kdtalker import InputError, weights
-from kdtalker.audio import SAMPLE_RATE_HZ, read_sound
-from kdtalker.cli import main
-from kdtalker.espeak import Espeak, espeak
-from kdtalker.kokoro import LANGUAGES, Kokoro, kokoro
-from kdtalker.speaker import DEFAULT_VOICE, LONGEST_TEXT, Line, speak, speaker_of
+from kdtalker import InputError
+from kdtalker.apps.cli import main
+from kdtalker.core.rates import SAMPLE_RATE_HZ
+from kdtalker.media.sound import read_sound
+from kdtalker.tts.espeak import Espeak, espeak
+from kdtalker.tts.kokoro import LANGUAGES, Kokoro, kokoro
+from kdtalker.tts.line import DEFAULT_VOICE, LONGEST_TEXT, Line
+from kdtalker.tts.speak import speak, speaker_of
+from kdtalker.weights import table as weights
 
 SENTENCE = "She had no wish to be told that it was late."
 OTHERS = {

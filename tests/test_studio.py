@@ -12,15 +12,15 @@ import toy
 from test_cli import driving_frames, read_back, write_film, write_wav
 
 from kdtalker import InputError, Motion, Options
-from kdtalker.audio import read_sound
-from kdtalker.chart import ROW, chart, loudness
-from kdtalker.mark import Mark, framed
-from kdtalker.options import PRESETS
-from kdtalker.protocols import Engine, Openings
-from kdtalker.studio import Progress, Studio, Take, Wish
-from kdtalker.uploads import Limits
-from kdtalker.video import read_film
-from kdtalker.video_writer import TAG
+from kdtalker.apps.chart import ROW, chart, loudness
+from kdtalker.apps.service import Progress, Studio, Take, Wish
+from kdtalker.apps.uploads import Limits
+from kdtalker.apps.watermark import Mark, framed
+from kdtalker.core.options import PRESETS
+from kdtalker.core.protocols import Engine, Openings
+from kdtalker.media.sound import read_sound
+from kdtalker.media.video import read_film
+from kdtalker.media.video_writer import TAG
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from kdtalker.errors import InputError
-from kdtalker.liveportrait.template import read_template
-from kdtalker.motion import rotation_matrix
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import rotation_matrix
+from kdtalker.renderers.liveportrait.template import read_template
 
 POSE = np.stack([np.linspace(-20, 20, 60), np.linspace(5, -15, 60), np.linspace(-170, -190, 60)], axis=1)
 EXPRESSION = np.random.default_rng(0).standard_normal((60, 21, 3)).astype(np.float32) / 50
@@ -164,10 +164,10 @@ def test_what_is_no_pickle_is_refused(tmp_path, content):
 
 
 def test_a_template_of_days_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("kdtalker.liveportrait.template.LONGEST_S", 3600)
+    monkeypatch.setattr("kdtalker.renderers.liveportrait.template.LONGEST_S", 3600)
     path = written(tmp_path / "a.pkl", template())
     assert len(read_template(path).motion) == 25
-    monkeypatch.setattr("kdtalker.liveportrait.template.LONGEST_S", 0.5)
+    monkeypatch.setattr("kdtalker.renderers.liveportrait.template.LONGEST_S", 0.5)
     with pytest.raises(InputError, match="a.pkl' is not a motion template of LivePortrait: it lasts 0 hours"):
         read_template(path)
 
@@ -195,8 +195,8 @@ def test_a_file_that_asks_for_memory_or_time_is_refused_at_once(tmp_path):
     code = """
 import resource, sys, time
 from pathlib import Path
-from kdtalker.errors import InputError
-from kdtalker.liveportrait.template import read_template
+from kdtalker.core.errors import InputError
+from kdtalker.renderers.liveportrait.template import read_template
 for number in range(int(sys.argv[1])):
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     try:

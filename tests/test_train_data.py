@@ -13,10 +13,10 @@ import psutil
 import pytest
 import torch
 
-from kdtalker.errors import InputError
-from kdtalker.liveportrait.motion_extractor import MotionExtractor
-from kdtalker.video import read_image
-from kdtalker.video_writer import VideoWriter
+from kdtalker.core.errors import InputError
+from kdtalker.media.picture import read_image
+from kdtalker.media.video_writer import VideoWriter
+from kdtalker.renderers.liveportrait.nets.motion_extractor import MotionExtractor
 from train import data
 from train.films import find_films, speaker_of
 from train.published import add_published

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from kdtalker.errors import InputError
-from kdtalker.mesh.geometry import FaceModel
-from kdtalker.motion import KEYPOINTS, MESH_SPACE, Motion
-from kdtalker.tracker import LIP_PAIRS
-from kdtalker.video import read_image
-from kdtalker.video_writer import VideoWriter
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import KEYPOINTS, MESH_SPACE, Motion
+from kdtalker.face.landmarks import LIP_PAIRS
+from kdtalker.media.picture import read_image
+from kdtalker.media.video_writer import VideoWriter
+from kdtalker.renderers.mesh.geometry import FaceModel
 from train import evaluate
 from train.command import NOBODY_READS
 from train.films_report import find_pairs, measure_films

@@ -5,7 +5,7 @@ import pytest
 from toy_shards import write_shards
 from toy_training import command
 
-from kdtalker.mesh.geometry import FaceModel
+from kdtalker.renderers.mesh.geometry import FaceModel
 
 
 @pytest.fixture(scope="module")

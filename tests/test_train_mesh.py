@@ -10,11 +10,11 @@ import pytest
 from toy_training import assert_same_runs, command, killed_at_random
 
 from kdtalker import TalkingPortraitPipeline
-from kdtalker.mesh.painter import Painter
-from kdtalker.motion import Motion
+from kdtalker.core.motion import Motion
+from kdtalker.media.picture import read_image
+from kdtalker.media.video_writer import VideoWriter
+from kdtalker.renderers.mesh.unet import Painter
 from kdtalker.session import draw_frames
-from kdtalker.video import read_image
-from kdtalker.video_writer import VideoWriter
 from train.films import find_films
 from train.painter_batches import varied
 from train.painter_pairs import load_pairs

@@ -13,12 +13,12 @@ import torch
 from toy_shards import SMALL_MODEL, shard, write_config, write_shards
 from toy_training import assert_same_runs, command, killed_at_random
 
-from kdtalker import cli
-from kdtalker.denoiser import Denoiser
-from kdtalker.diffusion import MotionModel
-from kdtalker.errors import InputError, OutputError
-from kdtalker.motion import Motion
-from kdtalker.speech import load_trained
+from kdtalker.apps import cli
+from kdtalker.core.errors import InputError, OutputError
+from kdtalker.core.motion import Motion
+from kdtalker.diffusion.denoiser import Denoiser
+from kdtalker.diffusion.model import MotionModel
+from kdtalker.diffusion.speech import load_trained
 from train import export, motion
 from train.command import command as command_of
 from train.config import read_config

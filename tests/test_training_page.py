@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from kdtalker import TalkingPortraitPipeline
-from kdtalker.audio import SAMPLE_RATE_HZ, read_sound
-from kdtalker.diffusion import MotionModel
-from kdtalker.video import read_image
-from kdtalker.video_writer import VideoWriter
+from kdtalker.core.rates import SAMPLE_RATE_HZ
+from kdtalker.diffusion.model import MotionModel
+from kdtalker.media.picture import read_image
+from kdtalker.media.sound import read_sound
+from kdtalker.media.video_writer import VideoWriter
 from train.measures import MEASURES
 
 ROOT = Path(__file__).parent.parent

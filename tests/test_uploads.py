@@ -12,10 +12,10 @@ import pytest
 import toy
 from test_cli import write_film, write_wav
 
-from kdtalker.audio import read_sound
-from kdtalker.errors import InputError, OutputError
-from kdtalker.uploads import Limits, copy_film, copy_sound, read_picture
-from kdtalker.video import film_info, read_film
+from kdtalker.apps.uploads import Limits, copy_film, copy_sound, read_picture
+from kdtalker.core.errors import InputError, OutputError
+from kdtalker.media.sound import read_sound
+from kdtalker.media.video import film_info, read_film
 
 LIMITS = Limits(voice_s=2, picture_megapixels=1, file_megabytes=3)
 

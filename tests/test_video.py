@@ -16,11 +16,12 @@ import pytest
 import soundfile
 from PIL import Image
 
-from kdtalker import ffmpeg_process
-from kdtalker.audio import frame_count
-from kdtalker.errors import InputError, OutputError
-from kdtalker.video import film_info, read_film, read_image
-from kdtalker.video_writer import VideoWriter
+from kdtalker.core.errors import InputError, OutputError
+from kdtalker.core.rates import frame_count
+from kdtalker.media import ffmpeg as ffmpeg_process
+from kdtalker.media.picture import read_image
+from kdtalker.media.video import film_info, read_film
+from kdtalker.media.video_writer import VideoWriter
 
 ROOT = Path(__file__).parent.parent
 VOICE = ROOT / "examples" / "austen_0870.wav"
@@ -387,7 +388,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_film(tmp_path):
     (tmp_path / "a.mp4").write_bytes(OLD)
     script = (
         "import sys, numpy as np; from pathlib import Path; from kdtalker.video_writer import VideoWriter\n"
-        "from kdtalker.errors import OutputError\n"
+        "from kdtalker.core.errors import OutputError\n"
         "frames = np.random.default_rng(3).integers(0, 256, (40, 240, 320, 3), np.uint8)\n"
         "try:\n"
         "    with VideoWriter(Path(sys.argv[1]), 320, 240) as film:\n"
@@ -431,7 +432,7 @@ def test_a_folder_that_takes_no_file_is_an_output_error():
     """As an unprivileged user, in a folder of the administrator."""
     script = (
         "import os; from pathlib import Path; from kdtalker.video_writer import VideoWriter\n"
-        "from kdtalker.errors import OutputError\n"
+        "from kdtalker.core.errors import OutputError\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "try: VideoWriter(Path('/kdtalker-test.mp4'), 64, 48)\n"
         "except OutputError as error: print(error)\n"

@@ -17,10 +17,13 @@ import pytest
 import torch
 from toy_hub import serve
 
-from kdtalker import hub as fetching
-from kdtalker import weight_files, weights, weights_command
-from kdtalker.errors import InputError, OutputError
-from kdtalker.pth import read_pth
+from kdtalker.apps import weights_command
+from kdtalker.core.errors import InputError, OutputError
+from kdtalker.weights import files as weight_files
+from kdtalker.weights import find as finding
+from kdtalker.weights import hub as fetching
+from kdtalker.weights import table
+from kdtalker.weights.pth import read_pth
 
 ROOT = Path(__file__).parent.parent
 NAME = "KDTalker.pth"  # the table knows neither its size nor its sha256
@@ -173,10 +176,10 @@ def test_without_names_what_the_published_engine_needs_is_fetched(monkeypatch, t
     fetched = []
     monkeypatch.setattr(fetching, "fetch", lambda weight, folder: fetched.append(weight.name) or "good")
     told = weights_command.run(["get", "--weights", str(tmp_path)])
-    published = [row.name for row in weights.TABLE if row.published]
-    assert fetched == [name for name in published if name not in weights.KOKORO]
+    published = [row.name for row in table.TABLE if row.published]
+    assert fetched == [name for name in published if name not in table.KOKORO]
     assert [line.partition(":")[0] for line in told.splitlines()] == fetched
-    weights_command.run(["get", *weights.KOKORO, "--weights", str(tmp_path)])
+    weights_command.run(["get", *table.KOKORO, "--weights", str(tmp_path)])
     assert sorted(fetched) == sorted(published)
 
 
@@ -196,10 +199,10 @@ def test_another_file_than_the_tables_is_taken_with_a_warning_where_no_source_ha
     """The second source says that it has the table's file and sends another; what the first one sends is its own."""
     name, good = "spade_generator.pth", saved({"fc.weight": torch.ones(2)})
     first, second = (f"{folder}/base_models/{name}" for folder in (FIRST, SECOND))
-    hub.files, hub.etag = {first: good, second: GOOD}, {second: weights.row(name).sha256}
+    hub.files, hub.etag = {first: good, second: GOOD}, {second: table.row(name).sha256}
     done = call(place, hub, "get", name)
     assert done.returncode == 0 and done.stdout.startswith(f"{name}: sha256 as the hub says; licence: MIT: ")
-    differs = f"its sha256 is {sha256(good)}, expected was {weights.row(name).sha256}."
+    differs = f"its sha256 is {sha256(good)}, expected was {table.row(name).sha256}."
     assert done.stderr == f"kdtalker: note: '{name}' was fetched, though it is another file than expected: {differs}\n"
     assert [path for method, path, _ in hub.requests if method == "GET" and "cdn" in path] == [
         f"/cdn/{second}",
@@ -275,15 +278,15 @@ def test_what_is_not_on_the_hub_is_checked_by_its_contents(tmp_path, hub, monkey
     buffer = io.BytesIO()
     np.savez(buffer, **values)
     hub.files = {"chaolongy/KDTalker/dataset_process/norm.npz": buffer.getvalue()}
-    monkeypatch.setattr("kdtalker.weight_spec.GITHUB", hub.address)
+    monkeypatch.setattr("kdtalker.weights.spec.GITHUB", hub.address)
     monkeypatch.setenv("NO_PROXY", "*")
     # This server sends on from where GitHub answers itself; both are followed.
     if good:
-        assert "no sha256 is published" in fetching.fetch(weights.row("norm.npz"), tmp_path)
-        assert weights.find("norm.npz", tmp_path).read_bytes() == buffer.getvalue()
+        assert "no sha256 is published" in fetching.fetch(table.row("norm.npz"), tmp_path)
+        assert finding.find("norm.npz", tmp_path).read_bytes() == buffer.getvalue()
     else:
         with pytest.raises(OutputError, match=r"'norm.npz' holds .*, wanted kp_std; it is another file"):
-            fetching.fetch(weights.row("norm.npz"), tmp_path)
+            fetching.fetch(table.row("norm.npz"), tmp_path)
         assert files_in(tmp_path) == {}
 
 
@@ -298,7 +301,7 @@ def test_the_first_place_that_has_the_file_counts(tmp_path, monkeypatch):
         name = "KDTalker.safetensors" if place == "named" else NAME
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / name).touch()
-        assert weights.find(NAME, Path("explicit")) == Path(place, name)
+        assert finding.find(NAME, Path("explicit")) == Path(place, name)
 
 
 def test_a_missing_file_tells_every_place_the_licence_and_the_command(tmp_path, monkeypatch):
@@ -306,7 +309,7 @@ def test_a_missing_file_tells_every_place_the_licence_and_the_command(tmp_path, 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("KDTALKER_WEIGHTS", "named")
     with pytest.raises(InputError) as caught:
-        weights.find("wav2lip.pth", Path("explicit"))
+        finding.find("wav2lip.pth", Path("explicit"))
     places = [tmp_path / place for place in ("explicit", "named", "weights", "cache/kdtalker")]
     told = ["research only", "`kdtalker weights get wav2lip.pth --weights explicit`", *map(str, places)]
     assert [text for text in told if text not in str(caught.value)] == []
@@ -325,17 +328,17 @@ def test_files_go_where_they_are_looked_for_first(tmp_path, monkeypatch):
 
 
 def test_another_published_file_than_expected_is_used_with_one_warning(tmp_path, monkeypatch, caplog):
-    known = replace(weights.row("wav2lip.pth"), sha256=sha256(GOOD))
-    monkeypatch.setattr(weights, "TABLE", (known, weights.row(NAME)))
+    known = replace(table.row("wav2lip.pth"), sha256=sha256(GOOD))
+    monkeypatch.setattr(table, "TABLE", (known, table.row(NAME)))
     path, other = tmp_path / known.name, tmp_path / NAME
     path.write_bytes(GOOD)
     other.write_bytes(GOOD)
-    assert weights.find(known.name, tmp_path) == path and weights.find(NAME, tmp_path) == other
+    assert finding.find(known.name, tmp_path) == path and finding.find(NAME, tmp_path) == other
     assert caplog.messages == []
     path.write_bytes(LONG)
     (tmp_path / f"{NAME}.sha256").write_text("1" * 64)
     for _ in range(2):
-        assert weights.find(known.name, tmp_path) == path and weights.find(NAME, tmp_path) == other
+        assert finding.find(known.name, tmp_path) == path and finding.find(NAME, tmp_path) == other
     assert caplog.messages == [
         f"'{path}' is used, though it is another file than expected: its sha256 is {sha256(LONG)}, expected was "
         f"{sha256(GOOD)}.",
@@ -344,15 +347,15 @@ def test_another_published_file_than_expected_is_used_with_one_warning(tmp_path,
     ]
     path.write_bytes(GOOD[:1000])  # half a download: found with a warning, refused where it is read
     with pytest.raises(InputError, match="wav2lip.pth' cannot be read as a .pth file, it is damaged"):
-        read_pth(weights.find(known.name, tmp_path))
+        read_pth(finding.find(known.name, tmp_path))
 
 
 def test_a_file_of_the_package_is_never_another(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(weights, "PACKAGE", tmp_path)
+    monkeypatch.setattr(finding, "PACKAGE", tmp_path)
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "mesh_motion.safetensors").write_bytes(b"x" * weights.row("mesh_motion.safetensors").bytes)
+    (tmp_path / "data" / "mesh_motion.safetensors").write_bytes(b"x" * table.row("mesh_motion.safetensors").bytes)
     with pytest.raises(InputError, match=r"not those of this version \(sha256\): install kdtalker again"):
-        weights.find("mesh_motion.safetensors")
+        finding.find("mesh_motion.safetensors")
     assert caplog.messages == []
 
 
@@ -361,15 +364,15 @@ def test_a_converted_file_comes_before_the_refused_one(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
-        assert weights.find(path.name, tmp_path) == path
+        assert finding.find(path.name, tmp_path) == path
         path.with_suffix(".safetensors").touch()
-        assert weights.find(path.name, tmp_path) == path.with_suffix(".safetensors")
+        assert finding.find(path.name, tmp_path) == path.with_suffix(".safetensors")
 
 
 def test_list_tells_of_every_file_without_the_network(place, hub):
     done = call(place, hub, "list")
     assert (done.returncode, done.stderr, hub.requests) == (0, "", [])
-    for row in weights.TABLE:
+    for row in table.TABLE:
         assert (
             f"{row.name}: " in done.stdout and row.purpose in done.stdout and f"licence: {row.licence}" in done.stdout
         )
@@ -380,8 +383,8 @@ def test_list_tells_of_every_file_without_the_network(place, hub):
 def test_verify_tells_of_what_is_there_and_fails_for_what_is_damaged(place, hub):
     done = call(place, hub, "verify")
     assert done.returncode == 0
-    assert done.stdout.count(": good, sha256 as in the table: ") == sum(not row.published for row in weights.TABLE)
-    assert done.stdout.count(": not here\n") == sum(bool(row.published) for row in weights.TABLE)
+    assert done.stdout.count(": good, sha256 as in the table: ") == sum(not row.published for row in table.TABLE)
+    assert done.stdout.count(": not here\n") == sum(bool(row.published) for row in table.TABLE)
     (place / "wav2lip.pth").write_bytes(saved({"state_dict": {}}))
     done = call(place, hub, "verify", "wav2lip.pth")
     assert (done.returncode, done.stderr) == (0, "")
@@ -393,7 +396,7 @@ def test_verify_tells_of_what_is_there_and_fails_for_what_is_damaged(place, hub)
     (place / "norm.npz").write_bytes(b"<!doctype html>")
     (place / "warping_module.safetensors").write_bytes(b"half")
     told = (
-        f"4 of {len(weights.TABLE)} weight files failed",
+        f"4 of {len(table.TABLE)} weight files failed",
         "wav2lip.pth' cannot be read as a .pth file",
         "norm.npz' cannot be read as .npz",
         "warping_module.safetensors' cannot be read as a model, it is truncated",

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from kdtalker.audio import FRAME_RATE_HZ, SAMPLES_PER_FRAME, frame_count
-from kdtalker.cli import main
-from kdtalker.edits import start_from, transfer_relative
-from kdtalker.errors import InputError
-from kdtalker.motion import KEYPOINTS, MOTION_WIDTH, Motion
+from kdtalker.apps.cli import main
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import KEYPOINTS, MOTION_WIDTH, Motion
+from kdtalker.core.protocols import Engine, ExpressionBasis, ExpressionModel, Openings, Sampling, Speech
+from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME, frame_count
+from kdtalker.edits.transfer import start_from, transfer_relative
 from kdtalker.pipeline import TalkingPortraitPipeline
-from kdtalker.protocols import Engine, ExpressionBasis, ExpressionModel, Openings, Sampling, Speech
 
 BLOCK, WINDOW, SIDE_PX = 5, 12, 64
 PROGRESS = re.compile(r"(reading|speaking|loading|finding|making) \w+| *\d+%  ")

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from kdtalker.mesh.geometry import FaceModel
-from kdtalker.motion import KEYPOINTS, MESH_SPACE, Motion
-from kdtalker.tracker import LIP_PAIRS
+from kdtalker.core.motion import KEYPOINTS, MESH_SPACE, Motion
+from kdtalker.face.landmarks import LIP_PAIRS
+from kdtalker.renderers.mesh.geometry import FaceModel
 from train.shards import Shard
 
 SMALL_MODEL = """

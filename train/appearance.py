@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdtalker import Options, TalkingPortraitPipeline
-from kdtalker.audio import SAMPLE_RATE_HZ, read_sound
-from kdtalker.mesh.geometry import to_pixels
-from kdtalker.motion import Array, from_head_frame, to_head_frame
-from kdtalker.protocols import EncodedPortrait
-from kdtalker.tracker import FaceTracker
-from kdtalker.video import read_film
-from kdtalker.video_writer import VideoWriter
+from kdtalker.core.motion import Array, from_head_frame, to_head_frame
+from kdtalker.core.protocols import EncodedPortrait
+from kdtalker.core.rates import SAMPLE_RATE_HZ
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.sound import read_sound
+from kdtalker.media.video import read_film
+from kdtalker.media.video_writer import VideoWriter
+from kdtalker.renderers.mesh.geometry import to_pixels
 from train.command import command
 from train.held_out import Film, real_films
 from train.identity import FaceRecogniser, identity_distance

@@ -23,11 +23,12 @@ import cv2
 import numpy as np
 
 from kdtalker import TalkingPortraitPipeline
-from kdtalker.audio import SAMPLE_RATE_HZ, read_sound
-from kdtalker.mesh.engine import MeshEngine
-from kdtalker.protocols import Speech
-from kdtalker.video import read_image
-from kdtalker.video_writer import VideoWriter
+from kdtalker.core.protocols import Speech
+from kdtalker.core.rates import SAMPLE_RATE_HZ
+from kdtalker.media.picture import read_image
+from kdtalker.media.sound import read_sound
+from kdtalker.media.video_writer import VideoWriter
+from kdtalker.renderers.mesh.engine import MeshEngine
 
 ROOT = Path(__file__).parent.parent
 PORTRAIT = ROOT / "examples" / "grace_hopper.jpg"

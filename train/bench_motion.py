@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdtalker.denoiser import Denoiser
-from kdtalker.motion import Array
+from kdtalker.core.motion import Array
+from kdtalker.diffusion.denoiser import Denoiser
 from train.command import command
 from train.config import read_config
 from train.dataset import Corpus

@@ -15,9 +15,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from kdtalker.liveportrait.fast import faster_generator, faster_warping
-from kdtalker.liveportrait.generator import SpadeGenerator
-from kdtalker.liveportrait.warping import WarpingModule
+from kdtalker.renderers.liveportrait.fast.modules import faster_generator, faster_warping
+from kdtalker.renderers.liveportrait.nets.generator import SpadeGenerator
+from kdtalker.renderers.liveportrait.nets.warping import WarpingModule
 
 ROUNDS = 3
 GAIN = 2.0  # He initialisation: pictures that differ from grey, as those of trained weights do

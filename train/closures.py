@@ -17,11 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from kdtalker import Options, TalkingPortraitPipeline
-from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, read_sound
-from kdtalker.motion import Array
-from kdtalker.protocols import EncodedPortrait
-from kdtalker.tracker import FaceTracker, mouth_opening
-from kdtalker.video import read_film, read_image
+from kdtalker.core.motion import Array
+from kdtalker.core.protocols import EncodedPortrait
+from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ
+from kdtalker.face.landmarks import mouth_opening
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.picture import read_image
+from kdtalker.media.sound import read_sound
+from kdtalker.media.video import read_film
 from train.command import command
 from train.held_out import landmarks
 

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
-from kdtalker.errors import InputError
+from kdtalker.core.errors import InputError
 from train.films import Film
 
 ROOT = Path(__file__).parent.parent

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 
-from kdtalker.errors import KDTalkerError, OutputError
+from kdtalker.core.errors import KDTalkerError, OutputError
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
 NOBODY_READS = 141  # as other programs end when `head` has seen enough: 128 and the number of SIGPIPE

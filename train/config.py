@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tomli
 
-from kdtalker.errors import InputError
+from kdtalker.core.errors import InputError
 
 Config = TypeVar("Config")
 _WORDS = {

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from kdtalker import audio
+from kdtalker.audio.mel import MEL_WINDOW
+from kdtalker.core.rates import SAMPLE_RATE_HZ
 
 _TYPES = (np.float32, np.int8, np.int16, np.int32, np.float16)
 _PLACES = {
@@ -91,7 +92,7 @@ def convert(source: Path, out: Path, provenance: str) -> None:
         "bands": ours["conv1.weight"].shape[1],
         "positions": positions,
     }
-    filters = librosa.filters.mel(sr=audio.SAMPLE_RATE_HZ, n_fft=audio.MEL_WINDOW, n_mels=config["bands"])
+    filters = librosa.filters.mel(sr=SAMPLE_RATE_HZ, n_fft=MEL_WINDOW, n_mels=config["bands"])
     ours["mel_filters"] = torch.from_numpy(filters.astype(np.float32))
     origin = {
         "model": "encoder of OpenAI Whisper tiny.en",

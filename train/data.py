@@ -18,12 +18,15 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from kdtalker.audio import FRAME_RATE_HZ, SAMPLES_PER_FRAME, read_sound
-from kdtalker.audio_encoder import WhisperEncoder, encode_all
-from kdtalker.errors import InputError
-from kdtalker.motion import Array
-from kdtalker.tracker import EYE_CONTOURS, LANDMARKS, FaceTracker, mouth_opening
-from kdtalker.video import read_film
+from kdtalker.audio.encoders import encode_all
+from kdtalker.audio.whisper import WhisperEncoder
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Array
+from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
+from kdtalker.face.landmarks import EYE_CONTOURS, LANDMARKS, mouth_opening
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.sound import read_sound
+from kdtalker.media.video import read_film
 from train.cluster import HERE, for_all, for_all_on_ray
 from train.command import command
 from train.films import LAYOUTS, Film, find_films

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from kdtalker.audio_encoder import encode_all
-from kdtalker.denoiser_config import DenoiserConfig
-from kdtalker.errors import InputError
-from kdtalker.liveportrait.regions import LIP_KEYPOINTS
-from kdtalker.mesh.geometry import FaceModel
-from kdtalker.motion import KEYPOINTS, MESH_SPACE, Array, Motion, rotation_matrix, to_head_frame
-from kdtalker.normalisation import Normalisation
-from kdtalker.portrait import SQUARE_RISE, SQUARE_SIDE
-from kdtalker.protocols import AudioEncoder
-from kdtalker.speech import load_encoder
-from kdtalker.tracker import LIP_PAIRS
+from kdtalker.audio.encoders import encode_all, load_encoder
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import KEYPOINTS, MESH_SPACE, Array, Motion, rotation_matrix, to_head_frame
+from kdtalker.core.protocols import AudioEncoder
+from kdtalker.diffusion.config import DenoiserConfig
+from kdtalker.diffusion.normalisation import Normalisation
+from kdtalker.face.landmarks import LIP_PAIRS
+from kdtalker.face.portrait import SQUARE_RISE, SQUARE_SIDE
+from kdtalker.renderers.liveportrait.regions import LIP_KEYPOINTS
+from kdtalker.renderers.mesh.geometry import FaceModel
 from train.recipe import Recipe
 from train.shards import Shard, load_published, load_shards, write_whole
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from kdtalker import Options, TalkingPortraitPipeline, __version__
-from kdtalker.weights import find
+from kdtalker.weights.find import find
 from train.command import command
 from train.films_report import find_pairs, measure_films, tell_measures, write_report
 from train.held_out import Figures, Film, measured, real_films, reenact, talk

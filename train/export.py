@@ -11,8 +11,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from kdtalker.diffusion import MotionModel
-from kdtalker.errors import InputError
+from kdtalker.core.errors import InputError
+from kdtalker.diffusion.model import MotionModel
 from train.command import command
 from train.motion import MODEL_FILE
 from train.run import LOG_FILE

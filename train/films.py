@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdtalker.errors import InputError
+from kdtalker.core.errors import InputError
 
 # How a corpus tells the speaker of a film: HDTF by RD_Radio10_000.mp4, VoxCeleb by id10012/FZ7ELP9RgQM/00001.mp4.
 LAYOUTS = {

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kdtalker.audio import FRAME_RATE_HZ
-from kdtalker.errors import InputError
+from kdtalker.core.errors import InputError
+from kdtalker.core.rates import FRAME_RATE_HZ
 from train.films import SUFFIXES
 from train.measures import MEASURES
 from train.pictures import Figure, save_figure

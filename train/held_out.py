@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdtalker import Options, TalkingPortraitPipeline
-from kdtalker.audio import read_sound
-from kdtalker.audio_encoder import EncoderState
-from kdtalker.errors import InputError
-from kdtalker.mesh.engine import MeshEngine
-from kdtalker.motion import Array, Motion
-from kdtalker.protocols import AudioEncoder, EncodedPortrait, Speech
-from kdtalker.tracker import MOUTH_CORNERS, Face, FaceTracker, eye_opening, mouth_opening, outer_eye_distance
-from kdtalker.video import read_film
-from kdtalker.video_writer import VideoWriter
+from kdtalker.audio.whisper import EncoderState
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Array, Motion
+from kdtalker.core.protocols import AudioEncoder, EncodedPortrait, Speech
+from kdtalker.face.landmarks import MOUTH_CORNERS, eye_opening, mouth_opening, outer_eye_distance
+from kdtalker.face.tracker import Face, FaceTracker
+from kdtalker.media.sound import read_sound
+from kdtalker.media.video import read_film
+from kdtalker.media.video_writer import VideoWriter
+from kdtalker.renderers.mesh.engine import MeshEngine
 from train.curves import best_lag, correlation
 from train.shards import write_whole
 from train.validation import HEAD

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from tqdm import tqdm
 
-from kdtalker.audio import FRAME_RATE_HZ
-from kdtalker.errors import InputError
-from kdtalker.mesh.geometry import RIGID, FaceModel
-from kdtalker.motion import KEYPOINTS, Array
-from kdtalker.tracker import EYE_CONTOURS, EYE_LOWER, EYE_UPPER, LANDMARKS, LIP_PAIRS
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import KEYPOINTS, Array
+from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.face.landmarks import EYE_CONTOURS, EYE_LOWER, EYE_UPPER, LANDMARKS, LIP_PAIRS
+from kdtalker.renderers.mesh.geometry import RIGID, FaceModel
 from train.command import command
 from train.config import read_config
 from train.keypoints_validation import LIPS, draw_keypoints, explained, unexplained

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdtalker.mesh.geometry import FaceModel
-from kdtalker.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, OUTER_LOWER_LIP, OUTER_UPPER_LIP
-from kdtalker.motion import Array
+from kdtalker.core.motion import Array
+from kdtalker.renderers.mesh.geometry import FaceModel
+from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, OUTER_LOWER_LIP, OUTER_UPPER_LIP
 from train.pictures import Figure
 
 LIPS = (61, 291, *OUTER_UPPER_LIP, *OUTER_LOWER_LIP, *INNER_UPPER_LIP, *INNER_LOWER_LIP)

@@ -15,16 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdtalker import Motion, Options, TalkingPortraitPipeline
-from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, frame_count, read_sound
-from kdtalker.audio_encoder import encode_all
-from kdtalker.denoiser_config import DenoiserConfig
-from kdtalker.diffusion import MotionModel
-from kdtalker.mesh.geometry import FaceModel
-from kdtalker.mesh.steady import SteadyModel
-from kdtalker.motion import Array, to_head_frame
-from kdtalker.protocols import EncodedPortrait, Speech
-from kdtalker.tracker import LIP_PAIRS, FaceTracker, eye_opening
-from kdtalker.video import read_film, read_image
+from kdtalker.audio.encoders import encode_all
+from kdtalker.core.motion import Array, to_head_frame
+from kdtalker.core.protocols import EncodedPortrait, Speech
+from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, frame_count
+from kdtalker.diffusion.config import DenoiserConfig
+from kdtalker.diffusion.fir_smoothing import SteadyModel
+from kdtalker.diffusion.model import MotionModel
+from kdtalker.face.landmarks import LIP_PAIRS, eye_opening
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.picture import read_image
+from kdtalker.media.sound import read_sound
+from kdtalker.media.video import read_film
+from kdtalker.renderers.mesh.geometry import FaceModel
 from train.command import command
 from train.curves import correlation
 from train.held_out import first_frame, in_time, landmarks, real_films

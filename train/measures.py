@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kdtalker.audio import FRAME_RATE_HZ, SAMPLE_RATE_HZ
-from kdtalker.motion import Array
-from kdtalker.video import read_film
+from kdtalker.core.motion import Array
+from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ
+from kdtalker.media.video import read_film
 from train.curves import best_lag, correlation
 from train.identity import identity_distance
 from train.keypoints_validation import LIPS

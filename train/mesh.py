@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 
-from kdtalker.checkpoint import write_checkpoint
-from kdtalker.errors import InputError
-from kdtalker.mesh.painter import Painter
+from kdtalker.core.errors import InputError
+from kdtalker.renderers.mesh.unet import Painter
+from kdtalker.weights.checkpoint import write_checkpoint
 from train.command import command
 from train.config import read_config
 from train.films import find_films

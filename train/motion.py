@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from kdtalker import __version__
-from kdtalker.denoiser import Denoiser
-from kdtalker.diffusion import MotionModel
-from kdtalker.protocols import Speech
+from kdtalker.core.protocols import Speech
+from kdtalker.diffusion.denoiser import Denoiser
+from kdtalker.diffusion.model import MotionModel
 from train.command import command
 from train.config import read_config
 from train.dataset import Corpus

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdtalker.denoiser import LEADING_TOKENS, Denoiser, token_timesteps
-from kdtalker.motion import MOTION_WIDTH, Array
-from kdtalker.sampler import leading_tokens, make_scheduler
+from kdtalker.core.motion import MOTION_WIDTH, Array
+from kdtalker.diffusion.denoiser import LEADING_TOKENS, Denoiser, token_timesteps
+from kdtalker.diffusion.sampler import leading_tokens, make_scheduler
 from train.dataset import Corpus
 from train.recipe import Recipe
 

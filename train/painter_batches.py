@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdtalker.mesh.painter import as_input
+from kdtalker.renderers.mesh.unet import as_input
 from train.painter_pairs import GOOD_EYES_PX, Pairs
 from train.painter_recipe import PainterRecipe
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdtalker.mesh.parts import rim
+from kdtalker.renderers.mesh.parts import rim
 from train.painter_batches import Batch
 from train.painter_recipe import PainterRecipe
 

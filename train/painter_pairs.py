@@ -12,17 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from kdtalker.edits import transfer_relative
-from kdtalker.errors import InputError
-from kdtalker.litert import LiteRTModel
-from kdtalker.mesh.geometry import FaceModel
-from kdtalker.mesh.parts import Crop, Part, view
-from kdtalker.mesh.renderer import MeshRenderer
-from kdtalker.mesh.source import MeshSource
-from kdtalker.motion import Motion
-from kdtalker.portrait import Portrait
-from kdtalker.tracker import FaceTracker, outer_eye_distance
-from kdtalker.video import read_film
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Motion
+from kdtalker.edits.transfer import transfer_relative
+from kdtalker.face.landmarks import outer_eye_distance
+from kdtalker.face.litert import LiteRTModel
+from kdtalker.face.portrait import Portrait
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.video import read_film
+from kdtalker.renderers.mesh.geometry import FaceModel
+from kdtalker.renderers.mesh.parts import Crop, Part, view
+from kdtalker.renderers.mesh.renderer import MeshRenderer
+from kdtalker.renderers.mesh.source import MeshSource
 from train.films import Film
 from train.shards import write_whole
 

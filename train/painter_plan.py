@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdtalker.mesh.painter import VIEW_CHANNELS, Painter
+from kdtalker.renderers.mesh.unet import VIEW_CHANNELS, Painter
 from train.films import Film
 from train.painter_loss import Critic
 from train.painter_pairs import pairs_file

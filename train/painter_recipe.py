@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdtalker.mesh.parts import EYES, MOUTH
+from kdtalker.renderers.mesh.parts import EYES, MOUTH
 from train.training import Training, number
 
 PARTS = {"mouth": (MOUTH,), "eyes": EYES}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdtalker.mesh.painter import Painter, as_input
+from kdtalker.renderers.mesh.unet import Painter, as_input
 from train.painter_batches import Batch
 from train.painter_loss import painted
 from train.painter_pairs import Pairs

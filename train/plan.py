@@ -8,9 +8,9 @@ from dataclasses import asdict, fields
 import torch
 from torch import Tensor, nn
 
-from kdtalker.audio import FRAME_RATE_HZ
-from kdtalker.denoiser import Denoiser
-from kdtalker.motion import MOTION_WIDTH
+from kdtalker.core.motion import MOTION_WIDTH
+from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.diffusion.denoiser import Denoiser
 from train.dataset import Corpus, Take
 from train.objective import Objective
 from train.recipe import PRESETS, Recipe

@@ -11,15 +11,15 @@ import cv2
 import numpy as np
 import torch
 
-from kdtalker.liveportrait.canvas import SIDE_PX, cut_out
-from kdtalker.liveportrait.crops import speech_square
-from kdtalker.liveportrait.motion_extractor import MotionExtractor
-from kdtalker.liveportrait.networks import load_strictly, read_tensors
-from kdtalker.liveportrait.renderer import INPUT_PX, decode
-from kdtalker.motion import KEYPOINTS, Array, Motion
-from kdtalker.protocols import Image
-from kdtalker.video import read_film
-from kdtalker.weights import find
+from kdtalker.core.motion import KEYPOINTS, Array, Motion
+from kdtalker.core.protocols import Image
+from kdtalker.media.video import read_film
+from kdtalker.renderers.liveportrait.canvas import SIDE_PX, cut_out
+from kdtalker.renderers.liveportrait.crops import speech_square
+from kdtalker.renderers.liveportrait.nets.motion_extractor import MotionExtractor
+from kdtalker.renderers.liveportrait.renderer import INPUT_PX, decode
+from kdtalker.weights.find import find
+from kdtalker.weights.strict import load_strictly, read_tensors
 from train.shards import Shard, save_published
 
 BATCH = 16

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdtalker.denoiser_config import DenoiserConfig
-from kdtalker.errors import InputError
-from kdtalker.motion import SPACES
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import SPACES
+from kdtalker.diffusion.config import DenoiserConfig
 from train.training import Training, number
 
 OURS = DenoiserConfig(

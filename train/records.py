@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdtalker.audio import FRAME_RATE_HZ
+from kdtalker.core.rates import FRAME_RATE_HZ
 from train.shards import Shard, shard_paths, write_whole
 
 REPORT_FILE, MANIFEST_FILE = "report.json", "manifest.json"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from kdtalker.errors import InputError
+from kdtalker.core.errors import InputError
 from train.pictures import Figure, draw_curves, save_figure
 from train.shards import write_whole
 from train.training import PRECISIONS, Training

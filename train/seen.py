@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kdtalker.audio import SAMPLES_PER_FRAME, frame_count, read_sound
-from kdtalker.errors import InputError
-from kdtalker.mesh.geometry import FaceModel
-from kdtalker.motion import Array
-from kdtalker.tracker import FaceTracker, eye_opening, mouth_opening
-from kdtalker.video import read_film
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Array
+from kdtalker.core.rates import SAMPLES_PER_FRAME, frame_count
+from kdtalker.face.landmarks import eye_opening, mouth_opening
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.sound import read_sound
+from kdtalker.media.video import read_film
+from kdtalker.renderers.mesh.geometry import FaceModel
 from train.identity import FaceRecogniser
 
 IDENTITY_EVERY = 10  # frames

@@ -11,8 +11,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from kdtalker.errors import InputError, OutputError
-from kdtalker.motion import Array, Motion
+from kdtalker.core.errors import InputError, OutputError
+from kdtalker.core.motion import Array, Motion
 
 PUBLISHED = "liveportrait"  # the folder beside the shards for motion in that keypoint space
 

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdtalker.audio import SAMPLE_RATE_HZ
-from kdtalker.errors import InputError
-from kdtalker.motion import Array
-from kdtalker.pth import read_pth
-from kdtalker.video import read_film
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Array
+from kdtalker.core.rates import SAMPLE_RATE_HZ
+from kdtalker.media.video import read_film
+from kdtalker.weights.pth import read_pth
 from train.measures import Told
 from train.seen import SeenFilm
 

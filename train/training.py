@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from kdtalker.errors import InputError
+from kdtalker.core.errors import InputError
 
 PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # the words of accelerate
 TRACKERS = ("tensorboard", "wandb", "none")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdtalker.diffusion import MotionModel
-from kdtalker.mesh.geometry import FaceModel
-from kdtalker.motion import MESH_SPACE, Array, Motion, from_head_frame, project, to_head_frame
-from kdtalker.protocols import Sampling
+from kdtalker.core.motion import MESH_SPACE, Array, Motion, from_head_frame, project, to_head_frame
+from kdtalker.core.protocols import Sampling
+from kdtalker.diffusion.model import MotionModel
+from kdtalker.renderers.mesh.geometry import FaceModel
 from train.curves import best_lag, correlation
 from train.dataset import Take
 from train.pictures import Figure

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdtalker.errors import InputError
-from kdtalker.mesh.geometry import FaceModel
-from kdtalker.motion import Array
-from kdtalker.normalisation import Normalisation
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Array
+from kdtalker.diffusion.normalisation import Normalisation
+from kdtalker.renderers.mesh.geometry import FaceModel
 from train.dataset import Take, mirrored
 from train.recipe import Recipe
 

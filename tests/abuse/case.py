@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-TOY = "toy"  # kdtalker.cli.main over the toy engine, in a process forked from one that has imported everything
+TOY = "toy"  # kdtalker.apps.cli.main over the toy engine, in a process forked from one that has imported everything
 REAL = "real"  # the same over the program's own engines
 TOY_PROCESS = "toy process"  # `python tests/toy.py`, a fresh interpreter
 PROCESS = "process"  # `python inference.py`, a fresh interpreter

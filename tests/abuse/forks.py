@@ -23,13 +23,14 @@ from pathlib import Path
 from threading import Thread
 
 LIBRARIES = {
-    "toy": ["toy", "av", "ffmpeg", "imageio_ffmpeg", "PIL.Image", "tqdm", "tempfile", "kdtalker.film_command",
-            "kdtalker.video", "kdtalker.video_writer"],
+    "toy": ["toy", "av", "ffmpeg", "imageio_ffmpeg", "PIL.Image", "tqdm", "tempfile", "kdtalker.apps.film_command",
+            "kdtalker.media.video", "kdtalker.media.picture", "kdtalker.media.video_writer"],
     "real": ["toy", "torch", "torch._dynamo", "torch.utils.data", "diffusers.schedulers.scheduling_dpmsolver_multistep",
              "scipy.spatial.transform", "scipy.stats", "librosa.filters", "ai_edge_litert.interpreter", "safetensors",
-             "av", "ffmpeg", "imageio_ffmpeg", "PIL.Image", "tqdm", "kdtalker.film_command", "kdtalker.video_writer",
-             "kdtalker.mesh.renderer", "kdtalker.mesh.engine", "kdtalker.speech", "kdtalker.audio_encoder",
-             "kdtalker.diffusion"],
+             "av", "ffmpeg", "imageio_ffmpeg", "PIL.Image", "tqdm", "kdtalker.apps.film_command",
+             "kdtalker.media.video_writer", "kdtalker.renderers.mesh.renderer", "kdtalker.renderers.mesh.engine",
+             "kdtalker.diffusion.speech", "kdtalker.audio.whisper",
+             "kdtalker.diffusion.model"],
 }  # fmt: skip
 POLL_S = 0.003
 GRACE_S = 1.0  # for what the program started, once it has ended itself

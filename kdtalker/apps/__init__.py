@@ -1,0 +1,1 @@
+"""Thin doors: command line and web service."""

@@ -1,0 +1,171 @@
+"""The words of the command line: flags, their types and their help."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kdtalker import __version__
+from kdtalker.core.errors import InputError, did_you_mean
+from kdtalker.core.options import Options, controls
+from kdtalker.tts.line import DEFAULT_VOICE, SAID_OF_VOICES
+
+ENGINES = ("mesh", "liveportrait")
+PRECISIONS = ("auto", "float32", "float16", "bfloat16")
+FOLLOW = "driving"  # --retarget-eyes and --retarget-lips: as far open as in what drives the portrait
+WIDEST = 0.8  # the largest ratio that may be asked for
+
+Backdrop = Path | tuple[int, int, int]  # a picture, or a colour: red, green, blue 0..255
+
+
+class Parser(argparse.ArgumentParser):
+    """Wrong words end like everything else that goes wrong: in an InputError."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: (-\S+)", message)
+        near = did_you_mean(unknown[1].split("=")[0], self._option_string_actions) if unknown else ""
+        raise InputError(f"{message}; see --help.{near}")
+
+
+def film_parser() -> Parser:
+    """Build the parser of the film command."""
+    parser = Parser(
+        prog="kdtalker",
+        description="One portrait and a voice become a talking film.",
+        epilog="`kdtalker weights --help` tells of the weight files.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--image", type=Path, required=True, metavar="PICTURE", help="the portrait")
+    add("--output", type=Path, required=True, metavar="FILM",
+        help="the film to write: .mp4, .mov, .webm or .gif (silent)")  # fmt: skip
+    said = parser.add_mutually_exclusive_group()
+    said.add_argument(
+        "--audio", type=Path, metavar="SOUND", help="what the portrait says: any sound file or film with sound"
+    )
+    said.add_argument("--text", metavar="WORDS", help="what the portrait says, spoken by --voice")
+    add("--voice", metavar="NAME", help=f"who speaks --text: {SAID_OF_VOICES} (default: {DEFAULT_VOICE})")
+    add("--voices", action=_ListVoices, help="list the voices and exit")
+    add("--start", type=_number, default=0.0, metavar="S", help="leave out so much of the sound, in s (default: 0)")
+    add("--duration", type=_number, metavar="S", help="of the sound, in s (default: all of it)")
+    add("--pose-from", type=Path, metavar="FILM",
+        help="a film whose head's motion the portrait takes, forward and backward in turn")  # fmt: skip
+    add("--background", type=_backdrop, metavar="PICTURE|COLOUR",
+        help="what stands behind the person instead of the portrait's own: #336699, teal, or a picture")  # fmt: skip
+    add("--alpha", action="store_true",
+        help="the person alone, the background transparent: .mov (ProRes 4444) or .webm (VP9)")  # fmt: skip
+    add("--driving", type=Path, metavar="FILM", help="a film whose face the portrait follows, with its sound")
+    add("--motion", type=Path, metavar="FILE",
+        help="a saved motion (.npz) or LivePortrait template (.pkl) to follow, silent or with a voice")  # fmt: skip
+    add("--save-motion", type=Path, metavar="NPZ", help="save the motion of the film too (.npz)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--face", type=_whole_number, metavar="N", help="which face, by size from 0 (default: the largest)"
+    )
+    which.add_argument("--box", type=_box, metavar="X,Y,W,H", help="the face in this box, in px")
+    add("--crop", action="store_true", help="the film shows the square around the face alone, 512 px wide")
+    add("--crf", type=_whole_number, default=18, metavar="0..51",
+        help="quality of the film, smaller is better (default: 18; a .gif has one quality)")  # fmt: skip
+    add("--engine", choices=ENGINES, default=ENGINES[0],
+        help="mesh ships with the package; liveportrait is the published networks (default: mesh)")  # fmt: skip
+    add("--device", default="auto", help="of --engine liveportrait: auto, cpu, cuda, or mps (experimental)")
+    add("--precision", choices=PRECISIONS, default="auto", help="of --engine liveportrait (default: half on cuda)")
+    add("--compile", action="store_true",
+        help="of --engine liveportrait: paint by torch.compile (experimental; wants a C++ compiler)")  # fmt: skip
+    add("--checkpoint", type=Path, metavar="FILE", help="a motion model of your own, see docs/training.md")
+    add("--weights", type=Path, metavar="FOLDER", help="of --engine liveportrait: look for its files here first")
+    for part, gap in (("eyes", "lids' gap over the eyes' width"), ("lips", "lips' gap over the mouth's width")):
+        add(f"--retarget-{part}", type=_ratio, metavar=f"{FOLLOW}|0..{WIDEST}",
+            help=f"of --engine liveportrait: {part} as far open as the driving film's, or by this {gap}")  # fmt: skip
+    _add_options(parser)
+    add("--quiet", action="store_true", help="report no progress, only what went wrong and the last line")
+    add("--version", action="version", version=f"kdtalker {__version__}")
+    return parser
+
+
+def _add_options(parser: Parser) -> None:
+    """A flag for each of the Options."""
+    for name, kind, control in controls():
+        flag, default = "--" + name.replace("_", "-"), getattr(Options, name)
+        if kind is bool:
+            parser.add_argument(flag, action="store_true", help=control.help)
+        elif kind is str:
+            parser.add_argument(
+                flag, choices=control.choices, default=default, help=f"{control.help} (default: {default})"
+            )
+        else:
+            ends = f"{control.minimum:g}..{control.maximum:g}"
+            read = _whole_number if kind is int else _number
+            parser.add_argument(
+                flag, type=read, default=default, metavar=ends, help=f"{control.help} (default: {default})"
+            )
+
+
+class _ListVoices(argparse.Action):
+    """Print the voices of --text and exit, as --help does."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **more: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **more)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from kdtalker.tts.speak import list_voices
+
+        sys.stdout.write(list_voices())
+        parser.exit()
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+
+
+def _box(text: str) -> tuple[float, float, float, float]:
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not X,Y,W,H in px, for example 120,80,200,200") from None
+    if not all(map(math.isfinite, (x, y, width, height))):
+        raise argparse.ArgumentTypeError(f"'{text}' is not X,Y,W,H in px: its numbers must be finite")
+    if not (width > 0 and height > 0):
+        raise argparse.ArgumentTypeError(f"'{text}' has no width or no height")
+    return x, y, width, height
+
+
+def _backdrop(text: str) -> Backdrop:
+    """Read a colour, or else the path of a picture, which is checked with the other inputs."""
+    from kdtalker.face.background import colour
+
+    try:
+        return colour(text)
+    except InputError as error:
+        path = Path(text)
+        if path.suffix or len(path.parts) > 1 or os.path.lexists(path):
+            return path
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _ratio(text: str) -> float | str:
+    if text == FOLLOW:
+        return text
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = -1.0
+    if not 0 <= ratio <= WIDEST:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither '{FOLLOW}' nor a number from 0 to {WIDEST}")
+    return ratio

@@ -1,0 +1,232 @@
+"""Make the film that a job describes: checks first, then the networks, then the frames."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdtalker.apps.arguments import FOLLOW, WIDEST
+from kdtalker.apps.job import Job, is_template
+from kdtalker.apps.progress import Progress
+from kdtalker.core.errors import InputError, OutputError
+from kdtalker.core.files import AtomicFile, commit_together
+from kdtalker.core.motion import Array, Motion
+from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count
+from kdtalker.core.signals import Interruption
+from kdtalker.diffusion.header import check_checkpoint
+from kdtalker.media.sound import read_sound
+
+if TYPE_CHECKING:
+    from kdtalker.core.protocols import Edit, EncodedPortrait, Image, Openings, Record
+    from kdtalker.pipeline import TalkingPortraitPipeline
+
+    Load = Callable[[Job], TalkingPortraitPipeline[Any]]
+
+PIECE_FRAMES = 250  # of a saved motion that are drawn at a time, so that memory does not grow with its length
+LEAST_ADDRESS_SPACE_GB = 2.2  # torch and OpenBLAS end the process without a word where they get less
+
+
+def load_engine(job: Job) -> TalkingPortraitPipeline[Any]:
+    """Load the engine that the job names. Raises InputError for missing weights, OutputError for too little memory."""
+    from kdtalker.weights.find import require
+    from kdtalker.weights.table import LIVEPORTRAIT, SPEECH
+
+    if job.engine == "liveportrait":
+        is_mute = job.motion is not None or job.driving is not None
+        has_own_speech = is_mute or job.checkpoint is not None
+        require([name for name in LIVEPORTRAIT if not (has_own_speech and name in SPEECH)], job.weights)
+    _check_address_space()
+    if not job.compile:  # torch's compiler would leave an empty folder among the temporary files
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
+    import torch
+
+    from kdtalker.pipeline import TalkingPortraitPipeline
+
+    if job.engine == "mesh":
+        torch.set_num_threads(1)  # small networks beside a warp and ffmpeg: more would wait for one another
+        return TalkingPortraitPipeline.mesh(job.checkpoint)
+    return TalkingPortraitPipeline.liveportrait(job.device, job.precision, job.weights, job.checkpoint, job.compile)
+
+
+def _check_address_space() -> None:
+    """Raise OutputError where `ulimit -v` leaves too little for the libraries."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE_GB * 1e9:
+        raise OutputError(
+            f"The memory of this process is limited to {limit / 1e9:.1f} GB (ulimit -v), wanted at least "
+            f"{LEAST_ADDRESS_SPACE_GB} GB; lift the limit."
+        )
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What moves the portrait, read far enough to know that it is good: how many frames it makes, how long its sound
+    lasts (None: as long as the frames), the file of that sound, a saved motion where that was given, and where it
+    tells that, how far eyes and lips are open in it."""
+
+    frames: int
+    sound_s: float | None
+    sound: Path | None
+    motion: Motion | None = None
+    openings: Openings | None = None
+
+
+def make_film(job: Job, load: Load) -> str:
+    """Speak the text where that is the voice, then make the film. Returns a line about it."""
+    began, progress = time.perf_counter(), Progress(quiet=job.quiet)
+    if job.checkpoint is not None:
+        check_checkpoint(job.checkpoint, job.engine)  # engines are named after their keypoint spaces
+    if job.line is None:
+        return _film(job, load, progress, began)
+    from kdtalker.tts.speak import speak
+
+    progress.stage("speaking the text")
+    with tempfile.TemporaryDirectory(prefix="kdtalker-") as folder:
+        spoken = Path(folder) / "voice.wav"
+        speak(job.line, spoken)
+        return _film(replace(job, audio=spoken), load, progress, began)
+
+
+def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
+    from kdtalker.media.picture import read_image
+    from kdtalker.media.video_writer import VideoWriter
+
+    progress.stage("reading the portrait and what moves it")
+    image = read_image(job.image)
+    behind = read_image(job.background) if isinstance(job.background, Path) else job.background
+    drive = _open(job)
+    if drive.motion is not None:
+        drive.motion.require_space(job.engine)
+    if behind is not None:
+        from kdtalker.face.background import lay_behind
+
+        image = lay_behind(image, behind)
+    progress.stage("loading the networks")
+    pipeline = load(job)
+    progress.stage("finding the face")
+    framing = drive.motion.framing if drive.motion is not None else "driving" if job.driving else "speech"
+    portrait = pipeline.portrait(image, face=job.face, box=job.box, crop=job.crop, alpha=job.alpha, framing=framing)
+    recorded: list[Motion] = []
+    frames = _frames(pipeline, portrait, job, drive, recorded.append if job.save_motion else None)
+    progress.stage(f"making {_length(drive.frames)}")
+    first = next(frames)
+    height, width = first.shape[:2]
+    count = 0
+    with ExitStack() as files:
+        saved = files.enter_context(AtomicFile(job.save_motion)) if job.save_motion else None
+        film = files.enter_context(
+            VideoWriter(
+                job.output, width, height,
+                sound=drive.sound, crf=job.crf, duration_s=drive.sound_s, sound_start_s=job.start,
+                alpha=job.alpha,
+            )
+        )  # fmt: skip
+        for count, frame in enumerate(progress.count(chain([first], frames), drive.frames), 1):  # noqa: B007
+            film.write(frame)
+        film.finish()
+        if saved is not None:
+            Motion.concatenate(recorded).write(saved)
+        try:
+            commit_together([file for file in (saved, film.file) if file is not None])
+        except Interruption:
+            if not film.file.is_committed:
+                raise
+    return _summary(count, time.perf_counter() - began, job.output)
+
+
+def _open(job: Job) -> Drive:
+    from kdtalker.media.video import film_info
+
+    if job.driving is not None:
+        info = film_info(job.driving)
+        return Drive(round(info.duration_s * FRAME_RATE_HZ), None, job.driving if info.has_sound else None)
+    if job.pose_from is not None:
+        film_info(job.pose_from)
+    samples = sum(map(len, read_sound(job.audio, job.start, job.duration, report=True))) if job.audio is not None else 0
+    if job.motion is None:
+        return Drive(frame_count(samples), samples / SAMPLE_RATE_HZ, job.audio)
+    if is_template(job.motion):
+        from kdtalker.renderers.liveportrait.template import read_template
+
+        template = read_template(job.motion)
+        return Drive(len(template.motion), None, job.audio, template.motion, template.openings)
+    motion = Motion.load(job.motion)
+    if not len(motion):
+        raise InputError(f"The motion '{job.motion}' has no frames.")
+    return Drive(len(motion), None, job.audio, motion)
+
+
+def _frames(
+    pipeline: TalkingPortraitPipeline[Any],
+    portrait: EncodedPortrait[Any],
+    job: Job,
+    drive: Drive,
+    record: Record | None,
+) -> Iterator[Image]:
+    from kdtalker.media.video import VideoFrames
+
+    edit = _retargeting(pipeline, portrait, job, drive)
+    if drive.motion is not None:
+        starts = range(0, len(drive.motion), PIECE_FRAMES)
+        pieces = (drive.motion[start : start + PIECE_FRAMES] for start in starts)
+        return pipeline.reenact(portrait, pieces, job.options, record, edit)
+    if job.driving is not None:
+        driving = pipeline.engine.track(VideoFrames(job.driving))
+        return pipeline.reenact(portrait, driving, job.options, record, edit)
+    assert job.audio is not None
+    sound = read_sound(job.audio, job.start, job.duration)
+    head = None if job.pose_from is None else pipeline.engine.track(VideoFrames(job.pose_from))
+    return pipeline.animate(portrait, sound, job.options, record, edit=edit, head=head)
+
+
+def _retargeting(
+    pipeline: TalkingPortraitPipeline[Any], portrait: EncodedPortrait[Any], job: Job, drive: Drive
+) -> Edit | None:
+    """The edit that opens eyes and lips as was asked for; a driving film is looked through for it beforehand."""
+    from kdtalker.media.video import read_film
+
+    asked = job.retarget_eyes, job.retarget_lips
+    if asked == (None, None):
+        return None
+    openings = drive.openings
+    if job.driving is not None and FOLLOW in asked:
+        openings = pipeline.engine.track_openings(read_film(job.driving))
+    eyes, lips = (openings.eyes, openings.lips) if openings else (None, None)
+    return pipeline.engine.retarget(portrait.source, _wanted(asked[0], eyes, "eyes"), _wanted(asked[1], lips, "lips"))
+
+
+def _wanted(asked: float | str | None, measured: Array | None, part: str) -> Array | float | None:
+    if not isinstance(asked, str):
+        return asked
+    if measured is None:
+        raise InputError(
+            f"The motion template does not tell how far the {part} are open; give a number from 0 to {WIDEST}."
+        )
+    return measured
+
+
+def _length(frames: int) -> str:
+    """Describe how long a film will be."""
+    minutes, seconds = divmod(frames / FRAME_RATE_HZ, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    parts = [f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (hours + minutes > 0)
+    return f"{frames:,} frame{'s' * (frames != 1)}, {' '.join([*parts, f'{seconds:.1f} s'])} of film"
+
+
+def _summary(frames: int, took_s: float, output: Path) -> str:
+    film_s = frames / FRAME_RATE_HZ
+    speed = film_s / took_s
+    plural = "s" * (frames != 1)
+    return f"{frames} frame{plural}, {film_s:.2f} s of film made in {took_s:.1f} s ({speed:.2f} x real time): {output}"

@@ -1,0 +1,141 @@
+"""`kdtalker weights list|get|verify|convert`: the files, where they are, and how they come there."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdtalker.apps.arguments import Parser
+from kdtalker.core.errors import InputError, OutputError
+from kdtalker.core.files import is_folder
+from kdtalker.weights.files import destination, is_good, told, verify
+from kdtalker.weights.find import find, locate
+from kdtalker.weights.hub import NotFetched
+from kdtalker.weights.spec import Weight
+from kdtalker.weights.table import LIVEPORTRAIT, TABLE, row
+
+
+def run(arguments: Sequence[str]) -> str:
+    """Do what the words after `kdtalker weights` ask for; returns the lines that tell of it."""
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    if asked.action == "convert":
+        return _converted(asked.names, asked.weights)
+    named = tuple(map(row, dict.fromkeys(asked.names)))
+    if asked.action == "get":
+        return _all_got(named or tuple(map(row, LIVEPORTRAIT)), asked.weights)
+    chosen = named or TABLE
+    if asked.weights is not None and not is_folder(asked.weights):
+        raise InputError(f"There is no folder '{asked.weights}'.")
+    if asked.action == "list":
+        return "\n".join(_listed(weight, asked.weights) for weight in chosen)
+    return _verified(chosen, asked.weights, named=bool(named))
+
+
+def _parser() -> Parser:
+    order = "--weights, $KDTALKER_WEIGHTS, ./weights, ~/.cache/kdtalker"
+    parser = Parser(
+        prog="kdtalker weights",
+        description="The weight files of the package, and those that others publish.",
+        epilog=f"Published files are looked for in {order}, in this order, and put into the first of these that is "
+        "given or there. HF_ENDPOINT names a mirror of the hub, HF_HUB_OFFLINE=1 keeps off the network.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("action", choices=("list", "get", "verify", "convert"),
+        help="tell of the files, fetch the missing ones, check them, or convert a .pth that is refused")  # fmt: skip
+    add("names", nargs="*", metavar="NAME",
+        help="which files (default: all; for get: those of --engine liveportrait); for convert: FILE.pth and "
+        "OUT.safetensors, which without a name is put beside it")  # fmt: skip
+    add("--weights", type=Path, metavar="FOLDER", help="look here first; for get: put them here")
+    return parser
+
+
+def _all_got(chosen: Sequence[Weight], folder: Path | None) -> str:
+    """Fetch all that can be had; returns a line for each, or raises OutputError that tells of those that cannot."""
+    lines, lacking = [], []
+    for weight in chosen:
+        try:
+            lines.append(_got(weight, folder))
+        except NotFetched as error:
+            url, place = weight.published[-1].url, destination(folder).absolute()
+            lacking.append(f"{error}; load {url} by hand and put it into '{place}' as '{weight.name}'")
+    if lacking:
+        others = f", the other {len(lines)} are there" if lines else ""
+        raise OutputError(f"{len(lacking)} of {len(chosen)} files are lacking{others}: {'; '.join(lacking)}.")
+    return "\n".join(lines)
+
+
+def _converted(names: Sequence[str], folder: Path | None) -> str:
+    if folder is not None or len(names) not in (1, 2):
+        raise InputError(
+            "`kdtalker weights convert` takes FILE.pth, the name to write (.safetensors) if any, and no more."
+        )
+    from kdtalker.weights.convert import convert_pth
+
+    return convert_pth(*map(Path, names))
+
+
+def _got(weight: Weight, folder: Path | None) -> str:
+    """Fetch the file if it is nowhere (or, with a folder, not there); returns a line that tells of it."""
+    if not weight.published:
+        return f"{weight.name}: came with the package: {find(weight.name)}"
+    path = locate(weight) if folder is None else folder / weight.file
+    if path is not None and is_good(weight, path):
+        return f"{weight.name}: already there: {path}"
+    path = destination(folder) / weight.file
+    return f"{weight.name}: {_fetch(weight, path.parent)}; licence: {weight.licence}: {path}"
+
+
+def _fetch(weight: Weight, folder: Path) -> str:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read on import: ask the hub for the file, nothing else
+    from huggingface_hub.utils.logging import set_verbosity
+
+    from kdtalker.weights.hub import fetch
+
+    set_verbosity(logging.ERROR)  # what goes wrong is told once, by us
+    try:
+        return fetch(weight, folder)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command goes on from where it stopped.") from None
+
+
+def _listed(weight: Weight, folder: Path | None) -> str:
+    path = locate(weight, folder)
+    size = f"{weight.bytes:,} bytes" if weight.bytes else "size unknown"
+    where = f"in {path.parent}" if path else "not here"
+    sha256 = weight.sha256 or "unknown until it is fetched; then the hub's word is checked and noted"
+    if weight.sha256 and weight.published:
+        sha256 += " is expected, never checked against the published file"
+    if not weight.sha256 and all(source.github for source in weight.published):
+        sha256 = "unknown; its contents are checked"
+    sources = [f"    from {source.url}" for source in weight.published]
+    return "\n".join(
+        (
+            f"{weight.name}: {size}, {where}",
+            f"    {weight.purpose} ({weight.source}; licence: {weight.licence})",
+            f"    sha256 {sha256}",
+            *sources,
+        )
+    )
+
+
+def _verified(chosen: Sequence[Weight], folder: Path | None, *, named: bool) -> str:
+    """A line for each file; raises InputError that tells of every damaged one and, if named, every missing one."""
+    lines, wrong = [], []
+    for weight in chosen:
+        path = locate(weight, folder)
+        if path is None:
+            lines.append(f"{weight.name}: not here")
+            if named:
+                wrong.append(f"there is no '{weight.name}' in {told(folder)}, `{weight.command(folder)}` fetches it")
+            continue
+        try:
+            lines.append(f"{weight.name}: {verify(weight, path, folder)}: {path}")
+        except InputError as error:
+            wrong.append(str(error).rstrip("."))
+    if wrong:
+        raise InputError(f"{len(wrong)} of {len(chosen)} weight files failed: {'; '.join(wrong)}.")
+    return "\n".join(lines)

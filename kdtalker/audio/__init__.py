@@ -1,0 +1,1 @@
+"""Samples to features at 25 frames a second, and prosody."""

@@ -1,0 +1,203 @@
+"""Wav2Lip's audio encoder (arXiv 2008.10010, section 3.2), with which the published KDTalker listens: 512 numbers a
+frame from 16 columns of a mel spectrogram around it.
+
+The sound is worked on in blocks of BLOCK_FRAMES frames, so that the features do not depend on how it was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Array
+from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, frame_count
+from kdtalker.weights.strict import Find, load_strictly, rename_entry
+
+FEATURE_SIZE = 512
+
+MEL_BANDS, WINDOW, HOP = 80, 800, 200  # samples
+
+LOWEST_HZ, HIGHEST_HZ = 55, 7600
+
+PRE_EMPHASIS = 0.97
+
+COLUMNS_PER_FRAME = 16  # that the network sees, from 2 frames before
+
+COLUMN_RATE_HZ = SAMPLE_RATE_HZ // HOP
+
+FRAMES_BEFORE = 2
+
+BLOCK_FRAMES = 25
+
+# Inputs, outputs, kernel, stride (mel, time), padding; a layer with as many outputs as inputs adds its input.
+LAYERS = (
+    (1, 32, 3, (1, 1), 1),
+    (32, 32, 3, (1, 1), 1),
+    (32, 32, 3, (1, 1), 1),
+    (32, 64, 3, (3, 1), 1),
+    (64, 64, 3, (1, 1), 1),
+    (64, 64, 3, (1, 1), 1),
+    (64, 128, 3, (3, 3), 1),
+    (128, 128, 3, (1, 1), 1),
+    (128, 128, 3, (1, 1), 1),
+    (128, 256, 3, (3, 2), 1),
+    (256, 256, 3, (1, 1), 1),
+    (256, 512, 3, (1, 1), 0),
+    (512, 512, 1, (1, 1), 0),
+)
+
+_PREFIX, _ENCODER = "module.", "module.audio_encoder."
+
+
+class ConvBlock(nn.Module):
+    """Convolution, batch norm, its input where the shape stays, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: tuple[int, int], padding: int) -> None:
+        super().__init__()
+        convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding)
+        self.conv_block = nn.Sequential(convolution, nn.BatchNorm2d(outputs))
+        self.is_residual = inputs == outputs and kernel == 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv_block(x)
+        return F.relu(h + x if self.is_residual else h)
+
+
+class Wav2LipNetwork(nn.Module):
+    """(N, 1, 80, 16) mel columns to (N, 512)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.audio_encoder = nn.Sequential(*(ConvBlock(*layer) for layer in LAYERS))
+
+    def forward(self, mel: Tensor) -> Tensor:
+        out: Tensor = self.audio_encoder(mel)
+        return out.flatten(1)
+
+
+def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The audio encoder's part of the published checkpoint (its `state_dict` entry), under our names, to be loaded
+    strictly. Raises InputError where there is none."""
+    renamed = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_ENCODER)}
+    if not renamed:
+        raise InputError(f"The checkpoint holds no names that begin with '{_ENCODER}', wanted Wav2Lip's.")
+    return renamed
+
+
+@cache
+def _mel_filters() -> Array:
+    """(80, 401) Slaney bands."""
+    from librosa.filters import mel
+
+    filters: Array = mel(sr=SAMPLE_RATE_HZ, n_fft=WINDOW, n_mels=MEL_BANDS, fmin=LOWEST_HZ, fmax=HIGHEST_HZ)
+    return filters
+
+
+@cache
+def _hann() -> Array:
+    """(800,) periodic Hann window."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
+    return np.asarray(window, np.float32)
+
+
+def emphasise(samples: Array, last: float) -> Array:
+    """y[n] = x[n] - 0.97 x[n - 1]; `last` is the sample before the first."""
+    before = np.concatenate([np.full(1, last, np.float32), samples[:-1]])
+    return np.asarray(samples - np.float32(PRE_EMPHASIS) * before, np.float32)
+
+
+def mel_columns(emphasised: Array, count: int) -> Array:
+    """(count, 80) columns from the pre-emphasised samples that their windows touch, the first window at the start:
+    decibels above -20, -100 ... 0 scaled to -4 ... 4."""
+    windows = np.lib.stride_tricks.sliding_window_view(emphasised, WINDOW)[::HOP][:count]
+    magnitude = np.abs(np.fft.rfft(windows * _hann(), axis=1)).astype(np.float32)
+    decibels = 20 * np.log10(np.maximum(1e-5, magnitude @ _mel_filters().T)) - 20
+    columns: Array = np.clip(8 * (decibels + 100) / 100 - 4, -4, 4).astype(np.float32)
+    return columns
+
+
+def columns_seen(first_frame: int, frames: int, last_column: int | None) -> NDArray[np.intp]:
+    """(frames, 16): the columns that each frame sees, those beyond the sound's ends being the last one there."""
+    firsts = np.array([first_column(first_frame + frame) for frame in range(frames)])
+    wanted: NDArray[np.intp] = np.maximum(firsts[:, None] + np.arange(COLUMNS_PER_FRAME), 0)
+    return wanted if last_column is None else np.minimum(wanted, last_column)
+
+
+def first_column(frame: int) -> int:
+    """The first of the 16 columns that a frame sees; before the sound where it is negative."""
+    return int(COLUMN_RATE_HZ * (frame - FRAMES_BEFORE) / FRAME_RATE_HZ)
+
+
+@dataclass(frozen=True)
+class Wav2LipState:
+    """A stream's past as a value: samples (n,) pre-emphasised from sample number `start` on, the last raw sample,
+    samples and frames so far."""
+
+    samples: Array
+    start: int
+    last: float
+    heard: int
+    frames: int
+
+
+class Wav2LipEncoder:
+    """The network as an AudioEncoder: `encode` any pieces of sound, `flush` at the end; 25 features (512,) a second."""
+
+    feature_size = FEATURE_SIZE
+
+    def __init__(self, network: Wav2LipNetwork) -> None:
+        self._network = network.eval().requires_grad_(False)
+
+    def start(self) -> Wav2LipState:
+        return Wav2LipState(np.zeros(WINDOW // 2, np.float32), -WINDOW // 2, 0.0, 0, 0)
+
+    def encode(self, state: Wav2LipState, samples: Array) -> tuple[Array, Wav2LipState]:
+        """Samples (N,) at 16 kHz to the features (n, 512) of all blocks that they complete."""
+        samples = np.asarray(samples, np.float32)
+        if len(samples):
+            kept = np.concatenate([state.samples, emphasise(samples, state.last)])
+            state = Wav2LipState(kept, state.start, float(samples[-1]), state.heard + len(samples), state.frames)
+        parts = [np.zeros((0, FEATURE_SIZE), np.float32)]
+        while (first_column(state.frames + BLOCK_FRAMES - 1) + COLUMNS_PER_FRAME) * HOP + WINDOW // 2 <= state.heard:
+            features, state = self._block(state, BLOCK_FRAMES, last_column=None)
+            parts.append(features)
+        return np.concatenate(parts), state
+
+    def flush(self, state: Wav2LipState) -> Array:
+        """The features still owed: ceil(samples / 640) in all, the last frame filled with silence."""
+        owed = frame_count(state.heard) - state.frames
+        if owed <= 0:
+            return np.zeros((0, FEATURE_SIZE), np.float32)
+        whole = frame_count(state.heard) * SAMPLES_PER_FRAME
+        silence = emphasise(np.zeros(whole - state.heard, np.float32), state.last)
+        padding = np.pad(silence, (0, WINDOW))
+        padded = Wav2LipState(np.concatenate([state.samples, padding]), state.start, 0.0, whole, state.frames)
+        return self._block(padded, owed, last_column=whole // HOP)[0]
+
+    def _block(self, state: Wav2LipState, frames: int, last_column: int | None) -> tuple[Array, Wav2LipState]:
+        """The next frames' features."""
+        wanted = columns_seen(state.frames, frames, last_column)
+        low, high = int(wanted.min()), int(wanted.max())
+        offset = low * HOP - WINDOW // 2 - state.start
+        columns = mel_columns(state.samples[offset:], high - low + 1)
+        seen = torch.from_numpy(columns[wanted - low].transpose(0, 2, 1)[:, None].copy())
+        features: Array = self._network(seen).numpy()
+        next_low = max(0, first_column(state.frames + frames))
+        used = max(0, next_low * HOP - WINDOW // 2 - state.start)
+        rest = state.samples[used:].copy()
+        return features, Wav2LipState(rest, state.start + used, state.last, state.heard, state.frames + frames)
+
+
+def load_wav2lip(find: Find) -> Wav2LipEncoder:
+    """Wav2Lip's audio encoder, on the CPU."""
+    path = find("wav2lip.pth")
+    heard = rename_entry(rename_published, path, "state_dict")
+    return Wav2LipEncoder(load_strictly(Wav2LipNetwork, heard, path))

@@ -1,0 +1,1 @@
+"""Types and facts that cross stages: motion, options, protocols, rates, files, errors. numpy only."""

@@ -1,0 +1,268 @@
+"""Types that cross the boundaries between stages: protocols of encoders, motion models and renderers, and the Engine.
+
+All images are RGB uint8, all sound is float32 mono at 16 kHz, all motion runs at 25 frames a second.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import FRAMINGS, Array, Motion
+from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
+
+Image = NDArray[np.uint8]
+Square = tuple[int, int, int]  # left, top and side in px
+Box = tuple[float, float, float, float]  # left, top, width and height in px
+
+Record = Callable[[Motion], None]  # called with each piece of motion as it is drawn
+Edit = Callable[[Motion, int], Motion]  # (motion, number of its first frame in the film) -> motion
+
+StateT = TypeVar("StateT")
+SourceT = TypeVar("SourceT", bound="Source")
+
+
+class AudioEncoder(Protocol[StateT]):
+    """Encode sound into features at 25 frames a second. The state of a stream is a value, handed in and out."""
+
+    @property
+    def feature_size(self) -> int:
+        """C, the number of features a frame."""
+
+    def start(self) -> StateT:
+        """Return the state before the first sample."""
+
+    def encode(self, state: StateT, samples: Array) -> tuple[Array, StateT]:
+        """Take samples (N,), N from 0; return the features (T, C) of the frames that became final, T from 0."""
+
+    def flush(self, state: StateT) -> Array:
+        """Return the features (T, C) still owed at the end of the sound: ceil(samples / 640) in all."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a diffusion model is sampled: the number of steps (0: the model's own) and the scale of classifier-free
+    guidance (1: none)."""
+
+    steps: int = 0
+    guidance: float = 1.0
+
+
+class MotionModel(Protocol[StateT]):
+    """Generate motion from audio features. The state of a stream is a value, handed in and out."""
+
+    def start(
+        self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()
+    ) -> StateT:
+        """Return the state before the first frame of a source with keypoints canonical (21, 3) and motion reference
+        (T = 1); silence (C,) are the features of silence."""
+
+    def advance(self, state: StateT, features: Array, *, last: bool = False) -> tuple[Motion, StateT]:
+        """Take features (T, C), T from 0; return the motion of the frames that became final. last: the stream ends,
+        all frames still owed are returned."""
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Hold the two models that turn sound into motion."""
+
+    audio_encoder: AudioEncoder[Any]
+    motion_model: MotionModel[Any]
+
+    def warm_up(self) -> None:
+        """Run the audio encoder once, so that the first film does not wait for it."""
+        _ = self.silence
+
+    @cached_property
+    def silence(self) -> Array:
+        """(C,) features of silence: the middle frame of two silent seconds."""
+        samples = np.zeros(2 * FRAME_RATE_HZ * SAMPLES_PER_FRAME, np.float32)
+        features, state = self.audio_encoder.encode(self.audio_encoder.start(), samples)
+        silence: Array = np.concatenate([features, self.audio_encoder.flush(state)])[FRAME_RATE_HZ]
+        return silence
+
+
+@dataclass(frozen=True)
+class Prosody:
+    """Prosody of T frames: emphasis (T,) 0..1; silence_gate (T,) 0..1, 1 where nothing is said."""
+
+    emphasis: Array
+    silence_gate: Array
+
+    def __len__(self) -> int:
+        return len(self.silence_gate)
+
+    def __getitem__(self, frames: slice) -> Prosody:
+        return Prosody(self.emphasis[frames], self.silence_gate[frames])
+
+    def __add__(self, later: Prosody) -> Prosody:
+        return Prosody(np.append(self.emphasis, later.emphasis), np.append(self.silence_gate, later.silence_gate))
+
+
+class Canvas(Protocol):
+    """The source image (H, W, 3) with the square crop of its face, `face` (S, S, 3)."""
+
+    @property
+    def picture(self) -> Image: ...
+
+    @property
+    def face(self) -> Image: ...
+
+    def paste(self, face: Image) -> Image:
+        """Paste a drawn face (S, S, 3) back into a copy of the source image (H, W, 3)."""
+
+    def on(self, picture: Image) -> Canvas:
+        """Return the same square of another picture of the same size."""
+
+
+class Source(Protocol):
+    """An encoded face: canonical keypoints (21, 3), its own motion `rest` (T = 1), and `shut` (21, 3), the expression
+    offset that closes its eyelids."""
+
+    @property
+    def canonical(self) -> Array: ...
+
+    @property
+    def rest(self) -> Motion: ...
+
+    @property
+    def shut(self) -> Array: ...
+
+
+@dataclass(frozen=True)
+class ExpressionBasis:
+    """Blendshapes: expression offsets (21, 3) in the head's axes of a smile, lowered mouth corners, raised brows and a
+    frown, each for an amount of 1. lip_gap_jacobian (pairs, 63): expression to the gaps of the inner lips;
+    lip_gap_inverse (63, pairs): gaps to the likeliest expression that makes them."""
+
+    smile: Array
+    sulk: Array
+    brow: Array
+    frown: Array
+    lip_gap_jacobian: Array
+    lip_gap_inverse: Array
+
+
+@dataclass(frozen=True)
+class ExpressionModel:
+    """Semantics of a keypoint space: mouth and eyes (21, 21), projections of an expression onto the region of mouth and
+    jaw, and of lids and brows; basis: its blendshapes, where they are known."""
+
+    mouth: Array
+    eyes: Array
+    basis: ExpressionBasis | None = None
+
+
+@dataclass(frozen=True)
+class Openings:
+    """How far eyes and mouth are open in T frames, each (T,), or None where it is unknown."""
+
+    eyes: Array | None
+    lips: Array | None
+
+
+class Renderer(Protocol[SourceT]):
+    """Draw faces of one keypoint space. A renderer is stateless: the source holds all that belongs to a face."""
+
+    @property
+    def space(self) -> str: ...
+
+    @property
+    def expression_model(self) -> ExpressionModel: ...
+
+    def encode_source(self, face: Image) -> SourceT:
+        """Encode a face crop (S, S, 3). Raises InputError where there is no face."""
+
+    def render(self, source: SourceT, motion: Motion) -> Iterator[Image]:
+        """Draw one frame (S, S, 3) for each of the motion's. Raises InputError for another keypoint space."""
+
+    def isolate(self, source: SourceT, foreground: Image) -> SourceT:
+        """Replace a source's colours by those of its foreground alone (S, S, 3), for frames with an alpha channel."""
+
+    def matte(self, source: SourceT, matte: Array, motion: Motion, face: Image) -> tuple[Image, Array]:
+        """Compute foreground colours (S, S, 3) and alpha matte (S, S) 0..1 of one frame (T = 1) of an isolated source,
+        drawn as `face`; matte (S, S) is that of the source image."""
+
+
+@dataclass(frozen=True)
+class EncodedPortrait(Generic[SourceT]):
+    """A source image, encoded once for any number of films. framing: the crop of its face, as in `Motion`. matte: the
+    alpha matte as grey levels, where frames are to have an alpha channel; the canvas then holds foreground colours."""
+
+    canvas: Canvas
+    source: SourceT
+    framing: str = FRAMINGS[0]
+    matte: Canvas | None = None
+
+    @property
+    def rest(self) -> Motion:
+        """The source's own motion (T = 1), with its framing."""
+        return replace(self.source.rest, framing=self.framing)
+
+
+class Engine(ABC, Generic[SourceT]):
+    """Everything that the pipeline needs of one keypoint space: tracking, speech models, motion transfer, renderer."""
+
+    renderer: Renderer[SourceT]
+
+    @abstractmethod
+    def find_portrait(
+        self, image: Image, *, face: int | None = None, box: Box | None = None, crop: bool = False, framing: str
+    ) -> Canvas:
+        """Find a face in an image (H, W, 3) and crop it; arguments as of `TalkingPortraitPipeline.portrait`."""
+
+    @abstractmethod
+    def find_faces(self, image: Image) -> list[Square]:
+        """Return the square crops of all faces, in the order in which `face` of `find_portrait` counts them.
+
+        Raises InputError where there is none."""
+
+    @abstractmethod
+    def track(self, frames: Iterable[Image]) -> Iterator[Motion]:
+        """Track one face through a driving video at 25 fps, in pieces of any number of frames."""
+
+    @abstractmethod
+    def load_speech(self) -> Speech:
+        """Load the audio encoder and the motion model. Raises InputError where weights are missing or damaged."""
+
+    @cached_property
+    def speech(self) -> Speech:
+        """The speech models, loaded when they are first used."""
+        return self.load_speech()
+
+    @abstractmethod
+    def start_from(self, motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:
+        """Fade generated motion, whose first frame has the number `frame`, from the source's own motion `rest` (T = 1);
+        first: frame 0 of the stream (T = 1)."""
+
+    @abstractmethod
+    def transfer(self, motion: Motion, *, first: Motion, rest: Motion) -> Motion:
+        """Transfer driving motion to a source relative to its first frame: the difference from `first` (T = 1) is
+        applied to `rest` (T = 1)."""
+
+    @abstractmethod
+    def transfer_absolute(self, motion: Motion, *, rest: Motion) -> Motion:
+        """Apply motion to a source without retargeting to its pose."""
+
+    def measure_openings(self, source: SourceT, motion: Motion) -> Openings:
+        """Measure how far mouth and eyes are open in drawn frames. Both are None where the engine cannot tell."""
+        return Openings(None, None)
+
+    def track_openings(self, frames: Iterable[Image]) -> Openings:
+        """Measure the eye and lip ratios of a driving video. Raises InputError where the engine does not retarget."""
+        raise InputError(_NO_RETARGETING.format(self.renderer.space))
+
+    def retarget(self, source: SourceT, eyes: Array | float | None, lips: Array | float | None) -> Edit:
+        """Return the edit that opens eyes and lips by these ratios. Raises InputError where the engine does not
+        retarget."""
+        raise InputError(_NO_RETARGETING.format(self.renderer.space))
+
+
+_NO_RETARGETING = "The engine '{}' does not retarget eyes and lips; choose --engine liveportrait."

@@ -1,0 +1,1 @@
+"""Features to motion: denoiser, sampler, windows, smoothing."""

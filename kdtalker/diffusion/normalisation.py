@@ -1,0 +1,77 @@
+"""Normalisation of motion vectors and canonical keypoints: (x - mean) / std, number by number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from reprlib import repr
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import KEYPOINTS, MOTION_WIDTH
+
+Array = NDArray[np.float32]
+
+_WIDTHS = {
+    "mean": MOTION_WIDTH,
+    "std": MOTION_WIDTH,
+    "canonical_mean": 3 * KEYPOINTS,
+    "canonical_std": 3 * KEYPOINTS,
+}
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """mean, std (70,) of motion vectors; canonical_mean, canonical_std (63,) of canonical keypoints.
+
+    Raises InputError for other shapes, numbers that are not finite, or a std that is not above 0.
+    """
+
+    mean: Array
+    std: Array
+    canonical_mean: Array
+    canonical_std: Array
+
+    def __post_init__(self) -> None:
+        for name, width in _WIDTHS.items():
+            value = np.asarray(getattr(self, name), dtype=np.float32)
+            if value.shape != (width,):
+                raise InputError(f"The normalisation's {name} has the shape {value.shape}, wanted ({width},).")
+            if not np.isfinite(value).all() or (name.endswith("std") and value.min() <= 0):
+                raise InputError(f"The normalisation's {name} holds numbers that cannot be used.")
+            object.__setattr__(self, name, value)
+
+    def normalise(self, vectors: Array) -> Array:
+        """Motion vectors (..., 70) to normalised ones."""
+        return (vectors - self.mean) / self.std
+
+    def restore(self, normalised: Array) -> Array:
+        """The inverse of `normalise`."""
+        return normalised * self.std + self.mean
+
+    def normalise_canonical(self, keypoints: Array) -> Array:
+        """Canonical keypoints (..., 63) to normalised ones."""
+        return (keypoints - self.canonical_mean) / self.canonical_std
+
+    def header(self) -> dict[str, list[float]]:
+        """The four fields as lists, ready for JSON."""
+        return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
+
+    @staticmethod
+    def from_header(header: object) -> Normalisation:
+        """The inverse of `header`. Raises InputError where it does not fit."""
+        if not isinstance(header, Mapping):
+            raise InputError(f"The normalisation is {repr(header)}, wanted lists of numbers by name.")
+        values = {}
+        for name, width in _WIDTHS.items():
+            numbers = header.get(name)
+            if not isinstance(numbers, list) or not all(isinstance(number, (int, float)) for number in numbers):
+                raise InputError(f"The normalisation's {name} is {repr(numbers)}, wanted {width} numbers.")
+            try:
+                with np.errstate(over="ignore"):  # what does not fit becomes inf, which is refused
+                    values[name] = np.array(numbers, np.float32)
+            except OverflowError:
+                raise InputError(f"The normalisation's {name} holds numbers that cannot be used.") from None
+        return Normalisation(**values)

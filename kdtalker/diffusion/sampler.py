@@ -1,0 +1,112 @@
+"""Sampling one window of motion: diffusers' schedulers, classifier-free guidance, clean context frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdtalker.core.errors import InputError
+from kdtalker.core.protocols import Sampling
+from kdtalker.diffusion.config import DenoiserConfig
+from kdtalker.diffusion.denoiser import LEADING_TOKENS, Denoiser, token_timesteps
+
+_CANONICAL_START = 7  # the canonical token is seven zeros, where scale, pose and shift stand, then its 63 numbers
+
+
+def make_scheduler(config: DenoiserConfig, steps: int) -> Any:
+    """The diffusers scheduler that the config names, its timesteps set; it keeps a history: each window needs its own.
+
+    "ddim" is deterministic DDIM (arXiv 2010.02502, eta 0), "dpmsolver++" the second-order multistep solver (arXiv
+    2211.01095). Of that one "leading" spacing would leave out up to half of the steps by diffusers' rounding, so it
+    takes "trailing" or "quadratic". Where a head is turned, slow and alike in all frames of a window, is settled in
+    the noisiest tenth of the timesteps, as the large shapes of large pictures are (arXiv 2301.11093, section 3.1);
+    "quadratic" spacing t = 999 (1 - u^2) takes a third of its steps there, where even steps see one and make the
+    head move too little. Imported here, because diffusers takes seconds to import. Raises InputError for a number of
+    steps outside 1 ... train_timesteps.
+    """
+    if not 1 <= steps <= config.train_timesteps:
+        raise InputError(f"{steps} sampling steps were asked for, wanted 1 to {config.train_timesteps}.")
+    common = {
+        "num_train_timesteps": config.train_timesteps,
+        "beta_start": config.beta_start,
+        "beta_end": config.beta_end,
+        "beta_schedule": config.beta_schedule,
+        "prediction_type": config.prediction,
+    }
+    scheduler: Any
+    if config.scheduler == "ddim":
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+        spacing = config.timestep_spacing
+        scheduler = DDIMScheduler(
+            timestep_spacing=spacing, steps_offset=0, clip_sample=False, set_alpha_to_one=True, **common
+        )
+        scheduler.set_timesteps(steps)
+        return scheduler
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+    scheduler = DPMSolverMultistepScheduler(
+        timestep_spacing="trailing", algorithm_type="dpmsolver++", solver_order=2, **common
+    )
+    if config.timestep_spacing == "quadratic":
+        scheduler.set_timesteps(timesteps=_quadratic(config.train_timesteps, steps))
+    else:
+        scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def _quadratic(train_timesteps: int, steps: int) -> list[int]:
+    """Timesteps from the noisiest down, those that rounding makes equal only once."""
+    places = {round((1 - (step / steps) ** 2) * (train_timesteps - 1)) for step in range(steps)}
+    return sorted(places, reverse=True)
+
+
+def leading_tokens(canonical: Tensor, reference: Tensor) -> Tensor:
+    """Normalised canonical keypoints (B, 63), reference frame (B, 70) to the leading tokens (B, 2, 70)."""
+    padded = torch.nn.functional.pad(canonical, (_CANONICAL_START, 0))
+    return torch.stack([padded, reference], dim=1)
+
+
+@torch.inference_mode()
+def sample_window(
+    denoiser: Denoiser,
+    canonical: Tensor,
+    reference: Tensor,
+    features: Tensor,
+    *,
+    known: Tensor,
+    noise: Tensor,
+    sampling: Sampling,
+) -> Tensor:
+    """Sample the unknown frames of B windows: (B, frames - K, 70), in normalised units.
+
+    canonical (B, 63), reference (B, 70), features (B, frames, audio_input) of the audio encoder, known (B, K, 70) the
+    clean frames that the window continues from (K may be 0), noise (B, frames - K, 70) standard normal, never scaled.
+    sampling: 0 steps are the config's own number; guidance g: prediction = without + g (with - without) audio (arXiv
+    2207.12598, with w = g - 1); 1 is no guidance and costs half. The denoiser must be in eval mode, else its dropout
+    joins in.
+    """
+    if noise.shape[1] + known.shape[1] != features.shape[1]:
+        raise ValueError(
+            f"{known.shape[1]} known and {noise.shape[1]} new frames need features, not {features.shape[1]}."
+        )
+    solver, guidance = make_scheduler(denoiser.config, sampling.steps or denoiser.config.steps), sampling.guidance
+    audio = denoiser.adapt(features)
+    before = torch.cat([leading_tokens(canonical, reference), known], dim=1)
+    is_known = torch.arange(features.shape[1], device=noise.device).expand(len(noise), -1) < known.shape[1]
+    if guidance != 1:
+        audio = torch.cat([audio, torch.zeros_like(audio)])
+        before, is_known = before.repeat(2, 1, 1), is_known.repeat(2, 1)
+    frames = noise
+    for step in solver.timesteps:
+        repeated = frames if guidance == 1 else frames.repeat(2, 1, 1)
+        timesteps = token_timesteps(step.to(noise.device).expand(len(repeated)), is_known)
+        prediction = denoiser(torch.cat([before, repeated], dim=1), timesteps, audio)
+        prediction = prediction[:, LEADING_TOKENS + known.shape[1] :]
+        if guidance != 1:
+            with_audio, without = prediction.chunk(2)
+            prediction = without + guidance * (with_audio - without)
+        frames = solver.step(prediction, step, frames, return_dict=False)[0]
+    return frames

@@ -1,0 +1,1 @@
+"""Edits: functions from motion to motion."""

@@ -1,0 +1,1 @@
+"""Pictures to faces: detector, tracker, landmarks, segmentation, crop."""

@@ -1,0 +1,46 @@
+"""Indices of the 468 face landmarks, and how far mouth and eyes are open."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdtalker.core.motion import Array
+
+LANDMARKS = 468
+
+# The rings of landmarks around each eye, in the order in which the iris model reports its first 16 contour points:
+# lower lid from the outer corner to the inner one, then upper lid likewise without the corners.
+EYE_CONTOURS = (
+    (33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173),
+    (263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398),
+)
+
+EYE_LOWER, EYE_UPPER, EYE_OUTER, EYE_INNER = (145, 374), (159, 386), (33, 263), (133, 362)
+
+LIP_PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))  # inner lips, upper and lower
+
+MOUTH_CORNERS = (78, 308)
+
+
+def mouth_opening(landmarks: Array) -> Array:
+    """Gap of the inner lips over the distance of the outer eye corners: (..., 468, 3) to (...)."""
+    gap = landmarks[..., LIP_PAIRS[0][0], :2] - landmarks[..., LIP_PAIRS[0][1], :2]
+    opening: Array = np.linalg.norm(gap, axis=-1) / outer_eye_distance(landmarks)
+    return opening
+
+
+def eye_opening(landmarks: Array) -> Array:
+    """Gap of the lids over the eye's width, mean of both eyes: (..., 468, 3) to (...)."""
+
+    def distance(one: tuple[int, int], other: tuple[int, int]) -> Array:
+        length: Array = np.linalg.norm(landmarks[..., one, :2] - landmarks[..., other, :2], axis=-1)
+        return length
+
+    opening: Array = (distance(EYE_UPPER, EYE_LOWER) / distance(EYE_OUTER, EYE_INNER)).mean(-1)
+    return opening
+
+
+def outer_eye_distance(landmarks: Array) -> Array:
+    """Distance of the outer eye corners: (..., 468, 3) to (...)."""
+    distance: Array = np.linalg.norm(landmarks[..., EYE_OUTER[0], :2] - landmarks[..., EYE_OUTER[1], :2], axis=-1)
+    return distance

@@ -1,0 +1,57 @@
+"""Read pictures: RGB uint8 (H, W, 3)."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from kdtalker.core.errors import SHORTAGES, InputError, OutputError
+from kdtalker.core.files import check_file
+
+if TYPE_CHECKING:
+    pass
+
+
+Frame = NDArray[np.uint8]
+
+_WHITE = (255, 255, 255, 255)
+
+
+def read_image(path: Path) -> Frame:
+    """A picture as RGB (H, W, 3), turned as its EXIF says, alpha laid over white, 16 bits cut to 8.
+
+    Raises InputError where it is missing, a folder, empty, broken, no picture, or above Pillow's limit (89 MP);
+    OutputError where memory is short.
+    """
+    check_file(path, "a picture")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return np.array(_as_rgb(ImageOps.exif_transpose(image)))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise InputError(f"'{path}' has more than {limit} megapixels, wanted a smaller picture.") from None
+    except UnidentifiedImageError:
+        raise InputError(f"'{path}' is not a picture that can be read, wanted JPEG, PNG, WebP or such.") from None
+    except MemoryError:
+        raise OutputError(f"There is too little memory to read the picture '{path}'; give a smaller one.") from None
+    except Exception as error:  # decoders raise anything over broken data
+        if isinstance(error, OSError) and error.errno in SHORTAGES:
+            raise
+        reason = str(error) or type(error).__name__
+        raise InputError(f"'{path}' is a broken or truncated picture ({reason}), wanted a whole one.") from None
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # grey of 16 bits
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        solid = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", solid.size, _WHITE), solid).convert("RGB")
+    return image.convert("RGB")

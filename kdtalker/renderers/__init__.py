@@ -1,0 +1,1 @@
+"""Renderers: a source and motion to frames."""

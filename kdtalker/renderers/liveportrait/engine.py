@@ -1,0 +1,101 @@
+"""The published engine, put together from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kdtalker.core.motion import KEYPOINTS, Array, Motion
+from kdtalker.core.protocols import Box, Edit, Engine, Image, Openings, Speech, Square
+from kdtalker.diffusion.published import load_speech
+from kdtalker.edits.transfer import transfer_rotations
+from kdtalker.face.openings import measured
+from kdtalker.face.portrait import find_squares
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.renderers.liveportrait.canvas import Canvas
+from kdtalker.renderers.liveportrait.executor import Painter, find_device
+from kdtalker.renderers.liveportrait.networks import Networks
+from kdtalker.renderers.liveportrait.regions import driven_coordinates
+from kdtalker.renderers.liveportrait.renderer import LivePortraitRenderer, LivePortraitSource
+from kdtalker.weights.find import find as find_weights
+from kdtalker.weights.strict import Find
+
+
+@dataclass(frozen=True)
+class LivePortraitEngine(Engine[LivePortraitSource]):
+    """Wav2Lip's audio encoder, KDTalker's denoiser, LivePortrait's renderer. find: returns the path of a weight file by
+    its name; checkpoint: a motion model of one's own."""
+
+    tracker: FaceTracker
+    renderer: LivePortraitRenderer
+    find: Find
+    device: torch.device
+    checkpoint: Path | None = None
+
+    @staticmethod
+    def load(
+        device: str = "auto",
+        precision: str = "auto",
+        weights: Path | None = None,
+        checkpoint: Path | None = None,
+        compiled: bool = False,
+    ) -> LivePortraitEngine:
+        """Load the published files; arguments as of `TalkingPortraitPipeline.liveportrait`, device and precision as of
+        `Painter`, "auto" being the fastest device that is there, and half precision on CUDA."""
+        find, where = partial(find_weights, folder=weights), find_device(device)
+        networks = Networks.load(find).to(where)
+        if precision == "auto":
+            precision = "float16" if where.type == "cuda" else "float32"
+        painter = Painter(networks.warping, networks.generator, where, precision, compiled=compiled)
+        tracker = FaceTracker()
+        return LivePortraitEngine(tracker, LivePortraitRenderer(networks, painter, tracker), find, where, checkpoint)
+
+    def find_portrait(
+        self, image: Image, *, face: int | None = None, box: Box | None = None, crop: bool = False, framing: str
+    ) -> Canvas:
+        return Canvas.find(image, self.tracker, face=face, box=box, crop=crop, framing=framing)
+
+    def find_faces(self, image: Image) -> list[Square]:
+        return find_squares(image, self.tracker)
+
+    def track(self, frames: Iterable[Image]) -> Iterator[Motion]:
+        return self.renderer.track(frames)
+
+    def load_speech(self) -> Speech:
+        return load_speech(self.find, self.device, self.checkpoint)
+
+    def start_from(self, motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:
+        """Make the first frame the source; the others differ from it as they do from the first."""
+        return transfer_rotations(motion, first=first, rest=rest)
+
+    def transfer(self, motion: Motion, *, first: Motion, rest: Motion) -> Motion:
+        return transfer_rotations(motion, first=first, rest=rest)
+
+    def transfer_absolute(self, motion: Motion, *, rest: Motion) -> Motion:
+        return transfer_absolute(motion, rest=rest)
+
+    def track_openings(self, frames: Iterable[Image]) -> Openings:
+        return measured(frames, self.tracker)
+
+    def retarget(self, source: LivePortraitSource, eyes: Array | float | None, lips: Array | float | None) -> Edit:
+        return self.renderer.retargeting(source, eyes, lips)
+
+
+def transfer_absolute(motion: Motion, *, rest: Motion) -> Motion:
+    """Absolute mode: rotation and shift are the motion's, the scale is the portrait's. Of speech the whole expression
+    is drawn (KDTalker, arXiv 2503.12963), of a driving film what LivePortrait takes of it, identity left out. A shift
+    in another crop than the portrait's has no place in it; the portrait's own stands for it."""
+    shift = motion.shift if motion.framing == rest.framing else np.repeat(rest.shift, len(motion), axis=0)
+    driven = driven_coordinates() if motion.framing == "driving" else np.ones((KEYPOINTS, 3), np.float32)
+    return replace(
+        motion,
+        scale=np.repeat(rest.scale, len(motion), axis=0),
+        shift=shift,
+        expression=driven * motion.expression + (1 - driven) * rest.expression,
+        framing=rest.framing,
+    )

@@ -1,0 +1,1 @@
+"""The same networks, rearranged to run faster."""

@@ -1,0 +1,1 @@
+"""LivePortrait's networks, laid out as in the published files."""

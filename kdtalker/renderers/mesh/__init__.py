@@ -1,0 +1,1 @@
+"""The mesh engine: a face mesh that warps the source image."""

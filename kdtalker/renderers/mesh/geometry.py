@@ -1,0 +1,121 @@
+"""The face model: 468 landmarks to pose, identity and 21 implicit keypoints, and back.
+
+Coordinates are those of the face square: x right, y down, z inward, the square's edges at -1 and 1. Canonical
+vertices are turned to the front, with the outer eye corners 1 apart in the mean face.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import KEYPOINTS, Array, Motion, pose_of_rotation, rotation_matrix
+from kdtalker.face.landmarks import LIP_PAIRS
+from kdtalker.weights.find import find
+
+WEIGHTS = "mesh_keypoints.safetensors"
+
+# Landmarks that move little when a face speaks or blinks: forehead, temples, bridge and sides of the nose, cheekbones.
+RIGID = (10, 151, 9, 8, 168, 6, 197, 195, 5, 108, 337, 69, 299, 104, 333, 68, 298, 54, 284, 21, 251, 71, 301, 162, 389,
+         127, 356, 34, 264, 143, 372, 116, 345, 123, 352, 193, 417, 122, 351, 196, 419, 3, 248, 245, 465, 188, 412,
+         114, 343, 33, 263, 133, 362)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FaceModel:
+    """mean (468, 3) canonical vertices; picks A (21, 468), rows >= 0 that sum to 1; spreads B (468, 21);
+    covariance (63, 63) of the canonical keypoint offsets over speech; mirror (21,) the keypoint on the other side;
+    blink (21, 3) the offset that closes the lids, per unit of eye opening (gap over width); closed (pairs,) the gap
+    of each inner lip pair where a mouth is shut, as the tracker reports it."""
+
+    mean: Array
+    picks: Array
+    spreads: Array
+    covariance: Array
+    mirror: Array
+    blink: Array
+    closed: Array
+
+    @staticmethod
+    def load(path: Path | None = None) -> FaceModel:
+        """Read the shipped model, or the one at `path` (safetensors, as `python -m train.keypoints` writes it)."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = path or find(WEIGHTS)
+        try:
+            tensors = load_file(path)
+            return FaceModel(**tensors)
+        except FileNotFoundError:
+            raise InputError(f"There is no face model '{path}'.") from None
+        except (SafetensorError, TypeError) as error:
+            raise InputError(f"'{path}' is not a face model of this program: {error}.") from None
+
+    def fit(self, vertices: Array) -> tuple[Array, Array, Array, Array]:
+        """Scale, rotation (3, 3), shift (3,) and canonical vertices (468, 3) of a posed mesh (468, 3):
+        vertices = scale (canonical R) + shift, the similarity that is nearest over the rigid landmarks
+        (Umeyama 1991, eq. 40-42)."""
+        rigid = list(RIGID)
+        target, source = vertices[rigid].astype(np.float64), self.mean[rigid].astype(np.float64)
+        target_mean, source_mean = target.mean(0), source.mean(0)
+        covariance = (target - target_mean).T @ (source - source_mean)
+        left, singular, right = np.linalg.svd(covariance)
+        signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
+        rotation = ((left * signs) @ right).T  # for row vectors
+        scale = (singular * signs).sum() / ((source - source_mean) ** 2).sum()
+        shift = target_mean - scale * source_mean @ rotation
+        canonical = (vertices - shift) / scale @ rotation.T
+        return (
+            np.float32(scale).reshape(1),
+            rotation.astype(np.float32),
+            shift.astype(np.float32),
+            canonical.astype(np.float32),
+        )
+
+    def unpose(self, vertices: Array) -> tuple[Array, Array, Array, Array]:
+        """`fit` for a film: (T, 468, 3) to scale (T, 1), pose (T, 3), shift (T, 3), canonical (T, 468, 3)."""
+        scale, rotation, shift, canonical = (np.stack(part) for part in zip(*map(self.fit, vertices), strict=True))
+        return scale, pose_of_rotation(rotation), shift, canonical
+
+    def pose_vertices(self, identity: Array, motion: Motion) -> Array:
+        """identity (468, 3) to posed vertices (T, 468, 3): scale (identity R + B expression) + shift."""
+        turned = identity @ rotation_matrix(motion.pose)
+        vertices: Array = motion.scale[:, None] * (turned + self.spreads @ motion.expression) + motion.shift[:, None]
+        return vertices
+
+    def offsets(self, canonical: Array, identity: Array) -> Array:
+        """Keypoint offsets in the head's own frame: (T, 468, 3) canonical vertices to (T, 21, 3)."""
+        offsets: Array = self.picks @ (canonical - identity)
+        return offsets
+
+    def resting_offset(self, canonical: Array) -> Array:
+        """The part (21, 3) of a canonical face (468, 3) that is an open mouth: the likeliest keypoint offset, by
+        the covariance of speech, that leaves the inner lips closed when it is taken away (conditional Gaussian)."""
+        upper, lower = np.array(LIP_PAIRS).T
+        gap = self.spreads[lower] - self.spreads[upper]  # (pairs, 21)
+        observe = np.einsum("pk,cd->pckd", gap, np.eye(3, dtype=np.float32))[:, 1].reshape(len(gap), -1)  # y alone
+        opening = (canonical[lower, 1] - canonical[upper, 1]) - self.closed
+        opening = np.maximum(opening, 0)
+        gram = observe @ self.covariance @ observe.T
+        noise = 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram))
+        offset = self.covariance @ observe.T @ np.linalg.solve(gram + noise, opening)
+        return np.asarray(offset.reshape(KEYPOINTS, 3), np.float32)
+
+
+def to_square(landmarks: Array, left: float, top: float, side: float) -> Array:
+    """Picture px to the units of a face square with that left, top and side (pixel centres at whole numbers)."""
+    scaled = (landmarks - np.array([left - 0.5, top - 0.5, 0], np.float32)) * (2 / side)
+    scaled[..., :2] -= 1
+    return scaled.astype(np.float32)
+
+
+def to_pixels(points: Array, side: float) -> Array:
+    """The inverse of `to_square` within the square itself."""
+    pixels = np.array(points, np.float32)
+    pixels[..., :2] += 1
+    pixels *= side / 2
+    pixels[..., :2] -= 0.5
+    return pixels

@@ -1,0 +1,137 @@
+"""The inner loops of the mesh renderer, compiled by numba."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from kdtalker.core.motion import Array
+from kdtalker.core.protocols import Image
+
+_FAR = np.float32(1e30)  # not inf, which fastmath takes for something that never comes
+_EDGE = 1e-4  # a pixel that far outside a triangle, in barycentric units, still belongs to it, so that none cracks
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def stand_still(flow: Array, depth: Array) -> None:
+    """The flow (2, S, S) of a picture in which nothing has moved, and nothing near in its depth (S, S)."""
+    side = flow.shape[1]
+    for y in range(side):
+        for x in range(side):
+            flow[0, y, x], flow[1, y, x], depth[y, x] = x, y, _FAR
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def backward_flow(target: Array, source: Array, triangles: NDArray[np.int32], flow: Array, depth: Array) -> None:
+    """Rasterise triangles (M, 3) of target vertices (N, 3; x, y, z in px): each covered pixel of flow (2, S, S)
+    gets the place in the source picture, source (N, 2), that is drawn there; the nearer triangle (smaller z) wins.
+    depth (S, S) holds what is drawn already."""
+    side = flow.shape[1]
+    for index in range(len(triangles)):
+        a, b, c = triangles[index]
+        ax, ay, az = target[a]
+        bx, by, bz = target[b]
+        cx, cy, cz = target[c]
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        if abs(area) < 1e-6:
+            continue
+        top = max(int(np.ceil(min(ay, by, cy) - 1e-3)), 0)
+        bottom = min(int(np.floor(max(ay, by, cy) + 1e-3)), side - 1)
+        left = max(int(np.ceil(min(ax, bx, cx) - 1e-3)), 0)
+        right = min(int(np.floor(max(ax, bx, cx) + 1e-3)), side - 1)
+        v_step, w_step = (cy - ay) / area, (ay - by) / area  # per pixel to the right
+        for y in range(top, bottom + 1):
+            v_start = ((left - ax) * (cy - ay) - (y - ay) * (cx - ax)) / area
+            w_start = ((bx - ax) * (y - ay) - (by - ay) * (left - ax)) / area
+            first, last = _span(v_start, v_step, 0, right - left)
+            first, last = _span(w_start, w_step, first, last)
+            first, last = _span(1 - v_start - w_start, -v_step - w_step, first, last)
+            for along in range(first, last + 1):
+                v, w, x = v_start + along * v_step, w_start + along * w_step, left + along
+                u = 1 - v - w
+                z = u * az + v * bz + w * cz
+                if z < depth[y, x]:
+                    depth[y, x] = z
+                    flow[0, y, x] = u * source[a, 0] + v * source[b, 0] + w * source[c, 0]
+                    flow[1, y, x] = u * source[a, 1] + v * source[b, 1] + w * source[c, 1]
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _span(start: float, step: float, first: int, last: int) -> tuple[int, int]:
+    """The steps of first..last at which start + step * n is inside a triangle's edge."""
+    if abs(step) < 1e-9:
+        return (first, last) if start >= -_EDGE else (1, 0)
+    border = min(max((-_EDGE - start) / step, -1e6), 1e6)
+    if step > 0:
+        return max(first, int(np.ceil(border))), last
+    return first, min(last, int(np.floor(border)))
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def tiles_that_move(flow: Array, alpha: Array, still_px: float, tile: int, moves: NDArray[np.bool_]) -> None:
+    """moves (S / tile, S / tile), rounded up: where warped person, alpha (S, S) above 0, is to be seen at all."""
+    side = flow.shape[1]
+    moves[:] = False
+    for y in range(side):
+        for x in range(side):
+            if alpha[y, x] > 0 and max(abs(flow[0, y, x] - x), abs(flow[1, y, x] - y)) >= still_px:
+                moves[y // tile, x // tile] = True
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def composite(  # noqa: PLR0917 (compiled code takes no keywords)
+    warped: Image,
+    alpha: Array,
+    picture: Image,
+    behind: Image,
+    flow: Array,
+    frame: Image,
+    still_px: float,
+    moved_px: float,
+) -> None:
+    """frame (S, S, 3): the warped person over what is behind, and the picture itself where nothing has moved.
+
+    alpha (S, S) 0..1 is the warped person mask, where it is 0 warped does not count; a pixel that moves by less than
+    still_px is taken as it is, and up to moved_px in part."""
+    side = flow.shape[1]
+    for y in range(side):
+        for x in range(side):
+            moved = max(abs(flow[0, y, x] - x), abs(flow[1, y, x] - y))
+            if moved < still_px:
+                for channel in range(3):
+                    frame[y, x, channel] = picture[y, x, channel]
+                continue
+            a = alpha[y, x]
+            new = min(1, moved / moved_px)
+            rim = new + (1 - new) * a  # the person moves at once, what is behind it appears with the motion
+            for channel in range(3):
+                under = rim * behind[y, x, channel] + (1 - rim) * picture[y, x, channel]
+                frame[y, x, channel] = np.uint8(a * warped[y, x, channel] + (1 - a) * under + 0.5)
+
+
+@njit(cache=True, nogil=True)
+def soften_edges(frame: Image, flow: Array, places: NDArray[np.int32], colours: Image) -> None:
+    """Smooth frame (S, S, 3) in place by 3x3 binomial weights along the edges where one part of the mesh hides another:
+    flow (2, S, S) jumps there. places (N, 2) and colours (N, 3) are room for the pixels that change."""
+    side = flow.shape[1]
+    count = 0
+    for y in range(1, side - 1):
+        for x in range(1, side - 1):
+            right = abs(flow[0, y, x + 1] - flow[0, y, x] - 1) + abs(flow[1, y, x + 1] - flow[1, y, x])
+            left = abs(flow[0, y, x] - flow[0, y, x - 1] - 1) + abs(flow[1, y, x] - flow[1, y, x - 1])
+            down = abs(flow[0, y + 1, x] - flow[0, y, x]) + abs(flow[1, y + 1, x] - flow[1, y, x] - 1)
+            up = abs(flow[0, y, x] - flow[0, y - 1, x]) + abs(flow[1, y, x] - flow[1, y - 1, x] - 1)
+            if max(right, left, down, up) < 3 or count == len(places):
+                continue
+            for channel in range(3):
+                total = 8
+                for dy in range(-1, 2):
+                    for dx in range(-1, 2):
+                        total += (2 - abs(dy)) * (2 - abs(dx)) * frame[y + dy, x + dx, channel]
+                colours[count, channel] = total >> 4
+            places[count, 0], places[count, 1] = y, x
+            count += 1
+    for index in range(count):
+        for channel in range(3):
+            frame[places[index, 0], places[index, 1], channel] = colours[index, channel]

@@ -1,0 +1,1 @@
+"""Weight files: the table of models; find, fetch, verify, read."""

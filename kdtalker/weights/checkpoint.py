@@ -1,0 +1,61 @@
+"""Checkpoints: one safetensors file whose header says everything about the tensors in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from kdtalker.core.errors import InputError, OutputError
+from kdtalker.core.files import AtomicFile
+from kdtalker.diffusion.header import read_header
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any], *, half: bool) -> None:
+    """Write tensors and a JSON value for each header name; a reader sees the old file or the whole new one.
+
+    half: matrices are stored as float16, vectors (gains, biases, frequencies) always as float32. Raises OutputError
+    where there is no room.
+    """
+    kept = {name: value.detach().cpu().float().contiguous() for name, value in state.items()}
+    if half:
+        kept = {name: value.half() if value.ndim > 1 else value for name, value in kept.items()}
+    write_safetensors(path, kept, {name: json.dumps(value) for name, value in header.items()})
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write contiguous tensors that share no memory; a reader sees the old file or the whole new one.
+
+    Raises OutputError where there is no room, InputError where the name cannot be used.
+    """
+    with AtomicFile(path) as file:
+        try:
+            save_file(dict(tensors), file.partial, dict(metadata) if metadata else None)
+        except (OSError, SafetensorError) as error:
+            raise OutputError(f"'{path}' cannot be written ({error}); make room or choose another place.") from None
+        file.commit()
+
+
+def read_checkpoint(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header's values under these names, and all tensors as float32 on the CPU.
+
+    Raises InputError where the file is missing, a folder, truncated, no safetensors or lacks a name, and where tensors
+    hold numbers that are not finite.
+    """
+    header = read_header(path, names)
+    try:
+        state = {name: value.to(torch.float32) for name, value in load_file(path).items()}
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise InputError(f"'{path}' cannot be read as a model ({error}); download it again.") from None
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise InputError(
+                f"'{path}' holds numbers that are not finite in {name}; it is damaged or failed in training."
+            )
+    return header, state

