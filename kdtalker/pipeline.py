@@ -35,7 +35,8 @@ class TalkingPortraitPipeline(Generic[SourceT]):
 
     @staticmethod
     def mesh(checkpoint: Path | None = None) -> TalkingPortraitPipeline[MeshSource]:
-        """Load the engine that ships with the package; checkpoint: a motion model of one's own (train/export.py).
+        """Load the engine that ships with the package; checkpoint: a motion model of one's own, written by
+        `python -m train.export`.
 
         Raises InputError where weights are missing or damaged.
         """

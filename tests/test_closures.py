@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from kdtalker.media.sound import read_sound
-from train.closures import Openings, Phone, align, words_of
+from train.evaluate.closures import Openings, Phone, align, words_of
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PHONES = [Phone("SIL", 0, 1), Phone("B", 1, 1.1), Phone("AA", 1.1, 1.6), Phone("M", 1.6, 1.7), Phone("SIL", 1.7, 1.9)]

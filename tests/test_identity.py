@@ -10,7 +10,7 @@ from kdtalker.core.errors import InputError
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
 from train import identity
-from train.identity import SAME_PERSON, FaceRecogniser, identity_distance
+from train.evaluate.identity import SAME_PERSON, FaceRecogniser, identity_distance
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from kdtalker.core.motion import Motion
 from kdtalker.diffusion.config import DenoiserConfig
-from train.life import OverTime, liveliness, loudness, near_borders
+from train.evaluate.life import OverTime, liveliness, loudness, near_borders
 
 CONFIG = DenoiserConfig(window=64, context=10, overlap=14)
 

@@ -18,10 +18,10 @@ from kdtalker.media.picture import read_image
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.liveportrait.nets.motion_extractor import MotionExtractor
 from train import data
-from train.films import find_films, speaker_of
-from train.published import add_published
-from train.shards import Shard, load_published, load_shards
-from train.sync import COMMON_LAG_FRAMES, HALVES_FRAMES, LARGEST_LAG_FRAMES, estimate_lags
+from train.data.films import find_films, speaker_of
+from train.data.published import add_published
+from train.data.shards import Shard, load_published, load_shards
+from train.data.sync import COMMON_LAG_FRAMES, HALVES_FRAMES, LARGEST_LAG_FRAMES, estimate_lags
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FRAMES = 30

@@ -18,13 +18,13 @@ from kdtalker.media.picture import read_image
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.geometry import FaceModel
 from train import evaluate
-from train.command import NOBODY_READS
-from train.films_report import find_pairs, measure_films
-from train.held_out import Film as HeldOut
-from train.held_out import measured, real_films
-from train.measures import MEASURES, alignment, head_beats_s, sound_beats_s
-from train.seen import SeenFilm
-from train.syncnet import COLUMNS, FRAMES, LSE, SIDE_PX, SyncNet, distances, lse_measures, mfcc
+from train.evaluate.films import find_pairs, measure_films
+from train.evaluate.held_out import Film as HeldOut
+from train.evaluate.held_out import measured, real_films
+from train.evaluate.metrics import MEASURES, alignment, head_beats_s, sound_beats_s
+from train.evaluate.syncnet import COLUMNS, FRAMES, LSE, SIDE_PX, SyncNet, distances, lse_measures, mfcc
+from train.evaluate.tracked import SeenFilm
+from train.harness.command import NOBODY_READS
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -274,13 +274,13 @@ def test_lips_and_sounds_that_agree_at_one_offset_are_told_by_it(monkeypatch):
 
     loud = np.random.default_rng(0).uniform(0, 100, 60).astype(np.float32)
     late = np.roll(loud, 4)
-    monkeypatch.setattr("train.syncnet.faces", lambda film: np.tile(late[:, None, None, None], (1, 3, 2, 2)))
-    monkeypatch.setattr("train.syncnet.mfcc", lambda sound: np.tile(np.repeat(loud, 4), (13, 1)))
+    monkeypatch.setattr("train.evaluate.syncnet.faces", lambda film: np.tile(late[:, None, None, None], (1, 3, 2, 2)))
+    monkeypatch.setattr("train.evaluate.syncnet.mfcc", lambda sound: np.tile(np.repeat(loud, 4), (13, 1)))
     shown = film(mouth=np.ones(60))
     told = lse_measures(Mirror(), shown)
     assert told["LSE-C"] > 50
     assert told["LSE-D"] < 40  # the ends have no partner
     rows = distances(Mirror(), np.tile(late[:, None, None, None], (1, 3, 2, 2)), np.tile(np.repeat(loud, 4), (13, 1)))
     assert rows.mean(0).argmin() == 15 - 4
-    monkeypatch.setattr("train.syncnet.faces", lambda film: np.full((60, 3, 2, 2), 50.0))
+    monkeypatch.setattr("train.evaluate.syncnet.faces", lambda film: np.full((60, 3, 2, 2), 50.0))
     assert lse_measures(Mirror(), shown)["LSE-C"] < 20

@@ -15,10 +15,10 @@ from kdtalker.media.picture import read_image
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.unet import Painter
 from kdtalker.session import draw_frames
-from train.films import find_films
-from train.painter_batches import varied
-from train.painter_pairs import load_pairs
-from train.painter_recipe import PARTS, PainterRecipe
+from train.data.films import find_films
+from train.painters.batches import varied
+from train.painters.pairs import load_pairs
+from train.painters.recipe import PARTS, PainterRecipe
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SMALL = """

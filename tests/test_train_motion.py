@@ -20,14 +20,14 @@ from kdtalker.diffusion.denoiser import Denoiser
 from kdtalker.diffusion.model import MotionModel
 from kdtalker.diffusion.speech import load_trained
 from train import export, motion
-from train.command import command as command_of
-from train.config import read_config
-from train.curves import best_lag, correlation
-from train.dataset import Corpus
-from train.objective import Objective
-from train.recipe import PRESETS, Recipe
-from train.shards import save_published, write_whole
-from train.windows import Windows
+from train.data.shards import save_published, write_whole
+from train.harness.command import command as command_of
+from train.harness.config import read_config
+from train.harness.curves import best_lag, correlation
+from train.motion.dataset import Corpus
+from train.motion.loss import Objective
+from train.motion.recipe import PRESETS, Recipe
+from train.motion.windows import Windows
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"

@@ -17,7 +17,7 @@ from kdtalker.diffusion.model import MotionModel
 from kdtalker.media.picture import read_image
 from kdtalker.media.sound import read_sound
 from kdtalker.media.video_writer import VideoWriter
-from train.measures import MEASURES
+from train.evaluate.metrics import MEASURES
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "training.md").read_text("utf-8")

@@ -5,7 +5,7 @@ import numpy as np
 from kdtalker.core.motion import KEYPOINTS, MESH_SPACE, Motion
 from kdtalker.face.landmarks import LIP_PAIRS
 from kdtalker.renderers.mesh.geometry import FaceModel
-from train.shards import Shard
+from train.data.shards import Shard
 
 SMALL_MODEL = """
 [model]

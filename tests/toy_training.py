@@ -11,8 +11,8 @@ import torch
 from accelerate.state import AcceleratorState
 
 LOADED_ONCE = (
-    "train.motion",
-    "train.mesh",
+    "train.motion.trainer",
+    "train.painters.trainer",
     "diffusers.schedulers.scheduling_dpmsolver_multistep",
     "matplotlib.backends.backend_agg",
 )  # what takes seconds to import, for all that are started
@@ -20,7 +20,8 @@ LOADED_ONCE = (
 
 def command(name, *arguments):
     """`python -m train.NAME ARGUMENTS` in this process; gives its exit code."""
-    main = import_module(f"train.{name}").main
+    module = import_module(f"train.{name}")
+    main = (import_module(f"train.{name}.__main__") if hasattr(module, "__path__") else module).main
     AcceleratorState._reset_state(reset_partial_state=True)  # one process stands for many
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small networks on several threads wait for each other most of the time

@@ -1,51 +1,6 @@
-"""A run to one file that inference loads: `python -m train.export RUN --out FILE [--note TEXT] [--licence TEXT]`.
+"""Keep the command `python -m train.export`; the code is in train.motion.export."""
 
-The file holds the averaged weights, matrices as float16, and in its header the model's dimensions, normalisation and
-keypoint space, and a card for people to read: `inference.py --checkpoint FILE`.
-"""
-
-from __future__ import annotations
-
-import argparse
-import json
-from dataclasses import replace
-from pathlib import Path
-
-from kdtalker.core.errors import InputError
-from kdtalker.diffusion.model import MotionModel
-from train.command import command
-from train.motion import MODEL_FILE
-from train.run import LOG_FILE
-
-LICENCE = "not stated: rights in the footage and in the model are for you to clear"
-
-
-def export(run: Path, out: Path, note: str, licence: str) -> MotionModel:
-    """Write the model that the run validated last; gives it as it was read again. Raises InputError where the run has
-    none yet, OutputError where the file cannot be written."""
-    model = MotionModel.load(run / MODEL_FILE) if (run / MODEL_FILE).exists() else None
-    if model is None:
-        raise InputError(f"'{run}' holds no model yet; `python -m train.motion CONFIG` writes one when it validates.")
-    rows = [json.loads(line) for line in (run / LOG_FILE).read_text("utf-8").splitlines()]
-    told = {"licence": licence, "figures": json.dumps(rows[-1])} | ({"note": note} if note else {})
-    replace(model, card=model.card | told).save(out)
-    return MotionModel.load(out)
-
-
-@command
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Make one file of a run, for inference.py --checkpoint.")
-    parser.add_argument("run", type=Path, help="folder that `python -m train.motion` wrote")
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--note", default="", help="what else people should know, for the card")
-    parser.add_argument("--licence", default=LICENCE, help="for the card")
-    options = parser.parse_args()
-    model = export(options.run, options.out, options.note, options.licence)
-    print(f"{options.out}: {options.out.stat().st_size / 2**20:.1f} MB, keypoint space '{model.space}', "
-          f"audio by '{model.config.audio_encoder}'")  # fmt: skip
-    for name, text in model.card.items():
-        print(f"  {name}: {text}")
-
+from train.motion.export import main
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,1 @@
+"""Films to shards: `python -m train.data`."""

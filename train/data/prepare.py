@@ -1,0 +1,226 @@
+"""Films to shards: `python -m train.data FILMS... --out SHARDS [--ray [ADDRESS]]`. Run it again to go on.
+
+FILMS are files or folders. Each film is tracked at 25 fps and cut into stretches where its face, of several the
+largest, is always there and never jumps; then the lag between mouth and sound is estimated over all stretches together.
+The table gives split and speaker; a film without a row counts as its own speaker, for training. SHARDS/report.json
+tells what was dropped, SHARDS/manifest.json every film with its shards and their sha256.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from kdtalker.audio.encoders import encode_all
+from kdtalker.audio.whisper import WhisperEncoder
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Array
+from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
+from kdtalker.face.landmarks import EYE_CONTOURS, LANDMARKS, mouth_opening
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.sound import read_sound
+from kdtalker.media.video import read_film
+from train.data.cluster import HERE, for_all, for_all_on_ray
+from train.data.films import LAYOUTS, Film, find_films
+from train.data.records import REPORT_FILE, Drop, Record, write_manifest, write_report
+from train.data.shards import PUBLISHED, Shard, shard_paths, write_whole
+from train.data.sync import LARGEST_LAG_FRAMES, Sync, estimate_lags
+from train.harness.command import command
+
+OTHERS_EVERY_FRAMES = 25  # other faces are looked for this often
+LEAST_STRETCH_S, LEAST_EYE_DISTANCE_PX = 1.0, 30.0
+LARGEST_STEP, LARGEST_GROWTH = 0.5, 0.15  # in eye distances a frame, and of the eye distance a frame
+SETTLING_FRAMES = 2  # before and after a jump the tracker may be between two faces
+LEAST_CORRELATION = 0.5  # stretches whose sound explains less of the mouth count as not in sync
+LARGEST_DRIFT_FRAMES = 1  # and so do those whose halves are not equally late
+
+
+def track(path: Path) -> tuple[Array, float]:
+    """(T, 468, 3) landmarks of a film at 25 fps, NaN where there is no face, of several the largest; and for how many
+    seconds there are others. Raises InputError as read_film does."""
+    nothing = np.full((LANDMARKS, 3), np.nan, np.float32)
+    tracker, face, frames, crowded_s = FaceTracker(), None, [], 0.0
+    for number, frame in enumerate(read_film(path)):
+        face = tracker.follow(frame, face)
+        frames.append(face.landmarks if face else nothing)
+        if face and number % OTHERS_EVERY_FRAMES == 0 and len(tracker.find(frame)) > 1:
+            crowded_s += OTHERS_EVERY_FRAMES / FRAME_RATE_HZ
+    if not frames:
+        raise InputError(f"'{path}' has no frames, wanted a film.")
+    return np.stack(frames), min(crowded_s, len(frames) / FRAME_RATE_HZ)
+
+
+def sound_of(film: Path) -> Array:
+    """The sound of the .wav beside a film, else its own; silence of no length where there is neither."""
+    beside = film.with_suffix(".wav")
+    try:
+        return np.concatenate(list(read_sound(beside if beside.exists() else film)))
+    except InputError:
+        return np.zeros(0, np.float32)
+
+
+def stretches(landmarks: Array) -> Iterator[tuple[slice, str]]:
+    """Stretches of a film, with an empty reason where they are fit for training and else why they are not."""
+    eyes = np.stack([landmarks[:, list(contour), :2].mean(1) for contour in EYE_CONTOURS])
+    distance = np.linalg.norm(eyes[0] - eyes[1], axis=-1)
+    middle = eyes.mean(0)
+    step = np.linalg.norm(np.diff(middle, axis=0), axis=-1) / distance[1:]
+    growth = np.abs(np.diff(distance)) / distance[1:]
+    is_lost = np.isnan(distance)
+    is_jump = np.r_[False, (step > LARGEST_STEP) | (growth > LARGEST_GROWTH)]
+    is_unsettled = np.convolve(is_jump, np.ones(2 * SETTLING_FRAMES + 1))[SETTLING_FRAMES:-SETTLING_FRAMES] > 0
+    is_cut = is_unsettled | np.r_[True, is_lost[1:] != is_lost[:-1]]
+    starts = [*np.flatnonzero(is_cut), len(landmarks)]
+    for start, end in zip(starts[:-1], starts[1:], strict=True):
+        stretch = slice(int(start), int(end))
+        if is_lost[start]:
+            yield stretch, "face lost"
+        elif end - start < LEAST_STRETCH_S * FRAME_RATE_HZ:
+            yield stretch, "jumps, or too short between them"
+        elif np.median(distance[stretch]) < LEAST_EYE_DISTANCE_PX:
+            yield stretch, "face too small"
+        else:
+            yield stretch, ""
+
+
+def make_shards(film: Film, out: Path, *, published: bool = False) -> None:
+    """Track one film and write its shards, and then the record that says it is done; nothing where it has been done
+    already, except what the table now says differently. published: also what LivePortrait's networks see in it."""
+    place, status = out / "films" / f"{film.stem}.json", film.path.stat()
+    record = Record(film.name, status.st_size, status.st_mtime_ns, film.speaker, film.split, [], [])
+    if place.exists():
+        old = Record.load(place)
+        if (old.size_bytes, old.modified_ns) == (record.size_bytes, record.modified_ns):
+            _rename_speaker(film, old, out)
+            if published:
+                _add_published(film, old.shards, out)
+            return
+        for name in old.shards:
+            (out / f"{name}.npz").unlink(missing_ok=True)
+            (out / "features" / f"{name}.npy").unlink(missing_ok=True)
+            (out / PUBLISHED / f"{name}.npz").unlink(missing_ok=True)
+    try:
+        landmarks, crowded_s = track(film.path)
+        sound = sound_of(film.path)
+    except (InputError, cv2.error) as error:
+        replace(record, drops=[Drop(film.name, "cannot be read", 0.0, str(error))]).save(place)
+        return
+    if crowded_s:
+        record.drops.append(Drop(film.name, "smaller faces beside the one that is followed", crowded_s))
+    for stretch, reason in stretches(landmarks):
+        if reason:
+            record.drops.append(Drop(film.name, reason, (stretch.stop - stretch.start) / FRAME_RATE_HZ))
+            continue
+        shard = _shard(film, landmarks, sound, stretch)
+        shard.save(out)
+        record.shards.append(shard.name)
+    if published:
+        _add_published(film, record.shards, out)
+    record.save(place)
+
+
+def _add_published(film: Film, shards: list[str], out: Path) -> None:
+    from train.data.published import add_published, load_extractor
+
+    missing = [name for name in shards if not (out / PUBLISHED / f"{name}.npz").exists()]
+    if missing:
+        add_published(film.path, [Shard.load(out / f"{name}.npz") for name in missing], out, load_extractor())
+
+
+def _shard(film: Film, landmarks: Array, sound: Array, stretch: slice) -> Shard:
+    """One stretch with its sound, silent where the sound is shorter than the film; not yet in sync with it."""
+    heard = sound[stretch.start * SAMPLES_PER_FRAME : stretch.stop * SAMPLES_PER_FRAME]
+    samples = (stretch.stop - stretch.start) * SAMPLES_PER_FRAME
+    padded = np.pad(heard, (0, samples - len(heard))).astype(np.float16)
+    return Shard(landmarks[stretch], padded, False, 0, film.speaker, film.split, film.name, stretch.start)
+
+
+def _rename_speaker(film: Film, old: Record, out: Path) -> None:
+    if (old.speaker, old.split) == (film.speaker, film.split):
+        return
+    for name in old.shards:
+        shard = Shard.load(out / f"{name}.npz")
+        replace(shard, speaker=film.speaker, split=film.split).save(out)
+    replace(old, speaker=film.speaker, split=film.split).save(out / "films" / f"{film.stem}.json")
+
+
+def synchronise(out: Path) -> list[Drop]:
+    """Estimate every shard's lag and write it down there; shards that their sound does not explain are marked."""
+    (out / "features").mkdir(exist_ok=True)
+    encoder = WhisperEncoder.load()
+    names, speakers, openings, features = [], [], [], []
+    for path in tqdm(shard_paths(out), desc="audio features", disable=None):
+        shard = Shard.load(path)
+        if shard.sound.any():
+            names.append(shard.name)
+            speakers.append(shard.speaker)
+            openings.append(mouth_opening(shard.landmarks))
+            features.append(_upper_layers(shard, encoder, out / "features" / f"{shard.name}.npy"))
+    syncs = dict(zip(names, estimate_lags(openings, features, speakers), strict=True))
+    drops = []
+    for path in shard_paths(out):
+        shard = Shard.load(path)
+        reason = _mark(shard, syncs.get(shard.name), out)
+        if reason:
+            drops.append(Drop(shard.film, f"{reason} (kept for the face model)", len(shard.landmarks) / FRAME_RATE_HZ))
+    return drops
+
+
+def _upper_layers(shard: Shard, encoder: WhisperEncoder, kept: Path) -> Array:
+    """Layers 3 and 4 of the audio features (T, 768); all features are kept in a file for whoever trains on them."""
+    if not kept.exists():
+        features = encode_all(encoder, shard.sound.astype(np.float32)).astype(np.float16)
+        write_whole(kept, lambda file: np.save(file, features))
+    steps = np.load(kept).reshape(len(shard.landmarks), 2, 3, -1)
+    layers: Array = steps.astype(np.float32).mean(1)[:, 1:]
+    return layers.reshape(len(layers), -1)
+
+
+def _mark(shard: Shard, sync: Sync | None, out: Path) -> str:
+    """Write into the shard what is known of its sync; the reason why it is not in sync, empty where it is."""
+    if sync is None:
+        reason, lag_frames = "no sound", 0
+    else:
+        is_explained = sync.correlation >= LEAST_CORRELATION and sync.drift_frames <= LARGEST_DRIFT_FRAMES
+        is_within = abs(sync.lag_frames) < LARGEST_LAG_FRAMES  # at the end of the search better lags may lie beyond
+        reason, lag_frames = "" if is_explained and is_within else "out of sync", sync.lag_frames
+    if (shard.synced, shard.lag_frames) != (not reason, lag_frames):
+        replace(shard, synced=not reason, lag_frames=lag_frames).save(out)
+    return reason
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Track films and cut them into shards.")
+    parser.add_argument("films", type=Path, nargs="+", help="films, or folders that are searched for films")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the shards")
+    parser.add_argument("--table", type=Path, nargs="+", action="extend", default=[], help="CSV: file, speaker, split")
+    parser.add_argument("--layout", choices=LAYOUTS, help="take the speaker from a film's name as this corpus has it")
+    parser.add_argument("--workers", type=int, default=2, help="films that are tracked at once on this machine")
+    parser.add_argument(
+        "--ray", nargs="?", const=HERE, metavar="ADDRESS", help="over Ray Data, here or on that cluster"
+    )
+    parser.add_argument("--published", action="store_true", help="also the motion that LivePortrait's networks see")
+    options = parser.parse_args()
+    films = find_films(options.films, options.table, options.layout)
+    (options.out / "films").mkdir(parents=True, exist_ok=True)
+    work = partial(make_shards, out=options.out.resolve(), published=options.published)
+    if options.ray:
+        for_all_on_ray(films, work, options.workers, options.ray)
+    else:
+        for_all(films, work, options.workers)
+    print(write_report(options.out, synchronise(options.out)))
+    write_manifest(options.out)
+    if not shard_paths(options.out):
+        raise InputError(f"No film of {len(films)} became a shard; '{options.out / REPORT_FILE}' says why of each.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Motion of films in LivePortrait's keypoint space, by its own motion extractor, where its weights are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from kdtalker.core.motion import KEYPOINTS, Array, Motion
+from kdtalker.core.protocols import Image
+from kdtalker.media.video import read_film
+from kdtalker.renderers.liveportrait.canvas import SIDE_PX, cut_out
+from kdtalker.renderers.liveportrait.crops import speech_square
+from kdtalker.renderers.liveportrait.nets.motion_extractor import MotionExtractor
+from kdtalker.renderers.liveportrait.renderer import INPUT_PX, decode
+from kdtalker.weights.find import find
+from kdtalker.weights.strict import load_strictly, read_tensors
+from train.data.shards import Shard, save_published
+
+BATCH = 16
+
+
+@lru_cache(maxsize=1)
+def load_extractor() -> MotionExtractor:
+    """Raises InputError where the weights are not there."""
+    path = find("motion_extractor.pth")
+    return load_strictly(MotionExtractor, read_tensors(path), path).requires_grad_(False)
+
+
+def add_published(film: Path, shards: list[Shard], out: Path, extractor: MotionExtractor) -> None:
+    """Write beside each shard of a film what the networks see in its frames."""
+    for shard in shards:
+        frames = islice(read_film(film), shard.start_frame, shard.start_frame + len(shard.landmarks))
+        save_published(out, shard, *published_motion(frames, shard.landmarks[0], extractor))
+
+
+@torch.inference_mode()
+def published_motion(frames: Iterable[Image], landmarks: Array, extractor: MotionExtractor) -> tuple[Motion, Array]:
+    """Motion (T) and mean canonical keypoints (21, 3), seen through KDTalker's square around the face (468, 3) of the
+    first frame."""
+    square = speech_square(landmarks).to_picture(SIDE_PX)
+    waiting, motions, keypoints = [], [], []
+    faces = (cut_out(frame, square) for frame in frames)
+    while waiting := list(islice(faces, BATCH)):
+        small = [cv2.resize(face, (INPUT_PX, INPUT_PX), interpolation=cv2.INTER_AREA) for face in waiting]
+        raw = extractor(torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 255)
+        motions.append(decode(raw))
+        keypoints.append(raw.kp.numpy().reshape(-1, KEYPOINTS, 3))
+    return Motion.concatenate(motions), np.concatenate(keypoints).mean(0)

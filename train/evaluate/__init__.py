@@ -1,0 +1,1 @@
+"""Measure films and models: `python -m train.evaluate`."""

@@ -1,0 +1,154 @@
+"""LSE-C and LSE-D by SyncNet ("Out of time", Chung and Zisserman 2016), where its weights are given.
+
+The network is laid out as the published file `syncnet_v2.model` is described, and its inputs as the paper does; neither
+the weights nor its figures could be had here, so what comes out is UNVERIFIED.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Array
+from kdtalker.core.rates import SAMPLE_RATE_HZ
+from kdtalker.media.video import read_film
+from kdtalker.weights.pth import read_pth
+from train.evaluate.metrics import Told
+from train.evaluate.tracked import SeenFilm
+
+FRAMES, SIDE_PX, LARGEST_OFFSET_FRAMES, BATCH = 5, 224, 15, 16
+CEPSTRA, COLUMNS, COLUMNS_PER_FRAME = 13, 20, 4
+BOX_SIDE = 1.5  # of the face's box
+SOURCE, NEEDS = "Chung and Zisserman 2016; Wav2Lip, arXiv 2008.10010", "SyncNet's weights; unverified"
+LSE = (
+    Told("LSE-C", "distance", "higher",
+         "how far the least distance of LSE-D lies below the median over those offsets", SOURCE, needs=NEEDS),
+    Told("LSE-D", "distance", "lower",
+         "mean distance of SyncNet's features of lips and sound, the least over offsets within 15 frames", SOURCE,
+         needs=NEEDS),
+)  # fmt: skip
+
+
+def _pool(kernel: tuple[int, int], stride: tuple[int, int]) -> nn.Module:
+    return nn.MaxPool2d(kernel, stride)
+
+
+def _audio_layers() -> nn.Sequential:
+    layers: list[nn.Module] = []
+    widths, pools = (1, 64, 192, 384, 256, 256), {0: ((1, 1), (1, 1)), 1: ((3, 3), (1, 2)), 4: ((3, 3), (2, 2))}
+    for number, (inputs, outputs) in enumerate(pairwise(widths)):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+        if number in pools:
+            layers.append(_pool(*pools[number]))
+    return nn.Sequential(*layers, nn.Conv2d(256, 512, (5, 4)), nn.BatchNorm2d(512), nn.ReLU())
+
+
+def _lip_layers() -> nn.Sequential:
+    def block(inputs: int, outputs: int, kernel: tuple[int, ...], stride: int, padding: int) -> list[nn.Module]:
+        convolution = nn.Conv3d(inputs, outputs, kernel, (1, stride, stride), (0, padding, padding))  # type: ignore[arg-type]
+        return [convolution, nn.BatchNorm3d(outputs), nn.ReLU()]
+
+    def pool(padding: int) -> nn.Module:
+        return nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, padding, padding))
+
+    return nn.Sequential(
+        *block(3, 96, (FRAMES, 7, 7), 2, 0), pool(0), *block(96, 256, (1, 5, 5), 2, 1), pool(1),
+        *block(256, 256, (1, 3, 3), 1, 1), *block(256, 256, (1, 3, 3), 1, 1), *block(256, 256, (1, 3, 3), 1, 1),
+        pool(0), *block(256, 512, (1, 6, 6), 1, 0),
+    )  # fmt: skip
+
+
+def _head() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 1024))
+
+
+class SyncNet(nn.Module):
+    """Two towers to 1024 numbers: 5 frames (B, 3, 5, 224, 224) BGR 0..255, and their 0.2 s of MFCC (B, 1, 13, 20)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.netcnnaud, self.netfcaud = _audio_layers(), _head()
+        self.netcnnlip, self.netfclip = _lip_layers(), _head()
+
+    @staticmethod
+    def load(path: Path) -> SyncNet:
+        """Raises InputError where the file is not there or not of this layout."""
+        with torch.device("meta"):
+            network = SyncNet()
+        try:
+            network.load_state_dict(read_pth(path), strict=True, assign=True)
+        except RuntimeError as error:
+            raise InputError(f"'{path}' is not SyncNet as published: {str(error).splitlines()[-1].strip()}") from None
+        return network.eval().requires_grad_(False)
+
+    def lips(self, frames: Tensor) -> Tensor:
+        seen: Tensor = self.netfclip(self.netcnnlip(frames).flatten(1))
+        return seen
+
+    def sounds(self, cepstra: Tensor) -> Tensor:
+        heard: Tensor = self.netfcaud(self.netcnnaud(cepstra).flatten(1))
+        return heard
+
+
+def mfcc(samples: Array) -> Array:
+    """(13, columns), 100 a second: windows of 25 ms, 26 HTK mel bands, lifter 22, the first one the log energy."""
+    import librosa
+    from scipy.fft import dct
+
+    emphasised = np.append(samples[0], samples[1:] - 0.97 * samples[:-1]) * 32768
+    windows = np.lib.stride_tricks.sliding_window_view(emphasised, 400)[::160]
+    power = np.abs(np.fft.rfft(windows, 512)) ** 2 / 512
+    filters = librosa.filters.mel(sr=SAMPLE_RATE_HZ, n_fft=512, n_mels=26, htk=True, norm=None)
+    cepstra = dct(np.log(np.maximum(power @ filters.T, 1e-10)), norm="ortho")[:, :CEPSTRA]
+    cepstra *= 1 + 11 * np.sin(np.pi * np.arange(CEPSTRA) / 22)
+    cepstra[:, 0] = np.log(np.maximum(power.sum(1), 1e-10))
+    columns: Array = cepstra.T.astype(np.float32)
+    return columns
+
+
+def faces(film: SeenFilm) -> Array:
+    """(T, 3, 224, 224) BGR: the square around the face of each frame, its place averaged over half a second."""
+    low, high = film.landmarks[..., :2].min(1), film.landmarks[..., :2].max(1)
+    smooth = np.ones(13) / 13
+    middle, side = (low + high) / 2, BOX_SIDE * (high - low).max(1)
+    columns = [np.convolve(np.pad(row, 6, mode="edge"), smooth, "valid") for row in (*middle.T, side)]
+    cut = []
+    for frame, x, y, width in zip(read_film(film.path), *columns, strict=False):
+        scale = SIDE_PX / width
+        place = np.array([[scale, 0, SIDE_PX / 2 - scale * x], [0, scale, SIDE_PX / 2 - scale * y]])
+        face = cv2.warpAffine(frame, place, (SIDE_PX, SIDE_PX), flags=cv2.INTER_AREA, borderValue=(110, 110, 110))
+        cut.append(np.asarray(face)[..., ::-1].transpose(2, 0, 1))
+    return np.stack(cut)
+
+
+@torch.inference_mode()
+def distances(network: SyncNet, pictures: Array, cepstra: Array) -> Array:
+    """(windows, 31): distance of every five frames to the sound from 15 frames before to 15 after."""
+    windows = min(len(pictures) - FRAMES, (cepstra.shape[1] - COLUMNS) // COLUMNS_PER_FRAME) + 1
+    seen, heard = [], []
+    for start in range(0, windows, BATCH):
+        places = range(start, min(start + BATCH, windows))
+        lips = np.stack([pictures[place : place + FRAMES].swapaxes(0, 1) for place in places]).astype(np.float32)
+        sounds = np.stack([cepstra[:, 4 * place : 4 * place + COLUMNS][None] for place in places])
+        seen.append(network.lips(torch.from_numpy(lips)))
+        heard.append(network.sounds(torch.from_numpy(sounds)))
+    lips_seen = torch.cat(seen)
+    padded = F.pad(torch.cat(heard), (0, 0, LARGEST_OFFSET_FRAMES, LARGEST_OFFSET_FRAMES))
+    shifts = range(2 * LARGEST_OFFSET_FRAMES + 1)
+    rows = [F.pairwise_distance(lips_seen, padded[shift : shift + windows]) for shift in shifts]
+    return torch.stack(rows, 1).numpy()
+
+
+def lse_measures(network: SyncNet, film: SeenFilm) -> dict[str, float | None]:
+    """LSE-D, the least mean distance (lower is better), and LSE-C, the median distance above it (higher is better)."""
+    if len(film.landmarks) <= FRAMES or len(film.sound) < SAMPLE_RATE_HZ // 2:
+        return {"LSE-C": None, "LSE-D": None}
+    mean = distances(network, faces(film), mfcc(film.sound)).mean(0)
+    return {"LSE-C": float(np.median(mean) - mean.min()), "LSE-D": float(mean.min())}

@@ -1,0 +1,1 @@
+"""What every trainer shares: command, configuration, runs, figures."""

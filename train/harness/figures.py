@@ -1,0 +1,42 @@
+"""Curves of a training, and figures as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.data.shards import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+Figure: TypeAlias = "MatplotlibFigure"
+
+
+def draw_curves(rows: list[dict[str, float]]) -> Figure:
+    """The loss, and the figures on people held out."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4))
+    axes = figure.subplots(1, 2)
+    steps = [row["step"] for row in rows]
+    axes[0].plot(steps, [row["loss"] for row in rows])
+    axes[0].set(title="training loss", xlabel="step")
+    for name in sorted(set(rows[-1]) - {"step", "loss", "lag"}):
+        axes[1].plot(steps, [row[name] for row in rows], label=name)
+    axes[1].set(title="people held out", xlabel="step")
+    if axes[1].lines:
+        axes[1].legend(fontsize=7)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> NDArray[np.uint8]:
+    """Write a figure as .png; gives its pixels (H, W, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    write_whole(path, canvas.print_png)
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,0 +1,292 @@
+"""The 21 implicit keypoints, learned without labels from tracked films: `python -m train.keypoints CONFIG [--dry-run]`.
+
+CONFIG is a TOML file over the recipe below. It is a fit of a minute or two on the CPU, so nothing is kept on the way:
+a fit that was stopped begins anew, and ends in the same file to the last bit.
+
+Canonical vertex offsets E (468 per frame and coordinate) are explained through 21 keypoints, E ~ B A E. Rows of A are
+>= 0 and sum to 1, so that keypoints lie on the face; B is the least-squares map back, B = S A^T (A S A^T)^-1 with
+S = mean E E^T; A is found by gradient descent on the weighted vertex error that is left. Keypoints come in mirrored
+pairs, so that films can be mirrored. RUN/keypoints.safetensors gets the face model, RUN/keypoints.png a picture of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from tqdm import tqdm
+
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import KEYPOINTS, Array
+from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.face.landmarks import EYE_CONTOURS, EYE_LOWER, EYE_UPPER, LANDMARKS, LIP_PAIRS
+from kdtalker.renderers.mesh.geometry import RIGID, FaceModel
+from train.data.shards import Shard, load_shards, write_whole
+from train.harness.command import command
+from train.harness.config import read_config
+from train.harness.figures import save_figure
+from train.harness.plan import MB, difference_line
+from train.harness.training import Choices, number
+from train.keypoints.validation import LIPS, draw_keypoints, explained, unexplained
+
+MIDLINE_KEYPOINTS = 5  # the other 16 are 8 mirrored pairs
+CLOSED_PERCENTILE = 10  # of a speaker's lip gaps: the mouth is shut about as often as that
+UPPER_LID_SHARE = 0.85  # of a blink; the lower lid does the rest
+BLINK_WEIGHT, BLINK_LIP_WEIGHT = 50.0, 500.0  # of lids, and of lips, which stay; all other vertices count as 1
+GENERALISED_PROCRUSTES_ROUNDS = 6
+
+MODEL_FILE, PICTURE_FILE = "keypoints.safetensors", "keypoints.png"
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class KeypointsRecipe(Choices):
+    """Every choice of a fit. shards: folder to read; run: folder to write. lip_weight, lid_weight: of their vertices'
+    errors, others having 1; spread_penalty: on a keypoint's variance over the face, so that it stays a place on it."""
+
+    shards: Path = Path("shards")
+    run: Path = Path("runs/keypoints")
+    steps: int = number(1500, 1)
+    learning_rate: float = number(0.1, 0)
+    lip_weight: float = number(2.0, 0)
+    lid_weight: float = number(4.0, 0)
+    spread_penalty: float = number(0.01, 0)
+
+
+PRESETS = {"mesh": KeypointsRecipe()}
+
+
+@dataclass(frozen=True)
+class Offsets:
+    """What one film tells: canonical offsets (T, 468, 3) from its own mean face."""
+
+    offsets: Array
+
+
+def mirrored_vertices(mean: Array) -> NDArray[np.intp]:
+    """The vertex on the other side of the face for each of the 468, as a pairing that is its own inverse."""
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial.distance import cdist
+
+    cost = cdist(mean, mean * [-1, 1, 1])
+    _, mirror = linear_sum_assignment(cost + cost.T)
+    if not (mirror[mirror] == np.arange(LANDMARKS)).all():
+        raise RuntimeError("The mean face is not symmetric enough to pair its vertices.")
+    return mirror
+
+
+def mean_face(shards: list[Shard]) -> tuple[Array, NDArray[np.intp]]:
+    """Generalised Procrustes mean (468, 3) over middle frames, symmetric, frontal, outer eye corners 1 apart,
+    and the mirror pairing of its vertices."""
+    faces = [shard.landmarks[len(shard.landmarks) // 2].astype(np.float32) for shard in shards]
+    mean = _upright(faces[0])
+    for _ in range(GENERALISED_PROCRUSTES_ROUNDS):
+        model = _bare_model(mean)
+        mean = _upright(np.mean([model.fit(face)[3] for face in faces], axis=0))
+        mirror = mirrored_vertices(mean)
+        mean = ((mean + mean[mirror] * [-1, 1, 1]) / 2).astype(np.float32)
+    return mean, mirror
+
+
+def _upright(face: Array) -> Array:
+    """Eye line along x, forehead to chin along y, rigid part centred, outer eye corners 1 apart."""
+    across = face[263] - face[33]
+    across /= np.linalg.norm(across)
+    down = face[152] - face[10]
+    down -= down @ across * across
+    down /= np.linalg.norm(down)
+    turned = face @ np.stack([across, down, np.cross(across, down)], 1)
+    turned -= turned[list(RIGID)].mean(0)
+    upright: Array = turned / np.linalg.norm(turned[33] - turned[263])
+    return upright
+
+
+def _bare_model(mean: Array) -> FaceModel:
+    """A face model that can fit poses and knows no keypoints yet."""
+    none = np.zeros((KEYPOINTS, LANDMARKS), np.float32)
+    unit = np.eye(3 * KEYPOINTS, dtype=np.float32)
+    return FaceModel(mean, none, none.T, unit, np.arange(KEYPOINTS), none[:, :3], none[0, : len(LIP_PAIRS)])
+
+
+def film_offsets(shards: list[Shard], model: FaceModel) -> list[Offsets]:
+    """Canonical offsets of each film from its own mean face."""
+    films = []
+    for shard in shards:
+        canonical = model.unpose(shard.landmarks.astype(np.float32))[3]
+        films.append(Offsets(canonical - canonical.mean(0)))
+    return films
+
+
+def second_moment(films: list[Offsets]) -> Matrix:
+    """S (468, 468): mean over films, frames and coordinates of E E^T."""
+    total = np.zeros((LANDMARKS, LANDMARKS))
+    for film in films:
+        columns = film.offsets.transpose(1, 0, 2).reshape(LANDMARKS, -1).astype(np.float64)
+        total += columns @ columns.T
+    return total / sum(film.offsets.shape[0] * 3 for film in films)
+
+
+def vertex_weights(recipe: KeypointsRecipe) -> Matrix:
+    """How much each vertex's error counts (468,)."""
+    weights = np.ones(LANDMARKS)
+    weights[list(LIPS)] = recipe.lip_weight
+    weights[[vertex for contour in EYE_CONTOURS for vertex in contour]] = recipe.lid_weight
+    return weights
+
+
+def spread(moment: torch.Tensor, picks: torch.Tensor) -> torch.Tensor:
+    """B (468, 21), the least-squares map from keypoint offsets back to vertex offsets."""
+    gram = picks @ moment @ picks.T
+    ridge = 1e-6 * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype)
+    return torch.linalg.solve(gram + ridge, picks @ moment).T
+
+
+def greedy_vertices(moment: Matrix, mirror: NDArray[np.intp], weights: Matrix) -> list[int]:
+    """21 vertices to start from: midline ones alone, others with their mirror image, the best first."""
+    middle, pairs = MIDLINE_KEYPOINTS, (KEYPOINTS - MIDLINE_KEYPOINTS) // 2
+    residual = (moment * np.sqrt(np.outer(weights, weights))).copy()
+    chosen: list[int] = []
+    while middle or pairs:
+        gain = (residual**2).sum(0) / (np.diag(residual) + 1e-12)
+        own_mirror = mirror == np.arange(LANDMARKS)
+        gain[own_mirror if not middle else np.zeros(0, int)] = -1
+        gain[~own_mirror if not pairs else np.zeros(0, int)] = -1
+        gain[chosen] = -1
+        best = int(np.argmax(gain + np.where(own_mirror, 0, gain[mirror])))
+        new = [best] if own_mirror[best] else [best, int(mirror[best])]
+        middle, pairs = (middle - 1, pairs) if own_mirror[best] else (middle, pairs - 1)
+        for vertex in new:
+            column = residual[:, vertex]
+            residual = residual - np.outer(column, column) / (column[vertex] + 1e-12)
+        chosen += new
+    return chosen
+
+
+def learn_keypoints(
+    moment: Matrix, mean: Array, mirror: NDArray[np.intp], recipe: KeypointsRecipe
+) -> tuple[Array, Array, NDArray[np.int64]]:
+    """picks A (21, 468), spreads B (468, 21) and the mirror pairing of the keypoints."""
+    weights = vertex_weights(recipe)
+    vertices = greedy_vertices(moment, mirror, weights)
+    pairing = np.array([vertices.index(int(mirror[vertex])) for vertex in vertices])
+    distance = ((mean[vertices][:, None] - mean[None]) ** 2).sum(-1)
+    logits = torch.tensor(np.maximum(-distance / (2 * 0.04**2), -6), dtype=torch.float64, requires_grad=True)
+    moment_t, weights_t, mean_t = (torch.tensor(value, dtype=torch.float64) for value in (moment, weights, mean))
+    optimiser = torch.optim.Adam([logits], recipe.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.steps)
+    order, flip = torch.tensor(pairing), torch.tensor(mirror)
+    for _ in tqdm(range(recipe.steps), desc="keypoints", disable=None):
+        picks = torch.softmax((logits + logits[order][:, flip]) / 2, dim=1)
+        spreads = spread(moment_t, picks)
+        left = moment_t.diagonal() - (spreads * (picks @ moment_t).T).sum(1)  # B is least squares
+        error = (weights_t * left).sum() / (weights_t * moment_t.diagonal()).sum()
+        extent = (picks @ (mean_t**2).sum(1) - ((picks @ mean_t) ** 2).sum(1)).mean()
+        optimiser.zero_grad()
+        (error + recipe.spread_penalty * extent).backward()
+        optimiser.step()
+        schedule.step()
+    return picks.detach().numpy().astype(np.float32), spreads.detach().numpy().astype(np.float32), pairing
+
+
+def closed_gaps(shards: list[Shard], model: FaceModel) -> Array:
+    """Gap of each inner lip pair of a shut mouth (pairs,) in canonical units: the median over speakers."""
+    upper, lower = np.array(LIP_PAIRS).T
+    by_speaker: dict[str, list[Array]] = {}
+    for shard in shards:
+        canonical = model.unpose(shard.landmarks.astype(np.float32))[3]
+        by_speaker.setdefault(shard.speaker, []).append(canonical[:, lower, 1] - canonical[:, upper, 1])
+    lowest = [np.percentile(np.concatenate(gaps), CLOSED_PERCENTILE, axis=0) for gaps in by_speaker.values()]
+    return np.median(lowest, axis=0).astype(np.float32)
+
+
+def blink_offset(picks: Array, spreads: Array, mean: Array) -> Array:
+    """The keypoint offset (21, 3) that lets the lids fall by one unit of eye opening (gap over width), leaves the lips
+    and moves the rest of the face as little as 21 keypoints can: weighted least squares, then scaled to close the gap
+    exactly."""
+    wanted, weights = np.zeros((LANDMARKS, 3), np.float32), np.ones(LANDMARKS, np.float32)
+    weights[list(LIPS)] = BLINK_LIP_WEIGHT
+    for contour in EYE_CONTOURS:
+        upper, lower = list(contour[9:]), list(contour[1:8])
+        wanted[upper] = UPPER_LID_SHARE * (mean[lower] - mean[upper])
+        wanted[lower] = (1 - UPPER_LID_SHARE) * (mean[upper] - mean[lower])
+        weights[list(contour)] = BLINK_WEIGHT
+    root = np.sqrt(weights)[:, None]
+    offset = np.linalg.lstsq(root * spreads, root * wanted, rcond=None)[0]
+    upper, lower = list(EYE_UPPER), list(EYE_LOWER)
+    falls = ((spreads[upper] - spreads[lower]) @ offset)[:, 1].mean()
+    width = np.linalg.norm(mean[EYE_CONTOURS[0][0]] - mean[EYE_CONTOURS[0][8]])
+    scaled: Array = (offset * (width / falls)).astype(np.float32)
+    return scaled
+
+
+def train(recipe: KeypointsRecipe, shards: list[Shard]) -> dict[str, float]:
+    """The whole fit; gives the share of variance that is explained on the people held out. Raises InputError where all
+    films are held out, OutputError where there is no room."""
+    seen, unseen = ([shard for shard in shards if shard.split == split] for split in ("train", "val"))
+    if not seen:
+        raise InputError(f"All shards in '{recipe.shards}' are of the split 'val'; there is nothing to learn from.")
+    mean, mirror = mean_face(seen)
+    bare = _bare_model(mean)
+    films = film_offsets(seen, bare)
+    moment = second_moment(films)
+    moment = (moment + moment[np.ix_(mirror, mirror)]) / 2
+    picks, spreads, pairing = learn_keypoints(moment, mean, mirror, recipe)
+    keypoint_offsets = np.concatenate([picks @ film.offsets for film in films]).reshape(-1, 3 * KEYPOINTS)
+    covariance = (keypoint_offsets.T @ keypoint_offsets / len(keypoint_offsets)).astype(np.float32)
+    blink = blink_offset(picks, spreads, mean)
+    model = FaceModel(mean, picks, spreads, covariance, pairing, blink, closed_gaps(seen, bare))
+    left = unexplained([film.offsets for film in film_offsets(unseen, bare)], model)
+    figures = {"all": explained(left), "lips": explained(left, LIPS)} if unseen else {}
+    tensors = {name: np.ascontiguousarray(value) for name, value in vars(model).items()}
+    content = save(tensors, {"figures": json.dumps(figures)})
+    recipe.run.mkdir(parents=True, exist_ok=True)
+    write_whole(recipe.run / MODEL_FILE, lambda file: file.write(content))
+    save_figure(draw_keypoints(model, left), recipe.run / PICTURE_FILE)
+    return figures
+
+
+def plan(recipe: KeypointsRecipe, shards: list[Shard]) -> str:
+    """Data, size, memory and what differs from the preset, as lines to print."""
+    seen, unseen = ([shard for shard in shards if shard.split == split] for split in ("train", "val"))
+    told = [
+        f"{len(group)} shards, {sum(len(shard.landmarks) for shard in group) / FRAME_RATE_HZ / 60:.1f} minutes, "
+        f"{len({shard.speaker for shard in group})} people"
+        for group in (seen, unseen)
+    ]
+    held = sum(shard.landmarks.nbytes + shard.sound.nbytes for shard in shards)
+    offsets = sum(shard.landmarks.nbytes for shard in seen)
+    lines = [
+        f"learn from    {told[0]}",
+        f"held out      {told[1]}",
+        f"keypoints     {KEYPOINTS} of {LANDMARKS} vertices: {KEYPOINTS * LANDMARKS} numbers",
+        f"steps         {recipe.steps}, each over all frames at once",
+        f"memory        {(held + 2 * offsets) / MB:.0f} MB: shards {held / MB:.0f}, offsets {2 * offsets / MB:.0f}",
+        f"writes        '{recipe.run / MODEL_FILE}', '{recipe.run / PICTURE_FILE}'",
+        difference_line(recipe, PRESETS),
+    ]
+    return "\n".join(lines)
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Learn the 21 implicit keypoints from tracked films.")
+    parser.add_argument("config", type=Path, help="TOML file: shards, run, and whatever else is to differ")
+    parser.add_argument("--dry-run", action="store_true", help="tell what would be done: data, sizes, memory")
+    options = parser.parse_args()
+    recipe = read_config(options.config, PRESETS)
+    shards = list(load_shards(recipe.shards))
+    if options.dry_run:
+        print(plan(recipe, shards))
+    else:
+        told = ", ".join(f"{name} {value:.4f}" for name, value in train(recipe, shards).items())
+        print(f"{recipe.run / MODEL_FILE}: variance explained on people held out: {told or 'nobody is held out'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""How much of the faces of people held out the keypoints hold, and a picture of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kdtalker.core.motion import Array
+from kdtalker.renderers.mesh.geometry import FaceModel
+from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, OUTER_LOWER_LIP, OUTER_UPPER_LIP
+from train.harness.figures import Figure
+
+LIPS = (61, 291, *OUTER_UPPER_LIP, *OUTER_LOWER_LIP, *INNER_UPPER_LIP, *INNER_LOWER_LIP)
+
+
+def unexplained(films: list[Array], model: FaceModel) -> Array:
+    """(2, 468): each vertex's mean square offset that is left, and that there was, over films (T, 468, 3)."""
+    sums = np.zeros((2, len(model.mean)))
+    for offsets in films:
+        errors = offsets - model.spreads @ (model.picks @ offsets)
+        sums += [(values**2).sum((0, 2)) for values in (errors, offsets)]
+    means: Array = (sums / max(1, sum(len(offsets) for offsets in films))).astype(np.float32)
+    return means
+
+
+def explained(left: Array, vertices: Sequence[int] | slice = slice(None)) -> float:
+    """Share of the variance over some vertices that the keypoints hold."""
+    chosen = left[:, vertices].astype(np.float64).sum(1)
+    return float(1 - chosen[0] / chosen[1])
+
+
+def draw_keypoints(model: FaceModel, left: Array) -> Figure:
+    """The mean face from the front and from the side with its keypoints; the brighter a vertex, the more is left."""
+    from matplotlib.figure import Figure
+
+    figure, error = Figure(figsize=(11, 6)), 100 * np.sqrt(left[0])
+    keypoints = model.picks @ model.mean
+    axes = figure.subplots(1, 2)
+    for axis, across, title in zip(axes, (0, 2), ("from the front", "from the side"), strict=True):
+        shown = axis.scatter(model.mean[:, across], -model.mean[:, 1], c=error, s=9)
+        axis.plot(keypoints[:, across], -keypoints[:, 1], "ro", fillstyle="none", markersize=9)
+        for number, point in enumerate(keypoints):
+            axis.annotate(str(number), (point[across], -point[1]), fontsize=7)
+        axis.set(title=title, aspect="equal")
+        axis.axis("off")
+    figure.colorbar(shown, ax=axes, label="what is left of a vertex's motion, people held out, % of outer-eye distance")
+    return figure

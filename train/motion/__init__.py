@@ -1,0 +1,1 @@
+"""The motion model: `python -m train.motion`."""

@@ -1,0 +1,100 @@
+"""Train the motion model: `python -m train.motion CONFIG [--dry-run]`. Run it again and it goes on where it stopped.
+
+CONFIG is a TOML file over one of the presets of train/motion/recipe.py. `accelerate launch -m train.motion CONFIG` runs
+it on several devices or machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kdtalker import __version__
+from kdtalker.core.protocols import Speech
+from kdtalker.diffusion.denoiser import Denoiser
+from kdtalker.diffusion.model import MotionModel
+from train.harness.command import command
+from train.harness.config import read_config
+from train.harness.figures import Figure
+from train.harness.run import Run, first_alone
+from train.motion.dataset import Corpus
+from train.motion.loss import Objective
+from train.motion.plan import plan
+from train.motion.recipe import PRESETS, Recipe
+from train.motion.validation import draw_motion, figures_of, sample
+from train.motion.windows import Windows
+
+MODEL_FILE = "motion.safetensors"
+
+
+def train(recipe: Recipe, corpus: Corpus) -> None:
+    """The whole training in one loop. Raises InputError where the run was begun otherwise, OutputError where there is
+    no room for its state."""
+    run = Run(recipe, corpus.told)
+    windows = Windows(corpus.seen, corpus.normalisation, recipe, run.rows, run.rank)
+    torch.manual_seed(recipe.seed)
+    denoiser = Denoiser(recipe.model)
+    averaged = copy.deepcopy(denoiser).eval().requires_grad_(False).to(run.accelerator.device)
+    model = MotionModel(averaged, corpus.normalisation, recipe.space, card(recipe, corpus))
+    objective = Objective(denoiser, recipe, corpus)
+    trained, optimiser = run.accelerator.prepare(objective, make_optimiser(objective, recipe))
+    run.resume(denoiser=denoiser, averaged=averaged, optimiser=optimiser.optimizer)
+    for batch in run.batches(windows, optimiser):
+        loss = trained(*vars(batch).values())
+        optimiser.zero_grad()
+        run.accelerator.backward(loss)
+        run.accelerator.clip_grad_norm_(trained.parameters(), recipe.clip)
+        optimiser.step()
+        run.average(averaged, denoiser)
+        run.end_step(loss, lambda: validate(recipe, corpus, model))
+    run.end()
+
+
+def make_optimiser(objective: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        objective.parameters(), recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
+    )
+
+
+def validate(recipe: Recipe, corpus: Corpus, model: MotionModel) -> tuple[dict[str, float], dict[str, Figure]]:
+    """The model as it is now, figures of it on people held out and a picture of what it samples."""
+    model.save(recipe.run / MODEL_FILE)
+    takes = corpus.unseen[: recipe.validate_takes]
+    if not takes:
+        return {}, {}
+    sampled = sample(model, takes, Speech(corpus.encoder, model).silence)
+    return figures_of(sampled, corpus.mouth[0]), {"motion": draw_motion(sampled[0], corpus.mouth[0], model)}
+
+
+def card(recipe: Recipe, corpus: Corpus) -> dict[str, str]:
+    """What a model tells of itself to people."""
+    people = len({take.speaker for take in corpus.seen})
+    return {
+        "made by": f"kdtalker {__version__}, python -m train.motion",
+        "data": f"{corpus.told['takes']} takes, {corpus.told['frames'] / 25 / 60:.1f} minutes, {people} people",
+        "recipe": json.dumps(recipe.fixed),
+    }
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the motion model on shards.")
+    parser.add_argument("config", type=Path, help="TOML file: preset, shards, run, and whatever else is to differ")
+    parser.add_argument("--dry-run", action="store_true", help="tell what would be done: data, sizes, memory")
+    options = parser.parse_args()
+    recipe = read_config(options.config, PRESETS)
+    with first_alone(recipe):
+        corpus = Corpus.load(recipe)
+    if options.dry_run:
+        print(plan(recipe, corpus))
+    else:
+        train(recipe, corpus)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The networks that paint mouth and lids: `python -m train.mesh`."""

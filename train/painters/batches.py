@@ -1,0 +1,96 @@
+"""Pairs to batches. All that is random about batch number `step` follows from the seed and `step`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from kdtalker.renderers.mesh.unet import as_input
+from train.painters.pairs import GOOD_EYES_PX, Pairs
+from train.painters.recipe import PainterRecipe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Views (B, 6, side, side) in -1..1 of warped and photographed parts, real (B, 3, side, side), appears and weight
+    (B, 1, 1, 1)."""
+
+    warped: Tensor
+    photographed: Tensor
+    real: Tensor
+    appears: Tensor
+    weight: Tensor
+
+
+class Batches(Dataset[Batch]):
+    """Batch number `step` under that index: films are drawn by the root of their length and their sharpness, what has
+    opened or shut sooner."""
+
+    def __init__(self, films: list[Pairs], recipe: PainterRecipe, size: int, rank: int) -> None:
+        self._films, self._recipe, self._size, self._rank = films, recipe, size, rank
+        share = np.array([len(film.which) ** 0.5 * _worth(film) for film in films])
+        self._share = share / share.sum()
+        opened = [recipe.unmoved_share + _opened(film) for film in films]
+        self._frames = [share / share.sum() for share in opened]
+
+    def __getitem__(self, step: int) -> Batch:
+        rng = np.random.default_rng((self._recipe.seed, step, self._rank))
+        warped, photographed, real, appears, weight = [], [], [], [], []
+        for film in rng.choice(len(self._films), self._size, p=self._share):
+            pairs = self._films[film]
+            row = rng.choice(len(pairs.which), p=self._frames[film])
+            three = (pairs.warped[row], pairs.photographed[pairs.which[row]], pairs.real[row])
+            for into, picture in zip((warped, photographed, real), varied(three, self._recipe, rng), strict=True):
+                into.append(picture)
+            appears.append(pairs.appears[row])
+            weight.append(_worth(pairs))
+        views = (torch.from_numpy(np.stack(pictures)) for pictures in (warped, photographed, real))
+        return Batch(
+            *(as_input(pictures).contiguous(memory_format=torch.channels_last) for pictures in views),
+            *(torch.tensor(np.array(one, np.float32)).reshape(-1, 1, 1, 1) for one in (appears, weight)),
+        )
+
+
+def _opened(film: Pairs) -> NDArray[np.float64]:
+    """(N,) how much further the opening of each pair is open, or shut, than the photographed one, of the crop."""
+    warped, photographed = (views[..., 3].mean((1, 2)) / 255 for views in (film.warped, film.photographed))
+    opened: NDArray[np.float64] = np.abs(warped - photographed[film.which])
+    return opened
+
+
+def _worth(film: Pairs) -> float:
+    return min(1.0, film.eyes_px / GOOD_EYES_PX)
+
+
+def varied(
+    pictures: tuple[NDArray[np.uint8], ...], recipe: PainterRecipe, rng: np.random.Generator
+) -> list[NDArray[np.uint8]]:
+    """The same warped, photographed and real part in another light, grainier or not, mirrored or not. The grain of the
+    warp is that of the real picture, but for the opening, so that a painter learns to leave it."""
+    levels = np.arange(256) / 255
+    gain, gamma, contrast = rng.uniform(0.8, 1.2, 3) * rng.uniform(0.75, 1.25), *rng.uniform((0.75, 0.8), (1.35, 1.5))
+    curves = 127.5 + contrast * (255 * gain * levels[:, None] ** gamma - 127.5)
+    mirrored, grey = rng.random() < 0.5, rng.random() < recipe.grey
+    strength, fineness = max(0, rng.uniform(-recipe.most_grain, recipe.most_grain)), rng.uniform(0.4, 1.3)
+    grains = [_grain(pictures[0].shape[0], fineness, rng) for _ in range(2)] if strength else [0, 0]
+    closed = 1 - pictures[0][..., 3:4] / 255
+    changed_pictures = []
+    for picture, grain in zip(pictures, (grains[0], grains[1], grains[0] * closed), strict=True):
+        colours = np.stack([curves[picture[..., channel], channel] for channel in range(3)], -1)
+        colours = colours.mean(-1, keepdims=True) if grey else colours
+        changed = picture.copy()
+        changed[..., :3] = np.clip(colours + strength * grain, 0, 255)
+        changed_pictures.append(np.ascontiguousarray(changed[:, ::-1] if mirrored else changed))
+    return changed_pictures
+
+
+def _grain(side_px: int, fineness: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """(side_px, side_px, 1), of deviation 1."""
+    grain = cv2.GaussianBlur(rng.standard_normal((side_px, side_px), np.float32), (0, 0), fineness)
+    return np.asarray(grain / grain.std(), np.float32)[..., None]

@@ -1,0 +1,176 @@
+"""Warped mouths and eyes and real ones: each film's face is warped from some of its frames into others (self
+re-enactment)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Motion
+from kdtalker.edits.transfer import transfer_relative
+from kdtalker.face.landmarks import outer_eye_distance
+from kdtalker.face.litert import LiteRTModel
+from kdtalker.face.portrait import Portrait
+from kdtalker.face.tracker import FaceTracker
+from kdtalker.media.video import read_film
+from kdtalker.renderers.mesh.geometry import FaceModel
+from kdtalker.renderers.mesh.parts import Crop, Part, view
+from kdtalker.renderers.mesh.renderer import MeshRenderer
+from kdtalker.renderers.mesh.source import MeshSource
+from train.data.films import Film
+from train.data.shards import write_whole
+
+LEAST_EYES_PX = 40  # between the eyes' centres; smaller faces are left out
+GOOD_EYES_PX = 90  # from here on a face counts in full
+SOURCE_EVERY_S, MOST_SOURCES = 2.5, 12  # frames of a film that it is warped from
+LARGEST_ERROR = 0.05  # outer eye distances by which the warped part may miss the real one
+MOST_FRAMES = 700  # of one film
+UNMOVED_SHARE = 0.15  # of the frames in which a part stands as it is photographed that are kept
+
+Pictures = NDArray[np.uint8]
+Sources = dict[int, tuple[Portrait, MeshSource]]  # by the number of the frame
+Row = tuple[int, Pictures, Pictures, float]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What one film teaches: photographed (K, side, side, 6) views of its sources; which (N,) of them was warped;
+    warped (N, side, side, 6) views; real (N, side, side, 3); appears (N,) how much of the painting shows; eyes_px."""
+
+    photographed: Pictures
+    which: NDArray[np.int64]
+    warped: Pictures
+    real: Pictures
+    appears: NDArray[np.float32]
+    eyes_px: float
+    split: str
+
+    @staticmethod
+    def load(path: Path) -> Pairs:
+        """Raises InputError for a file that is damaged."""
+        try:
+            with np.load(path) as file:
+                return Pairs(**{name: file[name] if file[name].ndim else file[name].item() for name in file.files})
+        except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
+            raise InputError(f"'{path}' is damaged ({error}); remove it, it is made again.") from None
+
+
+class Maker:
+    """Makes the pairs of films for parts that look alike."""
+
+    def __init__(self, parts: tuple[Part, ...]) -> None:
+        self._parts, self._tracker = parts, FaceTracker()
+        segmenter = LiteRTModel("selfie_segmentation.tflite")
+        self._renderer = MeshRenderer(self._tracker, segmenter, FaceModel.load(), {})
+
+    def pairs(self, film: Film, rng: np.random.Generator) -> Pairs:
+        """Raises InputError where the film has no face of use."""
+        motions = list(self._renderer.track(read_film(film.path)))
+        motion = Motion.concatenate(motions)
+        count = int(np.clip(len(motion) / 25 / SOURCE_EVERY_S, 3, MOST_SOURCES))
+        chosen = np.sort(rng.choice(len(motion), min(count, len(motion)), replace=False))
+        sources, eyes_px = self._sources(film, chosen)
+        if eyes_px < LEAST_EYES_PX:
+            raise InputError(f"'{film.name}': its eyes are {eyes_px:.0f} px apart, wanted {LEAST_EYES_PX}.")
+        rows = list(self._rows(film, motion, sources, rng))
+        if not rows:
+            raise InputError(f"'{film.name}': no frame was warped well enough.")
+        which, warped, real, appears = zip(*rows, strict=True)
+        photographed = [part for _, source in sources.values() for part in source.parts if part.part in self._parts]
+        return Pairs(
+            np.stack([part.view for part in photographed]),
+            np.array(which),
+            np.stack(warped),
+            np.stack(real),
+            np.array(appears, np.float32),
+            eyes_px,
+            film.split,
+        )
+
+    def _sources(self, film: Film, chosen: NDArray[np.int64]) -> tuple[Sources, float]:
+        sources: Sources = {}
+        eyes = []
+        wanted = set(chosen.tolist())
+        for number, frame in enumerate(read_film(film.path)):
+            if number not in wanted:
+                continue
+            faces = self._tracker.find(frame)
+            if not faces:
+                continue
+            try:
+                canvas = Portrait.find(frame, self._tracker)
+                sources[number] = canvas, self._renderer.encode_source(canvas.face)
+            except InputError:
+                continue
+            eyes.append(faces[0].eye_distance_px)
+        if not sources:
+            raise InputError(f"'{film.name}': no face was found.")
+        return sources, float(np.median(eyes))
+
+    def _rows(self, film: Film, motion: Motion, sources: Sources, rng: np.random.Generator) -> Iterator[Row]:
+        keep = min(1.0, MOST_FRAMES / len(motion))
+        numbers, face = list(sources), None
+        for at, frame in enumerate(read_film(film.path)):
+            if at >= len(motion):
+                return
+            face = self._tracker.follow(frame, face)
+            if face is None or rng.random() > keep:
+                continue
+            chosen = int(rng.integers(len(numbers)))
+            canvas, source = sources[numbers[chosen]]
+            first = motion[numbers[chosen] : numbers[chosen] + 1]
+            moved = transfer_relative(motion[at : at + 1], first=first, rest=source.rest)
+            mesh = self._renderer.shape(source, moved)
+            shown = zip(source.parts, self._renderer.appear(source, moved), strict=True)
+            parts = [(part, appears) for part, appears in shown if part.part in self._parts]
+            if rng.random() > max(UNMOVED_SHARE, *(appears for _, appears in parts), 0):
+                continue
+            picture, vertices, resting = self._renderer.warp(source, moved)
+            square = Portrait(frame, canvas.left, canvas.top, canvas.side).face
+            for number, (part, appears) in enumerate(parts):
+                points = list({*part.part.inside[0], *part.part.inside[1]})
+                off = face.landmarks[points, :2] - (canvas.left, canvas.top) - mesh[0][points, :2]
+                if np.linalg.norm(off, axis=1).mean() > LARGEST_ERROR * outer_eye_distance(face.landmarks):
+                    continue
+                yield (
+                    chosen * len(parts) + number,
+                    view(part.part, picture, vertices, resting),
+                    Crop.of(part.part, resting).moved(off.mean(0)).cut(square),
+                    appears,
+                )
+
+
+def pairs_file(film: Film, folder: Path) -> Path:
+    """Where the pairs of a film are kept; beside it, where it is of no use, a .txt says why."""
+    return folder / f"{film.stem}.npz"
+
+
+def load_pairs(films: list[Film], parts: tuple[Part, ...], folder: Path) -> list[Pairs]:
+    """The pairs of all films that are of use, those that `folder` does not hold yet made first. Raises InputError where
+    no film is, OutputError where there is no room."""
+    folder.mkdir(parents=True, exist_ok=True)
+    maker, loaded, reasons = None, [], []
+    for number, film in enumerate(tqdm(films, desc="pairs", disable=None)):
+        kept = pairs_file(film, folder)
+        useless = kept.with_suffix(".txt")
+        if not kept.exists() and not useless.exists():
+            maker = maker or Maker(parts)
+            try:
+                made = maker.pairs(film, np.random.default_rng(number))
+                write_whole(kept, lambda file, made=made: np.savez(file, **vars(made)))  # type: ignore[misc]
+            except InputError as error:
+                write_whole(useless, lambda file, error=error: file.write(f"{error}\n".encode()))  # type: ignore[misc]
+        if useless.exists():
+            reasons.append(f"{film.name}: {useless.read_text('utf-8').strip()}")
+            continue
+        loaded.append(replace(Pairs.load(kept), split=film.split))
+    if not loaded:
+        raise InputError(f"None of {len(films)} films can teach a painter; '{folder}' says why of each. {reasons[0]}")
+    return loaded

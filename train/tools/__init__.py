@@ -1,0 +1,1 @@
+"""Tools that are rarely needed."""
