@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Frame = NDArray[np.uint8]
 
+# Read by Pillow itself; others, as EPS, are handed to programs that run what is in them.
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "ICO", "JPEG2000")
 MOST_PIXELS = 8192 * 5120  # of a frame of a film: 8K, for what a small file claims takes memory all the same
 _WHITE = (255, 255, 255, 255)
 
@@ -40,7 +42,7 @@ def read_image(path: Path) -> Frame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=_known_formats()) as image:
                 return np.array(_as_rgb(ImageOps.exif_transpose(image)))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
@@ -54,6 +56,12 @@ def read_image(path: Path) -> Frame:
             raise
         reason = str(error) or type(error).__name__
         raise InputError(f"'{path}' is a broken or truncated picture ({reason}), wanted a whole one.") from None
+
+
+def _known_formats() -> list[str]:
+    """List the formats that this version of Pillow has."""
+    Image.init()
+    return [name for name in PICTURE_FORMATS if name in Image.OPEN]
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
