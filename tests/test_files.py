@@ -184,7 +184,7 @@ def test_a_signal_that_the_parent_ignores_stays_ignored():
 def test_on_windows_only_what_was_abandoned_is_removed(tmp_path, monkeypatch):
     """There are no locks there: what is finished but not yet renamed, here or elsewhere, stays."""
     monkeypatch.setattr(kdtalker.files.sys, "platform", "win32")
-    fresh, old = (tmp_path / f".kdtalker-{name}.part" for name in ("fresh", "old"))
+    fresh, old = (tmp_path / f".kdtalker-{digit * 16}.part" for digit in "ab")
     fresh.touch()
     old.touch()
     os.utime(old, (0, 0))
