@@ -187,7 +187,7 @@ def test_a_signal_that_the_parent_ignores_stays_ignored():
 def test_on_windows_only_what_was_abandoned_is_removed(tmp_path, monkeypatch):
     """There are no locks there: what is finished but not yet renamed, here or elsewhere, stays."""
     monkeypatch.setattr(kdtalker.core.files.sys, "platform", "win32")
-    fresh, old = (tmp_path / f".kdtalker-{name}.part" for name in ("fresh", "old"))
+    fresh, old = (tmp_path / f".kdtalker-{digit * 16}.part" for digit in "ab")
     fresh.touch()
     old.touch()
     os.utime(old, (0, 0))
@@ -198,3 +198,14 @@ def test_on_windows_only_what_was_abandoned_is_removed(tmp_path, monkeypatch):
         commit_together([motion, film])
     assert (tmp_path / "said.npz").read_text() == "motion" and (tmp_path / "film.mp4").read_text() == "film"
     assert fresh.exists() and not old.exists()
+
+
+def test_nobody_elses_files_are_removed(tmp_path):
+    """Only regular files of the program's own names: a picture behind a link and notes of the user stay."""
+    (tmp_path / "picture.png").touch()
+    (tmp_path / ".kdtalker-notes.part").touch()
+    (tmp_path / ".kdtalker-0123456789abcdef.part").symlink_to(tmp_path / "picture.png")
+    before = names(tmp_path)
+    with AtomicFile(tmp_path / "a.npz") as file:
+        file.commit()
+    assert names(tmp_path) == sorted([*before, "a.npz"])

@@ -258,7 +258,7 @@ def test_a_picture_without_memory_or_files_is_no_broken_picture(tmp_path, monkey
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
 
     def fail(error):
-        def raise_it(*arguments):
+        def raise_it(*arguments, **named):
             raise error
 
         monkeypatch.setattr(Image, "open", raise_it)
@@ -287,3 +287,17 @@ def test_an_ffmpeg_that_does_not_work_is_named_with_its_variable(monkeypatch, tm
     for read, path in ((read_sound, VOICE), (read_film, tmp_path / "a.mp4")):
         with pytest.raises(OutputError, match=f"'{program}', which IMAGEIO_FFMPEG_EXE names, {told}"):
             list(read(path))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands in for Ghostscript")
+def test_a_picture_that_is_a_program_is_given_to_nobody(tmp_path, monkeypatch):
+    """Pillow would hand PostScript to Ghostscript, whatever the file's name."""
+    Image.new("RGB", (99, 99)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    ghostscript = tmp_path / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\necho 9\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(InputError, match="not a picture that can be read"):
+        read_image(tmp_path / "a.png")
+    assert not (tmp_path / "ran").exists()

@@ -32,6 +32,15 @@ class Parser(argparse.ArgumentParser):
         near = did_you_mean(unknown[1].split("=")[0], self._option_string_actions) if unknown else ""
         raise InputError(f"{message}; see --help.{near}")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does; a misspelt option is told before one that is missing for it."""
+        words = sys.argv[1:] if args is None else list(args)
+        known = self._option_string_actions
+        for word in (word.split("=")[0] for word in words if re.match(r"--[a-z]", word)):
+            if word not in known and did_you_mean(word, known):
+                self.error(f"unrecognized arguments: {word}")
+        return super().parse_known_args(words, namespace)
+
 
 def film_parser() -> Parser:
     """Build the parser of the film command."""

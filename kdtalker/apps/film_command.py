@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -24,12 +25,15 @@ from kdtalker.core.signals import Interruption
 from kdtalker.diffusion.header import check_checkpoint
 from kdtalker.media.sound import read_sound
 
+_log = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     from kdtalker.core.protocols import Edit, EncodedPortrait, Image, Openings, Record
     from kdtalker.pipeline import TalkingPortraitPipeline
 
     Load = Callable[[Job], TalkingPortraitPipeline[Any]]
 
+LENGTHS_APART_S = 0.2
 PIECE_FRAMES = 250  # of a saved motion that are drawn at a time, so that memory does not grow with its length
 LEAST_ADDRESS_SPACE_GB = 2.2  # torch and OpenBLAS end the process without a word where they get less
 
@@ -146,6 +150,16 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
     return _summary(count, time.perf_counter() - began, job.output)
 
 
+def _tell_lengths(sound_s: float, motion: Motion) -> None:
+    """Log it where a sound that is laid under a saved motion is shorter or longer than that."""
+    film_s = len(motion) / FRAME_RATE_HZ
+    if sound_s and abs(sound_s - film_s) > LENGTHS_APART_S:
+        _log.warning(
+            "The sound lasts %.1f s, the motion and so the film %.1f s; beside --motion a sound is only laid under it.",
+            sound_s, film_s,
+        )  # fmt: skip
+
+
 def _open(job: Job) -> Drive:
     from kdtalker.media.video import film_info
 
@@ -161,10 +175,12 @@ def _open(job: Job) -> Drive:
         from kdtalker.renderers.liveportrait.template import read_template
 
         template = read_template(job.motion)
+        _tell_lengths(samples / SAMPLE_RATE_HZ, template.motion)
         return Drive(len(template.motion), None, job.audio, template.motion, template.openings)
     motion = Motion.load(job.motion)
     if not len(motion):
         raise InputError(f"The motion '{job.motion}' has no frames.")
+    _tell_lengths(samples / SAMPLE_RATE_HZ, motion)
     return Drive(len(motion), None, job.audio, motion)
 
 

@@ -91,9 +91,10 @@ def _got(weight: Weight, folder: Path | None) -> str:
 
 def _fetch(weight: Weight, folder: Path) -> str:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read on import: ask the hub for the file, nothing else
-    from huggingface_hub.utils.logging import set_verbosity
+    from kdtalker.weights.hub import check_endpoint, fetch
 
-    from kdtalker.weights.hub import fetch
+    check_endpoint()
+    from huggingface_hub.utils.logging import set_verbosity
 
     set_verbosity(logging.ERROR)  # what goes wrong is told once, by us
     try:

@@ -22,6 +22,7 @@ if sys.platform != "win32":
 
 _PREFIX, _SUFFIX = ".kdtalker-", ".part"
 
+_NAME_DIGITS = 16
 _ABANDONED_S = 24 * 3600.0  # on Windows, which has no such locks: a temporary file not written to for so long is stale
 
 
@@ -162,7 +163,7 @@ def _is_same(target: Path, other: Path) -> bool:
 
 def _create_locked(folder: Path, path: Path) -> tuple[Path, int | None]:
     """Create the temporary file; it gets its name `.part` only once it is locked, so that nobody takes it for stale."""
-    partial = folder / f"{_PREFIX}{uuid4().hex[:16]}{_SUFFIX}"
+    partial = folder / f"{_PREFIX}{uuid4().hex[:_NAME_DIGITS]}{_SUFFIX}"
     unlocked = partial.with_suffix(".new")
     try:
         if sys.platform == "win32":
@@ -189,8 +190,10 @@ def _remove(partial: Path, lock: int | None) -> None:
 def _remove_stale(folder: Path) -> None:
     """Remove temporary files whose process was killed."""
     with suppress(OSError):
-        for partial in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        for partial in folder.glob(f"{_PREFIX}{'[0-9a-f]' * _NAME_DIGITS}{_SUFFIX}"):
             with suppress(OSError):
+                if not stat.S_ISREG(partial.lstat().st_mode):
+                    continue
                 if sys.platform == "win32":
                     if time.time() - partial.stat().st_mtime < _ABANDONED_S:
                         continue

@@ -27,6 +27,8 @@ NOT_RETARGETED = -1.0
 FILE_VERSION = 1
 
 _SHAPES = {"scale": (1,), "pose": (3,), "shift": (3,), "expression": (KEYPOINTS, 3), "gaze": (2,), "retarget": (2,)}
+_PLAUSIBLE = {"scale": (0.01, 100), "pose": (-3600, 3600), "shift": (-100, 100), "expression": (-100, 100),
+              "gaze": (-3600, 3600)}  # fmt: skip
 _DEFAULTS = {"gaze": 0.0, "retarget": NOT_RETARGETED}  # also of files that were written before these existed
 
 
@@ -76,6 +78,16 @@ class Motion:
                 f"The motion is in the keypoint space '{self.space}', the engine '{space}' cannot draw it; choose "
                 f"--engine {self.space}, or make the motion with the engine '{space}'."
             )
+
+    def require_plausible(self, what: str) -> None:
+        """Raise InputError where numbers are beyond those of any face, which no renderer could draw; `what` names the
+        motion."""
+        for name, (least, most) in _PLAUSIBLE.items():
+            values = getattr(self, name)
+            if len(values) and not (least <= values.min() and values.max() <= most):
+                raise InputError(
+                    f"{what} has a {name} of {values.min():g} to {values.max():g}, wanted {least:g} to {most:g}."
+                )
 
     def __len__(self) -> int:
         return len(self.scale)
@@ -144,12 +156,12 @@ class Motion:
         if version != f"{FILE_VERSION:.1f}":
             raise InputError(f"'{path}' has the motion format {version}, this program reads {FILE_VERSION}.")
         framing = str(values.pop("framing", FRAMINGS[0]))[:40]  # which older files have not
-        if (values["scale"] <= 0).any():
-            raise InputError(f"'{path}' holds a scale that is not above 0, wanted a motion of this program.")
         try:
-            return Motion(**values, space=space, framing=framing)
+            motion = Motion(**values, space=space, framing=framing)
         except InputError as error:
             raise InputError(f"'{path}' is not a motion of this program: {error}") from None
+        motion.require_plausible(f"The motion '{path}'")
+        return motion
 
 
 def rotation_matrix(pose: Array) -> Array:

@@ -145,15 +145,11 @@ class MotionModel:
         """Push features (n, C), n from 0; returns the frames that became final. `last` ends the stream.
 
         Frames become final a window at a time, but for its `overlap` last ones; `last` fills the final window
-        with silence and gives what is owed: in total as many frames as features. Raises InputError for a scale that is
-        not above 0, which no face has; a model in the middle of its training may draw one (`advance_many`).
+        with silence and gives what is owed: in total as many frames as features. Raises InputError for numbers that
+        no face has; a model in the middle of its training may make them (`advance_many`).
         """
         ((motion, state),) = self.advance_many([state], [features], last=last)
-        if (motion.scale <= 0).any():
-            raise InputError(
-                "The motion model draws a scale that is not above 0: the file is damaged, is not a model for this "
-                "engine, or was trained too briefly; choose another one."
-            )
+        motion.require_plausible("The motion model is damaged or another file: its motion")
         return motion, state
 
     def advance_many(

@@ -99,6 +99,7 @@ class FFmpegProcess:
                 stdout=subprocess.DEVNULL if feed else subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is ours to answer
+                env={name: value for name, value in os.environ.items() if name != "FFREPORT"},  # it writes a file
             )
         except OSError as error:
             if error.errno in SHORTAGES:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +12,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from kdtalker.core.errors import SHORTAGES, InputError, OutputError
 from kdtalker.core.files import check_file
 
-if TYPE_CHECKING:
-    pass
-
-
 Frame = NDArray[np.uint8]
 
+# Read by Pillow itself; others, as EPS, are handed to programs that run what is in them.
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "ICO", "JPEG2000")
 _WHITE = (255, 255, 255, 255)
 
 
@@ -32,7 +29,7 @@ def read_image(path: Path) -> Frame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=_known_formats()) as image:
                 return np.array(_as_rgb(ImageOps.exif_transpose(image)))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
@@ -46,6 +43,12 @@ def read_image(path: Path) -> Frame:
             raise
         reason = str(error) or type(error).__name__
         raise InputError(f"'{path}' is a broken or truncated picture ({reason}), wanted a whole one.") from None
+
+
+def _known_formats() -> list[str]:
+    """List the formats that this version of Pillow has."""
+    Image.init()
+    return [name for name in PICTURE_FORMATS if name in Image.OPEN]
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

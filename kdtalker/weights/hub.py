@@ -118,6 +118,20 @@ def _offers(weight: Weight, reasons: list[str]) -> Iterator[tuple[Source, _Offer
     yield from others
 
 
+def check_endpoint() -> None:
+    """Raise InputError where HF_ENDPOINT is no address."""
+    endpoint = os.environ.get("HF_ENDPOINT")
+    if endpoint is None:
+        return
+    try:
+        parts = urlsplit(endpoint)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise InputError(f"The variable HF_ENDPOINT is '{endpoint}', wanted an address such as https://mirror.example.")
+
+
 def _ask(source: Source) -> _Offer:
     """The hub's own word on its file."""
     if source.github:

@@ -13,6 +13,8 @@ WORDS = table(
     2,
     ("nothing at all", "", "--image"),
     ("a picture alone", "--image face.png", "--output"),
+    ("output misspelt", "--image face.png --audio voice.wav --ouput film.mp4", "--ouput.*mean '--output'",
+     {"fast": True}),
     ("no output", "--image face.png --audio voice.wav", "--output"),
     ("no picture", "--audio voice.wav --output film.mp4", "--image"),
     ("nothing that moves it", PICTURE, "--audio"),

@@ -59,8 +59,9 @@ HUBS = table(
     ("is down", f"{GET} --weights w", TOLD,
      {"env": {"HF_ENDPOINT": "http://127.0.0.1:9"}, "made": ("w",), "fast": True}),
     ("has no such name", f"{GET} --weights w", TOLD, {"env": {"HF_ENDPOINT": "http://hub.invalid"}, "made": ("w",)}),
-    ("is FTP", f"{GET} --weights w", TOLD, {"env": {"HF_ENDPOINT": "ftp://127.0.0.1"}, "made": ("w",)}),
-    ("is no URL", f"{GET} --weights w", TOLD, {"env": {"HF_ENDPOINT": "not a URL"}, "made": ("w",)}),
+    *[(f"is {address}", f"{GET} --weights w", "HF_ENDPOINT.*wanted an address", {
+        "env": {"HF_ENDPOINT": address}, "made": ("w",), "code": 2, "fast": True})
+      for address in ("ftp://127.0.0.1", "http://127.0.0.1:99999", "http://[::1", "not a URL", "")],
     ("is behind a proxy that is down", f"{GET} --weights w", TOLD, {
         "env": {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "http_proxy":
                 "http://127.0.0.1:9", "NO_PROXY": None, "HF_ENDPOINT": "http://hub.invalid"}, "made": ("w",)}),

@@ -46,7 +46,9 @@ def read_template(path: Path) -> Template:
     content, size = _unpickled(path)
     try:
         with np.errstate(all="ignore"):  # what is not finite is looked for
-            return _template(content, size)
+            template = _template(content, size)
+        template.motion.require_plausible("its motion")
+        return template
     except KeyError as error:
         raise InputError(f"'{path}' is not a motion template of LivePortrait: it lacks {error}.") from None
     except (TypeError, IndexError, OverflowError):
