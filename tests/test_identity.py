@@ -9,7 +9,7 @@ import pytest
 from kdtalker.core.errors import InputError
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
-from train import identity
+from train.evaluate import identity
 from train.evaluate.identity import SAME_PERSON, FaceRecogniser, identity_distance
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -17,7 +17,7 @@ from kdtalker.core.errors import InputError
 from kdtalker.media.picture import read_image
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.liveportrait.nets.motion_extractor import MotionExtractor
-from train import data
+from train.data import prepare as data
 from train.data.films import find_films, speaker_of
 from train.data.published import add_published
 from train.data.shards import Shard, load_published, load_shards

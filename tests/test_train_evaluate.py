@@ -17,7 +17,7 @@ from kdtalker.face.landmarks import LIP_PAIRS
 from kdtalker.media.picture import read_image
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.geometry import FaceModel
-from train import evaluate
+from train.evaluate import report as evaluate
 from train.evaluate.films import find_pairs, measure_films
 from train.evaluate.held_out import Film as HeldOut
 from train.evaluate.held_out import measured, real_films

@@ -19,11 +19,12 @@ from kdtalker.core.motion import Motion
 from kdtalker.diffusion.denoiser import Denoiser
 from kdtalker.diffusion.model import MotionModel
 from kdtalker.diffusion.speech import load_trained
-from train import export, motion
 from train.data.shards import save_published, write_whole
 from train.harness.command import command as command_of
 from train.harness.config import read_config
 from train.harness.curves import best_lag, correlation
+from train.motion import export
+from train.motion import trainer as motion
 from train.motion.dataset import Corpus
 from train.motion.loss import Objective
 from train.motion.recipe import PRESETS, Recipe

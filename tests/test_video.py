@@ -387,7 +387,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_film(tmp_path):
     """The limit on the size of files ends ffmpeg as it writes."""
     (tmp_path / "a.mp4").write_bytes(OLD)
     script = (
-        "import sys, numpy as np; from pathlib import Path; from kdtalker.video_writer import VideoWriter\n"
+        "import sys, numpy as np; from pathlib import Path; from kdtalker.media.video_writer import VideoWriter\n"
         "from kdtalker.core.errors import OutputError\n"
         "frames = np.random.default_rng(3).integers(0, 256, (40, 240, 320, 3), np.uint8)\n"
         "try:\n"
@@ -431,7 +431,7 @@ def test_a_missing_sound_is_the_callers_mistake(tmp_path):
 def test_a_folder_that_takes_no_file_is_an_output_error():
     """As an unprivileged user, in a folder of the administrator."""
     script = (
-        "import os; from pathlib import Path; from kdtalker.video_writer import VideoWriter\n"
+        "import os; from pathlib import Path; from kdtalker.media.video_writer import VideoWriter\n"
         "from kdtalker.core.errors import OutputError\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "try: VideoWriter(Path('/kdtalker-test.mp4'), 64, 48)\n"

@@ -67,7 +67,7 @@ class Espeak:
             near = did_you_mean(language or line.voice, self._listed)
             raise InputError(f"There is no voice '{line.voice}'.{near} `kdtalker --voices` lists them all.")
         # Not by -m, which would import from the folder that the program happens to run in.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from kdtalker.espeak import main; main()"
+        code = f"import sys; sys.path[:] = {sys.path!r}; from kdtalker.tts.espeak import main; main()"
         command = [sys.executable, "-c", code, self._listed[language][1] + person]
         try:
             done = subprocess.run(
