@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 
+from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import FRAMINGS, Array, Motion
+from kdtalker.core.motion import FRAMINGS, Motion
 from kdtalker.core.options import Options
-from kdtalker.core.protocols import Box, Edit, EncodedPortrait, Engine, Image, Record, SourceT
+from kdtalker.core.protocols import Box, Edit, EncodedPortrait, Engine, Record, SourceT
 from kdtalker.edits.perform import apply_options, check_options
 from kdtalker.edits.transfer import transfer_stream
 from kdtalker.session import Session, draw_frames

@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from kdtalker.audio.prosody import LOOKAHEAD_FRAMES, NO_PROSODY, extract_prosody, look_ahead, start_prosody
+from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import Array, Motion
+from kdtalker.core.motion import Motion
 from kdtalker.core.options import Options
 from kdtalker.core.protocols import (
     AudioEncoder,
@@ -19,7 +20,6 @@ from kdtalker.core.protocols import (
     Edit,
     EncodedPortrait,
     Engine,
-    Image,
     MotionModel,
     Prosody,
     Record,

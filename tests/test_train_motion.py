@@ -15,11 +15,12 @@ from toy_training import assert_same_runs, command, killed_at_random
 
 from kdtalker.apps import cli
 from kdtalker.core.errors import InputError, OutputError
+from kdtalker.core.files import write_atomically
 from kdtalker.core.motion import Motion
 from kdtalker.diffusion.denoiser import Denoiser
 from kdtalker.diffusion.model import MotionModel
 from kdtalker.diffusion.speech import load_trained
-from train.data.shards import save_published, write_whole
+from train.data.shards import save_published
 from train.harness.command import command as command_of
 from train.harness.config import read_config
 from train.harness.curves import best_lag, correlation
@@ -167,7 +168,7 @@ def test_a_full_disk_is_told_and_keeps_the_last_state(tmp_path, shards, capsys):
     (tmp_path / "run" / "state.pt").write_bytes(b"last")
     (tmp_path / "run" / "state.pt.part").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="No space left on device"):
-        write_whole(tmp_path / "run" / "state.pt", lambda file: file.write(b"new" * 10_000))
+        write_atomically(tmp_path / "run" / "state.pt", lambda file: file.write(b"new" * 10_000))
     assert (tmp_path / "run" / "state.pt").read_bytes() == b"last"
     (tmp_path / "run" / "state.pt").unlink()
     (tmp_path / "run" / "state.pt.part").symlink_to("/dev/full")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 from kdtalker.core.protocols import Openings
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 

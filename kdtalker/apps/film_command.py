@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from kdtalker.apps.arguments import FOLLOW, WIDEST
 from kdtalker.apps.job import Job, is_template
 from kdtalker.apps.progress import Progress
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.files import AtomicFile, commit_together
-from kdtalker.core.motion import Array, Motion
+from kdtalker.core.motion import Motion
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count
 from kdtalker.core.signals import Interruption
 from kdtalker.diffusion.header import check_checkpoint
@@ -28,7 +29,8 @@ from kdtalker.media.sound import read_sound
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from kdtalker.core.protocols import Edit, EncodedPortrait, Image, Openings, Record
+    from kdtalker.core.arrays import Image
+    from kdtalker.core.protocols import Edit, EncodedPortrait, Openings, Record
     from kdtalker.pipeline import TalkingPortraitPipeline
 
     Load = Callable[[Job], TalkingPortraitPipeline[Any]]

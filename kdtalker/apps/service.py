@@ -16,10 +16,11 @@ from kdtalker.apps.arguments import ENGINES, Backdrop
 from kdtalker.apps.chart import chart, loudness
 from kdtalker.apps.uploads import Limits, copy_film, copy_sound, read_picture
 from kdtalker.apps.watermark import Mark
+from kdtalker.core.arrays import Image
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.motion import Motion
 from kdtalker.core.options import Options
-from kdtalker.core.protocols import EncodedPortrait, Image, Square
+from kdtalker.core.protocols import EncodedPortrait, Square
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count
 from kdtalker.face.background import lay_behind
 from kdtalker.media.sound import read_sound

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from kdtalker.core.arrays import Image as RGB
 from kdtalker.core.errors import InputError, KDTalkerError, OutputError
 from kdtalker.core.files import check_file
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from kdtalker.media.ffmpeg import FFmpegProcess, check_program, media_input, media_url
-from kdtalker.media.picture import Frame, read_image
+from kdtalker.media.picture import read_image
 from kdtalker.media.probe import is_playlist
 from kdtalker.media.sound import read_sound
 
@@ -34,7 +35,7 @@ class Limits:
     file_megabytes: int = 50
 
 
-def read_picture(path: Path, limits: Limits) -> Frame:
+def read_picture(path: Path, limits: Limits) -> RGB:
     """An uploaded picture as RGB (H, W, 3). Raises InputError for what is no picture or too large, before decoding."""
     _check_size(path, limits)
     try:

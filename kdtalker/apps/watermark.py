@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from kdtalker.core.protocols import Image
+from kdtalker.core.arrays import Image
 
 WORD = "generated"
 

@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdtalker.audio.mel import (
-    Array,
-)
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.protocols import AudioEncoder, StateT
-from kdtalker.diffusion.header import ENCODERS
 from kdtalker.weights.find import find
 
 if TYPE_CHECKING:
     from kdtalker.core.protocols import AudioEncoder
     from kdtalker.weights.strict import Find
+
+ENCODERS = ("whisper-tiny.en", "wav2lip")  # the audio encoders that a motion model may name
 
 
 def encode_all(encoder: AudioEncoder[StateT], samples: Array) -> Array:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kdtalker.core.arrays import Array
 from kdtalker.core.rates import SAMPLES_PER_FRAME
-
-Array = NDArray[np.float32]
 
 MEL_BANDS = 80
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 from kdtalker.core.protocols import Prosody
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import Array
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, frame_count
 from kdtalker.weights.strict import Find, load_strictly, rename_entry
 

@@ -21,12 +21,12 @@ from kdtalker.audio.mel import (
     MEL_BLOCK_FRAMES,
     MEL_COLUMNS_PER_FRAME,
     MEL_SILENCE,
-    Array,
     MelState,
     advance_mel,
     scale_mel,
     start_mel,
 )
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.rates import SAMPLES_PER_FRAME, frame_count
 from kdtalker.weights.checkpoint import read_checkpoint

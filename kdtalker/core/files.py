@@ -8,10 +8,11 @@ import stat
 import sys
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 from uuid import uuid4
 
 from kdtalker.core.errors import SHORTAGES, InputError, OutputError
@@ -82,6 +83,17 @@ class AtomicFile:
 
     def remove_target(self) -> None:
         self._target.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write` fill a file that takes its name only when it is whole. Raises OutputError where there is no room."""
+    with AtomicFile(path) as file:
+        try:
+            with file.partial.open("wb") as content:
+                write(content)
+        except OSError as error:
+            raise OutputError(f"'{path}' cannot be written ({error.strerror}); make room and run this again.") from None
+        file.commit()
 
 
 def commit_together(files: Sequence[AtomicFile]) -> None:

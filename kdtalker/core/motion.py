@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.files import AtomicFile
 from kdtalker.core.npz import read_npz
-
-Array = NDArray[np.float32]
 
 KEYPOINTS = 21
 MOTION_WIDTH = 1 + 3 + 3 + 3 * KEYPOINTS

@@ -12,13 +12,12 @@ from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import FRAMINGS, Array, Motion
+from kdtalker.core.motion import FRAMINGS, Motion
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 
-Image = NDArray[np.uint8]
 Square = tuple[int, int, int]  # left, top and side in px
 Box = tuple[float, float, float, float]  # left, top, width and height in px
 

@@ -7,7 +7,8 @@ from typing import Generic
 
 import numpy as np
 
-from kdtalker.core.motion import MOTION_WIDTH, Array, Motion
+from kdtalker.core.arrays import Array
+from kdtalker.core.motion import MOTION_WIDTH, Motion
 from kdtalker.core.protocols import MotionModel, Sampling, StateT
 
 REACH = 3  # frames to both sides that a frame is averaged over, and by which it comes out later

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
+from kdtalker.audio.encoders import ENCODERS
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import SPACES
 from kdtalker.diffusion.config import DenoiserConfig
 from kdtalker.diffusion.normalisation import Normalisation
-
-ENCODERS = ("whisper-tiny.en", "wav2lip")  # the audio encoders that a motion model may name
+from kdtalker.weights.header import read_header
 
 
 @dataclass(frozen=True)
@@ -61,43 +54,3 @@ def read_motion_header(path: Path) -> MotionHeader:
         return MotionHeader(space, config, Normalisation.from_header(header["normalisation"]), card)
     except InputError as error:
         raise InputError(f"'{path}' is not a motion model of this program: {error}") from None
-
-
-def read_header(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Read the JSON values under these names. Raises InputError where the file is no safetensors or lacks one."""
-    with _opened(path) as file:
-        metadata = file.metadata() or {}
-    lacking = [name for name in names if name not in metadata]
-    if lacking:
-        raise InputError(f"'{path}' is a safetensors file without '{lacking[0]}' in its header; it is another model.")
-    try:
-        return {name: json.loads(metadata[name]) for name in names}
-    except (ValueError, RecursionError):
-        raise InputError(f"'{path}' has a header that cannot be read, it is damaged; download it again.") from None
-
-
-def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the shapes of the tensors by name. Raises InputError where the file is no safetensors."""
-    with _opened(path) as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    if not os.path.lexists(path):
-        raise InputError(f"There is no model file '{path}'; see weights/README.md for where to get it.")
-    if not os.path.isfile(path):
-        raise InputError(f"'{path}' is not a file, wanted a model (.safetensors).")
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise InputError(f"'{path}' has a name that is not in UTF-8, which safetensors wants; rename it.") from None
-    try:
-        with safe_open(path, framework="numpy") as file:
-            yield file
-    except PermissionError as error:
-        raise InputError(f"'{path}' cannot be read ({error.strerror}).") from None
-    except (SafetensorError, OSError):
-        raise InputError(
-            f"'{path}' cannot be read as a model, it is truncated or not safetensors; download it again."
-        ) from None

@@ -12,7 +12,8 @@ from typing import Generic
 import numpy as np
 from numpy.typing import NDArray
 
-from kdtalker.core.motion import Array, Motion
+from kdtalker.core.arrays import Array
+from kdtalker.core.motion import Motion
 from kdtalker.core.protocols import MotionModel, Sampling, StateT
 
 Series = NDArray[np.float64]

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import KEYPOINTS, MOTION_WIDTH, Motion, from_head_frame, to_head_frame
 from kdtalker.core.protocols import Sampling
 from kdtalker.diffusion.config import DenoiserConfig
 from kdtalker.diffusion.denoiser import Denoiser
-from kdtalker.diffusion.header import read_motion_header, tensor_shapes
+from kdtalker.diffusion.header import read_motion_header
 from kdtalker.diffusion.normalisation import Normalisation
 from kdtalker.diffusion.sampler import sample_window
 from kdtalker.diffusion.windows import (
-    Array,
     WindowState,
     _absorb,
     _context,
@@ -36,6 +36,7 @@ from kdtalker.diffusion.windows import (
     _window_features,
 )
 from kdtalker.weights.checkpoint import read_checkpoint, write_checkpoint
+from kdtalker.weights.header import tensor_shapes
 
 _DIVERGED = 1e18  # of a motion vector's numbers
 

@@ -7,12 +7,10 @@ from dataclasses import dataclass, fields
 from reprlib import repr
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import KEYPOINTS, MOTION_WIDTH
-
-Array = NDArray[np.float32]
 
 _WIDTHS = {
     "mean": MOTION_WIDTH,

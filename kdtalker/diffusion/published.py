@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from kdtalker.audio.wav2lip import load_wav2lip
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import LIVEPORTRAIT_SPACE, Array
+from kdtalker.core.motion import LIVEPORTRAIT_SPACE
 from kdtalker.core.npz import read_npz
 from kdtalker.core.protocols import Speech
 from kdtalker.diffusion.config import DenoiserConfig

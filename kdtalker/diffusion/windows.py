@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MOTION_WIDTH
 from kdtalker.core.protocols import Sampling
 from kdtalker.diffusion.config import DenoiserConfig
-
-Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

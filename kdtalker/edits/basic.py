@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from kdtalker.core.motion import Array, Motion, rotation_matrix
+from kdtalker.core.arrays import Array
+from kdtalker.core.motion import Motion, rotation_matrix
 
 
 def stronger(motion: Motion, rest: Motion, expression: float, head: float) -> Motion:

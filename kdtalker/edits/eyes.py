@@ -8,7 +8,7 @@ from itertools import takewhile
 
 import numpy as np
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 from kdtalker.core.rates import FRAME_RATE_HZ
 
 GAP_SPREAD, LEAST_GAP_S = 0.5, 0.5  # log-deviation of the gaps between blinks

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from kdtalker.core.motion import Array, Motion, rotation_matrix
+from kdtalker.core.arrays import Array
+from kdtalker.core.motion import Motion, rotation_matrix
 from kdtalker.core.protocols import ExpressionBasis
 from kdtalker.edits.basic import in_head
 

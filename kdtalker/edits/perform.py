@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.moods import MOODS
-from kdtalker.core.motion import Array, Motion
+from kdtalker.core.motion import Motion
 from kdtalker.core.options import Options
 from kdtalker.core.protocols import ExpressionModel, Prosody, Source
 from kdtalker.core.rates import FRAME_RATE_HZ

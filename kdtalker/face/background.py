@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageColor
 
+from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import Array
-from kdtalker.core.protocols import Image
 from kdtalker.face.portrait import check_shape
 from kdtalker.face.segmentation import REACH, person_matte
 

@@ -8,9 +8,9 @@ from functools import cache
 
 import numpy as np
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array, Image
 from kdtalker.face.litert import LiteRTModel
-from kdtalker.face.region import REGION_MARGIN, Image, Region, transformed
+from kdtalker.face.region import REGION_MARGIN, Region, transformed
 
 _SIDE_PX = 128
 _MIN_DETECTION = 0.5

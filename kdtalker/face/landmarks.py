@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 
 LANDMARKS = 468
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 from kdtalker.weights.find import find
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from kdtalker.core.motion import Array
-from kdtalker.core.protocols import Image, Openings
+from kdtalker.core.arrays import Array, Image
+from kdtalker.core.protocols import Openings
 from kdtalker.face.landmarks import EYE_INNER, EYE_LOWER, EYE_OUTER, EYE_UPPER, LIP_PAIRS, MOUTH_CORNERS
 from kdtalker.face.tracker import FaceTracker
 

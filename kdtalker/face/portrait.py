@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from kdtalker.core.arrays import Image
 from kdtalker.core.errors import InputError
-from kdtalker.core.protocols import Image
 from kdtalker.face.tracker import Face, FaceTracker
 
 SQUARE_SIDE = 2.3  # times the longer side of the face's box

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from kdtalker.core.motion import Array
-
-Image = NDArray[np.uint8]
+from kdtalker.core.arrays import Array, Image
 
 REGION_MARGIN = 1.5  # the mesh network looks at the face's box times this
 

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kdtalker.core.motion import Array
-from kdtalker.core.protocols import Image
+from kdtalker.core.arrays import Array, Image
 from kdtalker.face.litert import LiteRTModel
 
 _SEGMENTER_SIDE_PX = 256

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import Array
 from kdtalker.face.detector import FaceDetector, is_one_face, looks, sigmoid
 from kdtalker.face.landmarks import EYE_CONTOURS, EYE_OUTER, LANDMARKS
 from kdtalker.face.litert import LiteRTModel
-from kdtalker.face.region import Image, Region, region_around, transformed
+from kdtalker.face.region import Region, region_around, transformed
 
 _log = logging.getLogger(__name__)
 

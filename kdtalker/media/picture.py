@@ -6,20 +6,18 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from kdtalker.core.arrays import Image as RGB
 from kdtalker.core.errors import SHORTAGES, InputError, OutputError
 from kdtalker.core.files import check_file
-
-Frame = NDArray[np.uint8]
 
 # Read by Pillow itself; others, as EPS, are handed to programs that run what is in them.
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "ICO", "JPEG2000")
 _WHITE = (255, 255, 255, 255)
 
 
-def read_image(path: Path) -> Frame:
+def read_image(path: Path) -> RGB:
     """A picture as RGB (H, W, 3), turned as its EXIF says, alpha laid over white, 16 bits cut to 8.
 
     Raises InputError where it is missing, a folder, empty, broken, no picture, or above Pillow's limit (89 MP);

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kdtalker.audio.mel import Array
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.files import check_file
 from kdtalker.core.rates import SAMPLE_RATE_HZ

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from kdtalker.core.arrays import Image
 from kdtalker.core.errors import InputError
 from kdtalker.core.files import check_file
 from kdtalker.core.rates import FRAME_RATE_HZ
@@ -19,7 +20,6 @@ from kdtalker.media.probe import declared_s, is_short, open_media
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
-from kdtalker.media.picture import Frame
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def _length_s(film: InputContainer, track: VideoStream) -> float:
     return (film.duration or 0) / 1_000_000  # ffmpeg's own unit, µs
 
 
-def read_film(path: Path, fps: float = FRAME_RATE_HZ, *, report: bool = False) -> Iterator[Frame]:
+def read_film(path: Path, fps: float = FRAME_RATE_HZ, *, report: bool = False) -> Iterator[Image]:
     """Decode the frames of a film at a constant rate, upright, with square pixels.
 
     A film that ends before the duration that its header declares is read as far as it goes, `report` logs that. Raises
@@ -106,11 +106,11 @@ class VideoFrames:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[Image]:
         return read_film(self._path, report=True)
 
 
-def _read_ppm(pipe: IO[bytes]) -> Frame | None:
+def _read_ppm(pipe: IO[bytes]) -> Image | None:
     """The next picture of a stream of binary PPM, None at its end or where it is cut off."""
     if pipe.readline() != b"P6\n":
         return None

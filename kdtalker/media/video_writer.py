@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from kdtalker.core.arrays import Image
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.files import AtomicFile, check_file
-from kdtalker.core.protocols import Image
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.core.signals import deferred
 from kdtalker.media.ffmpeg import FFmpegProcess, media_url, sound_track

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, did_you_mean
-from kdtalker.core.motion import Array
 from kdtalker.core.npz import npz_names, read_npz
 from kdtalker.tts.line import Line, Sound
 from kdtalker.weights.find import find, missing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 
 DEFAULT_VOICE = "en-us"
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.files import AtomicFile
-from kdtalker.diffusion.header import read_header
+from kdtalker.weights.header import read_header
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any], *, half: bool) -> None:

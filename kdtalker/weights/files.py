@@ -105,7 +105,7 @@ def verify(weight: Weight, path: Path, folder: Path | None = None) -> str:
     if not weight.published:
         return "good, sha256 as in the table"
     if path.suffix != Path(weight.file).suffix:
-        from kdtalker.diffusion.header import tensor_shapes
+        from kdtalker.weights.header import tensor_shapes
 
         return f"there as {path.suffix} of {len(tensor_shapes(path))} tensors, which are not checked"
     differs, noted = difference(weight, path), noted_sha256(path)

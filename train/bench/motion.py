@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 from kdtalker.diffusion.denoiser import Denoiser
 from train.harness.command import command
 from train.harness.config import read_config

@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from kdtalker.audio.encoders import encode_all
 from kdtalker.audio.whisper import WhisperEncoder
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import Array
+from kdtalker.core.files import write_atomically
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 from kdtalker.face.landmarks import EYE_CONTOURS, LANDMARKS, mouth_opening
 from kdtalker.face.tracker import FaceTracker
@@ -30,7 +31,7 @@ from kdtalker.media.video import read_film
 from train.data.cluster import HERE, for_all, for_all_on_ray
 from train.data.films import LAYOUTS, Film, find_films
 from train.data.records import REPORT_FILE, Drop, Record, write_manifest, write_report
-from train.data.shards import PUBLISHED, Shard, shard_paths, write_whole
+from train.data.shards import PUBLISHED, Shard, shard_paths
 from train.data.sync import LARGEST_LAG_FRAMES, Sync, estimate_lags
 from train.harness.command import command
 
@@ -177,7 +178,7 @@ def _upper_layers(shard: Shard, encoder: WhisperEncoder, kept: Path) -> Array:
     """Layers 3 and 4 of the audio features (T, 768); all features are kept in a file for whoever trains on them."""
     if not kept.exists():
         features = encode_all(encoder, shard.sound.astype(np.float32)).astype(np.float16)
-        write_whole(kept, lambda file: np.save(file, features))
+        write_atomically(kept, lambda file: np.save(file, features))
     steps = np.load(kept).reshape(len(shard.landmarks), 2, 3, -1)
     layers: Array = steps.astype(np.float32).mean(1)[:, 1:]
     return layers.reshape(len(layers), -1)

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import torch
 
-from kdtalker.core.motion import KEYPOINTS, Array, Motion
-from kdtalker.core.protocols import Image
+from kdtalker.core.arrays import Array, Image
+from kdtalker.core.motion import KEYPOINTS, Motion
 from kdtalker.media.video import read_film
 from kdtalker.renderers.liveportrait.canvas import SIDE_PX, cut_out
 from kdtalker.renderers.liveportrait.crops import speech_square

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kdtalker.core.files import write_atomically
 from kdtalker.core.rates import FRAME_RATE_HZ
-from train.data.shards import Shard, shard_paths, write_whole
+from train.data.shards import Shard, shard_paths
 
 REPORT_FILE, MANIFEST_FILE = "report.json", "manifest.json"
 ENOUGH_TO_SYNC_S = 300.0  # with less the regression knows every take by heart
@@ -45,7 +46,7 @@ class Record:
 
     def save(self, path: Path) -> None:
         content = json.dumps(asdict(self), indent=1).encode()
-        write_whole(path, lambda file: file.write(content))
+        write_atomically(path, lambda file: file.write(content))
 
 
 def write_report(out: Path, unsynced: list[Drop]) -> str:
@@ -64,7 +65,7 @@ def write_report(out: Path, unsynced: list[Drop]) -> str:
     }
     report = {"films": len(records), "kept_s": round(tracked_s, 2), "in_sync_s": round(synced_s, 2), "dropped": dropped}
     content = json.dumps(report, indent=1, default=_told).encode()
-    write_whole(out / REPORT_FILE, lambda file: file.write(content))
+    write_atomically(out / REPORT_FILE, lambda file: file.write(content))
     lines = [f"{tracked_s:9.1f} s  kept of {len(records)} films, {synced_s:.1f} s of them in sync with their sound"]
     if tracked_s < ENOUGH_TO_SYNC_S:
         lines.append(
@@ -93,7 +94,7 @@ def write_manifest(out: Path) -> None:
         "shards": sum(len(film["shards"]) for film in films.values()),
     }
     content = json.dumps({"counts": counts, "films": films}, indent=1).encode()
-    write_whole(out / MANIFEST_FILE, lambda file: file.write(content))
+    write_atomically(out / MANIFEST_FILE, lambda file: file.write(content))
 
 
 def _content(path: Path) -> dict[str, object]:

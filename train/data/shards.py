@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdtalker.core.errors import InputError, OutputError
-from kdtalker.core.motion import Array, Motion
+from kdtalker.core.arrays import Array
+from kdtalker.core.errors import InputError
+from kdtalker.core.files import write_atomically
+from kdtalker.core.motion import Motion
 
 PUBLISHED = "liveportrait"  # the folder beside the shards for motion in that keypoint space
 
@@ -42,7 +43,7 @@ class Shard:
 
     def save(self, folder: Path) -> None:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        write_whole(folder / f"{self.name}.npz", lambda file: np.savez(file, **values))
+        write_atomically(folder / f"{self.name}.npz", lambda file: np.savez(file, **values))
 
     @staticmethod
     def load(path: Path) -> Shard:
@@ -75,7 +76,7 @@ def save_published(folder: Path, shard: Shard, motion: Motion, canonical: Array)
     """Beside a shard its motion (T) and canonical keypoints (21, 3) as LivePortrait's networks see them."""
     (folder / PUBLISHED).mkdir(exist_ok=True)
     values = {"motion": motion.vector(), "canonical": canonical}
-    write_whole(folder / PUBLISHED / f"{shard.name}.npz", lambda file: np.savez(file, **values))
+    write_atomically(folder / PUBLISHED / f"{shard.name}.npz", lambda file: np.savez(file, **values))
 
 
 def load_published(folder: Path, shard: Shard) -> tuple[Motion, Array]:
@@ -88,15 +89,3 @@ def load_published(folder: Path, shard: Shard) -> tuple[Motion, Array]:
             f"The shards in '{folder}' hold no motion of the keypoint space '{PUBLISHED}' ({shard.film}); make "
             "them with `python -m train.data --published`, or train in the space 'mesh'."
         ) from None
-
-
-def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Let `write` fill a file that takes its name only when it is whole. Raises OutputError where there is no room."""
-    partial = path.with_name(f"{path.name}.part")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"'{path}' cannot be written ({error.strerror}); make room and run this again.") from None

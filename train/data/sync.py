@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 
 LARGEST_LAG_FRAMES = 9
 ROUNDS, COMPONENTS, RIDGE = 4, 96, 300.0

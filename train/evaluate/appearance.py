@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdtalker import Options, TalkingPortraitPipeline
-from kdtalker.core.motion import Array, from_head_frame, to_head_frame
+from kdtalker.core.arrays import Array
+from kdtalker.core.motion import from_head_frame, to_head_frame
 from kdtalker.core.protocols import EncodedPortrait
 from kdtalker.core.rates import SAMPLE_RATE_HZ
 from kdtalker.face.tracker import FaceTracker

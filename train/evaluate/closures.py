@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from kdtalker import Options, TalkingPortraitPipeline
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 from kdtalker.core.protocols import EncodedPortrait
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from kdtalker.face.landmarks import mouth_opening

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from kdtalker.core.errors import InputError
+from kdtalker.core.files import write_atomically
 from kdtalker.core.rates import FRAME_RATE_HZ
 from train.data.films import SUFFIXES
-from train.data.shards import write_whole
 from train.evaluate.metrics import MEASURES
 from train.evaluate.syncnet import LSE, SyncNet, lse_measures
 from train.evaluate.tracked import SeenFilm, Tools, look_at
@@ -114,8 +114,8 @@ def write_report(rows: list[Row], skipped: dict[str, str], out: Path) -> str:
         "mean": mean_of(row.figures for row in rows),
         "skipped": skipped,
     }
-    write_whole(out / "figures.json", lambda file: file.write(json.dumps(told, indent=1).encode()))
-    write_whole(out / "table.txt", lambda file: file.write(table.encode()))
+    write_atomically(out / "figures.json", lambda file: file.write(json.dumps(told, indent=1).encode()))
+    write_atomically(out / "table.txt", lambda file: file.write(table.encode()))
     for row in rows:
         save_figure(draw(row), out / f"{row.film.path.stem}.png")
     return table

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kdtalker import Options, TalkingPortraitPipeline
 from kdtalker.audio.whisper import EncoderState
+from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import Array, Motion
+from kdtalker.core.files import write_atomically
+from kdtalker.core.motion import Motion
 from kdtalker.core.protocols import AudioEncoder, EncodedPortrait, Speech
 from kdtalker.face.landmarks import MOUTH_CORNERS, eye_opening, mouth_opening, outer_eye_distance
 from kdtalker.face.tracker import Face, FaceTracker
@@ -23,14 +24,12 @@ from kdtalker.media.sound import read_sound
 from kdtalker.media.video import read_film
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.engine import MeshEngine
-from train.data.shards import write_whole
 from train.harness.curves import best_lag, correlation
 from train.motion.validation import HEAD
 
 COLUMNS = ("file", "kind", "split", "sync_r", "sync_lag_frames")
 LEAST_SYNC = 0.4
 
-Image = NDArray[np.uint8]
 Figures = dict[str, float]
 
 
@@ -222,5 +221,5 @@ def measured(
             rows[film.path.name] = measure(film)
             if rows_file is not None:
                 content = json.dumps({"asked": asked, "films": rows}, indent=1).encode()
-                write_whole(rows_file, lambda file, content=content: file.write(content))  # type: ignore[misc]
+                write_atomically(rows_file, lambda file, content=content: file.write(content))  # type: ignore[misc]
         yield film, rows[film.path.name]

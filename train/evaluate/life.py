@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from kdtalker import Motion, Options, TalkingPortraitPipeline
 from kdtalker.audio.encoders import encode_all
-from kdtalker.core.motion import Array, to_head_frame
+from kdtalker.core.arrays import Array
+from kdtalker.core.motion import to_head_frame
 from kdtalker.core.protocols import EncodedPortrait, Speech
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, frame_count
 from kdtalker.diffusion.config import DenoiserConfig

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from kdtalker.media.video import read_film
 from train.evaluate.identity import identity_distance

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import Array
 from kdtalker.core.rates import SAMPLE_RATE_HZ
 from kdtalker.media.video import read_film
 from kdtalker.weights.pth import read_pth

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import Array
 from kdtalker.core.rates import SAMPLES_PER_FRAME, frame_count
 from kdtalker.face.landmarks import eye_opening, mouth_opening
 from kdtalker.face.tracker import FaceTracker
@@ -23,8 +22,6 @@ from train.evaluate.identity import FaceRecogniser
 IDENTITY_EVERY = 10  # frames
 KEPT_PICTURES = 8
 CORNER = 0.125  # of the picture's shorter side: its two upper corners are looked at for the background
-
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

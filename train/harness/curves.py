@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 
 LARGEST_LAG_FRAMES = 6
 LEAST_LENGTH = 1e-6  # of a curve around its mean; below it never changes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.shards import write_whole
+from kdtalker.core.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -38,5 +38,5 @@ def save_figure(figure: Figure, path: Path) -> NDArray[np.uint8]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
-    write_whole(path, canvas.print_png)
+    write_atomically(path, canvas.print_png)
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from kdtalker.core.errors import InputError
-from train.data.shards import write_whole
+from kdtalker.core.files import write_atomically
 from train.harness.figures import Figure, draw_curves, save_figure
 from train.harness.training import PRECISIONS, Training
 
@@ -108,7 +108,7 @@ class Run:
         row = {"step": self.step, "loss": float(state["losses"]) / (self.step - last)} | figures
         state["losses"], state["log"] = 0.0, [*state["log"], row]
         lines = "".join(json.dumps(row) + "\n" for row in state["log"])
-        write_whole(run / LOG_FILE, lambda file: file.write(lines.encode()))
+        write_atomically(run / LOG_FILE, lambda file: file.write(lines.encode()))
         drawn = {"curves": draw_curves(state["log"])} | pictures
         images = {name: save_figure(figure, run / f"{name}.png")[None] for name, figure in drawn.items()}
         self.accelerator.log(row, self.step)
@@ -121,7 +121,7 @@ class Run:
         learned = {name: learner.state_dict() for name, learner in self._learners.items()}
         content = BytesIO()
         torch.save(self._state | learned | {"recipe": self.training.fixed, "data": self.data}, content)
-        write_whole(self.training.run / STATE_FILE, lambda file: file.write(content.getbuffer()))
+        write_atomically(self.training.run / STATE_FILE, lambda file: file.write(content.getbuffer()))
 
     def _saved(self) -> dict[str, Any] | None:
         """What `_save` wrote; None where nothing has been."""

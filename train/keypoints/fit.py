@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from tqdm import tqdm
 
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import KEYPOINTS, Array
+from kdtalker.core.files import write_atomically
+from kdtalker.core.motion import KEYPOINTS
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.face.landmarks import EYE_CONTOURS, EYE_LOWER, EYE_UPPER, LANDMARKS, LIP_PAIRS
 from kdtalker.renderers.mesh.geometry import RIGID, FaceModel
-from train.data.shards import Shard, load_shards, write_whole
+from train.data.shards import Shard, load_shards
 from train.harness.command import command
 from train.harness.config import read_config
 from train.harness.figures import save_figure
@@ -246,7 +248,7 @@ def train(recipe: KeypointsRecipe, shards: list[Shard]) -> dict[str, float]:
     tensors = {name: np.ascontiguousarray(value) for name, value in vars(model).items()}
     content = save(tensors, {"figures": json.dumps(figures)})
     recipe.run.mkdir(parents=True, exist_ok=True)
-    write_whole(recipe.run / MODEL_FILE, lambda file: file.write(content))
+    write_atomically(recipe.run / MODEL_FILE, lambda file: file.write(content))
     save_figure(draw_keypoints(model, left), recipe.run / PICTURE_FILE)
     return figures
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from kdtalker.audio.encoders import encode_all, load_encoder
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import KEYPOINTS, MESH_SPACE, Array, Motion, rotation_matrix, to_head_frame
+from kdtalker.core.files import write_atomically
+from kdtalker.core.motion import KEYPOINTS, MESH_SPACE, Motion, rotation_matrix, to_head_frame
 from kdtalker.core.protocols import AudioEncoder
 from kdtalker.diffusion.config import DenoiserConfig
 from kdtalker.diffusion.normalisation import Normalisation
@@ -17,7 +19,7 @@ from kdtalker.face.landmarks import LIP_PAIRS
 from kdtalker.face.portrait import SQUARE_RISE, SQUARE_SIDE
 from kdtalker.renderers.liveportrait.regions import LIP_KEYPOINTS
 from kdtalker.renderers.mesh.geometry import FaceModel
-from train.data.shards import Shard, load_published, load_shards, write_whole
+from train.data.shards import Shard, load_published, load_shards
 from train.motion.recipe import Recipe
 
 
@@ -111,7 +113,7 @@ def _features(shard: Shard, encoder: AudioEncoder, kept: Path) -> Array:
     """(T, C) float16, as a view of a file."""
     if not kept.exists():
         kept.parent.mkdir(exist_ok=True)
-        write_whole(kept, lambda file: np.save(file, _encoded(shard, encoder)))
+        write_atomically(kept, lambda file: np.save(file, _encoded(shard, encoder)))
     features: Array = np.load(kept, mmap_mode="r")
     if features.shape[1:] != (encoder.feature_size,):
         raise InputError(f"'{kept}' holds {features.shape[1:]} numbers a frame, wanted {encoder.feature_size}; "

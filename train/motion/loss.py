@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdtalker.core.motion import MOTION_WIDTH, Array
+from kdtalker.core.arrays import Array
+from kdtalker.core.motion import MOTION_WIDTH
 from kdtalker.diffusion.denoiser import LEADING_TOKENS, Denoiser, token_timesteps
 from kdtalker.diffusion.sampler import leading_tokens, make_scheduler
 from train.motion.dataset import Corpus

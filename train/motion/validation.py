@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdtalker.core.motion import MESH_SPACE, Array, Motion, from_head_frame, project, to_head_frame
+from kdtalker.core.arrays import Array
+from kdtalker.core.motion import MESH_SPACE, Motion, from_head_frame, project, to_head_frame
 from kdtalker.core.protocols import Sampling
 from kdtalker.diffusion.model import MotionModel
 from kdtalker.renderers.mesh.geometry import FaceModel

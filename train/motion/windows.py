@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import Array
 from kdtalker.diffusion.normalisation import Normalisation
 from kdtalker.renderers.mesh.geometry import FaceModel
 from train.motion.dataset import Take, mirrored

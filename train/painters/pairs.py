@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kdtalker.core.errors import InputError
+from kdtalker.core.files import write_atomically
 from kdtalker.core.motion import Motion
 from kdtalker.edits.transfer import transfer_relative
 from kdtalker.face.landmarks import outer_eye_distance
@@ -25,7 +26,6 @@ from kdtalker.renderers.mesh.parts import Crop, Part, view
 from kdtalker.renderers.mesh.renderer import MeshRenderer
 from kdtalker.renderers.mesh.source import MeshSource
 from train.data.films import Film
-from train.data.shards import write_whole
 
 LEAST_EYES_PX = 40  # between the eyes' centres; smaller faces are left out
 GOOD_EYES_PX = 90  # from here on a face counts in full
@@ -164,9 +164,9 @@ def load_pairs(films: list[Film], parts: tuple[Part, ...], folder: Path) -> list
             maker = maker or Maker(parts)
             try:
                 made = maker.pairs(film, np.random.default_rng(number))
-                write_whole(kept, lambda file, made=made: np.savez(file, **vars(made)))  # type: ignore[misc]
+                write_atomically(kept, lambda file, made=made: np.savez(file, **vars(made)))  # type: ignore[misc]
             except InputError as error:
-                write_whole(useless, lambda file, error=error: file.write(f"{error}\n".encode()))  # type: ignore[misc]
+                write_atomically(useless, lambda file, error=error: file.write(f"{error}\n".encode()))  # type: ignore[misc]
         if useless.exists():
             reasons.append(f"{film.name}: {useless.read_text('utf-8').strip()}")
             continue

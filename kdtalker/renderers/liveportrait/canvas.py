@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from kdtalker.core.motion import FRAMINGS, Array
-from kdtalker.core.protocols import Image
+from kdtalker.core.arrays import Array, Image
+from kdtalker.core.motion import FRAMINGS
 from kdtalker.face.portrait import find_face
 from kdtalker.face.region import Region
 from kdtalker.face.tracker import FaceTracker

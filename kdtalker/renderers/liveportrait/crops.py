@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 from kdtalker.face.region import Region
 
 LANDMARKS_68 = (

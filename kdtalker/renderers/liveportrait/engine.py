@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdtalker.core.motion import KEYPOINTS, Array, Motion
-from kdtalker.core.protocols import Box, Edit, Engine, Image, Openings, Speech, Square
+from kdtalker.core.arrays import Array, Image
+from kdtalker.core.motion import KEYPOINTS, Motion
+from kdtalker.core.protocols import Box, Edit, Engine, Openings, Speech, Square
 from kdtalker.diffusion.published import load_speech
 from kdtalker.edits.transfer import transfer_rotations
 from kdtalker.face.openings import measured

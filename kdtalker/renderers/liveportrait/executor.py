@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdtalker.core.arrays import Image
 from kdtalker.core.errors import InputError, OutputError
-from kdtalker.core.protocols import Image
 from kdtalker.renderers.liveportrait.canvas import SIDE_PX
 from kdtalker.renderers.liveportrait.nets.warping import Prepared, WarpingModule
 

@@ -6,7 +6,8 @@ program moves where it animates one of these regions alone, or carries a driver'
 
 import numpy as np
 
-from kdtalker.core.motion import KEYPOINTS, Array
+from kdtalker.core.arrays import Array
+from kdtalker.core.motion import KEYPOINTS
 
 LIP_KEYPOINTS = (6, 12, 14, 17, 19, 20)
 EYE_KEYPOINTS = (11, 13, 15, 16, 18)

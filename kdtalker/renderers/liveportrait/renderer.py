@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import KEYPOINTS, LIVEPORTRAIT_SPACE, NOT_RETARGETED, Array, Motion, project
-from kdtalker.core.protocols import Edit, ExpressionModel, Image
+from kdtalker.core.motion import KEYPOINTS, LIVEPORTRAIT_SPACE, NOT_RETARGETED, Motion, project
+from kdtalker.core.protocols import Edit, ExpressionModel
 from kdtalker.face.background import isolate
 from kdtalker.face.openings import eye_ratios, lip_ratio
 from kdtalker.face.region import Region

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import KEYPOINTS, LIVEPORTRAIT_SPACE, MOTION_WIDTH, Array, Motion, pose_of_rotation
+from kdtalker.core.motion import KEYPOINTS, LIVEPORTRAIT_SPACE, MOTION_WIDTH, Motion, pose_of_rotation
 from kdtalker.core.protocols import Openings
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.weights.pickle_scan import listed, scan_pickle

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 from kdtalker.core.protocols import ExpressionBasis, ExpressionModel
 from kdtalker.face.landmarks import LIP_PAIRS
 from kdtalker.renderers.mesh.geometry import FaceModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 
 SUPERSAMPLING = 4
 SPLINE_STEPS = 6  # points of the curve for each landmark

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdtalker.core.arrays import Image
 from kdtalker.core.motion import MESH_SPACE, Motion
-from kdtalker.core.protocols import Box, Engine, Image, Openings, Speech, Square
+from kdtalker.core.protocols import Box, Engine, Openings, Speech, Square
 from kdtalker.edits.transfer import start_from, transfer_relative
 from kdtalker.face.portrait import Portrait, find_squares
 from kdtalker.face.tracker import FaceTracker

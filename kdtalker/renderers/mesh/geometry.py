@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import KEYPOINTS, Array, Motion, pose_of_rotation, rotation_matrix
+from kdtalker.core.motion import KEYPOINTS, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.face.landmarks import LIP_PAIRS
 from kdtalker.weights.find import find
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from kdtalker.core.motion import Array
-from kdtalker.core.protocols import Image
+from kdtalker.core.arrays import Array, Image
 from kdtalker.face.landmarks import EYE_CONTOURS, outer_eye_distance
 
 INNER_CORNERS = (133, 362)

@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kdtalker.core.motion import Array
-from kdtalker.core.protocols import Image
+from kdtalker.core.arrays import Array, Image
 
 COARSE_PX = 128  # side on which shifts are compared
 SHIFT_REACHES = (0.12, 0.2, 0.32)  # of the side

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 from kdtalker.face.landmarks import EYE_CONTOURS
 
 SHUT_GAP = 0.4  # lids nearer than this share of the photograph's gap are drawn nearer still, so that no slit is left

@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kdtalker.core.motion import Array
-from kdtalker.core.protocols import Image
+from kdtalker.core.arrays import Array, Image
 from kdtalker.face.landmarks import EYE_CONTOURS
 from kdtalker.renderers.mesh.curves import soft_polygon, spline
 from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, OUTER_LOWER_LIP, OUTER_UPPER_LIP

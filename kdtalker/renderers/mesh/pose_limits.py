@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdtalker.core.motion import Array, Motion
+from kdtalker.core.arrays import Array
+from kdtalker.core.motion import Motion
 from kdtalker.edits.basic import posed
 
 TURN_DEG = (20.0, 15.0)  # yaw and pitch from the photograph's own pose

@@ -6,8 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kdtalker.core.motion import Array
-from kdtalker.core.protocols import Image
+from kdtalker.core.arrays import Array, Image
 
 _FAR = np.float32(1e30)  # not inf, which fastmath takes for something that never comes
 _EDGE = 1e-4  # a pixel that far outside a triangle, in barycentric units, still belongs to it, so that none cracks

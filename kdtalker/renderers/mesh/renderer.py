@@ -10,8 +10,9 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from kdtalker.core.motion import MESH_SPACE, Array, Motion, pose_of_rotation, rotation_matrix
-from kdtalker.core.protocols import ExpressionModel, Image, Openings
+from kdtalker.core.arrays import Array, Image
+from kdtalker.core.motion import MESH_SPACE, Motion, pose_of_rotation, rotation_matrix
+from kdtalker.core.protocols import ExpressionModel, Openings
 from kdtalker.edits.basic import posed
 from kdtalker.face.landmarks import eye_opening, mouth_opening
 from kdtalker.face.litert import LiteRTModel

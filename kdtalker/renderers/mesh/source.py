@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import MESH_SPACE, Array, Motion, pose_of_rotation
-from kdtalker.core.protocols import Image
+from kdtalker.core.motion import MESH_SPACE, Motion, pose_of_rotation
 from kdtalker.face.landmarks import EYE_LOWER, EYE_UPPER, LANDMARKS
 from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.tracker import FaceTracker

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdtalker.core.motion import Array
+from kdtalker.core.arrays import Array
 from kdtalker.weights.checkpoint import read_checkpoint
 
 VIEW_CHANNELS = 6
