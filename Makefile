@@ -25,6 +25,7 @@ browser: $(VENV)/.dev
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy --strict kdtalker
 
 bench: $(VENV)/.dev
