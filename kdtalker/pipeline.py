@@ -19,7 +19,7 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.motion import FRAMINGS, Motion
 from kdtalker.core.options import Options
 from kdtalker.core.protocols import Box, Edit, EncodedPortrait, Engine, Record, SourceT
-from kdtalker.edits.perform import apply_options, check_options
+from kdtalker.edits.perform import apply_options, check_options, report_limits
 from kdtalker.edits.transfer import transfer_stream
 from kdtalker.session import Session, draw_frames
 
@@ -107,7 +107,10 @@ class TalkingPortraitPipeline(Generic[SourceT]):
         edit: has the last word on the motion; head: driving motion whose head the portrait takes, forward and backward
         in turn. Raises InputError for options that the engine does not have."""
         options = options or Options()
-        check_options(options, self.engine.renderer.expression_model)
+        renderer = self.engine.renderer
+        check_options(options, renderer.expression_model)
+        if renderer.expression_model.basis is None:
+            report_limits(renderer.space)
         return Session(self.engine, portrait, options, record=record, edit=edit, head=head)
 
     def animate(

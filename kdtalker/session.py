@@ -30,7 +30,7 @@ from kdtalker.core.protocols import (
 )
 from kdtalker.core.rates import SAMPLE_RATE_HZ
 from kdtalker.edits.perform import add_procedural_motion
-from kdtalker.edits.transfer import ping_pong, transfer_stream, with_head
+from kdtalker.edits.transfer import ping_pong, replace_head, transfer_stream
 
 PIECE_SAMPLES = SAMPLE_RATE_HZ  # longer sound is worked on a second at a time, so that memory stays the same
 
@@ -115,7 +115,7 @@ class Session(Generic[SourceT]):
         else:
             motion = engine.start_from(motion, rest=rest, first=first, frame=self._frame)
         if self._head is not None:
-            motion = with_head(motion, Motion.concatenate(list(islice(self._head, len(motion)))))
+            motion = replace_head(motion, Motion.concatenate(list(islice(self._head, len(motion)))))
         model, source = engine.renderer.expression_model, self._portrait.source
         motion = add_procedural_motion(motion, source, model, self._options, frame=self._frame, prosody=prosody)
         motion = self._edit(motion, self._frame) if self._edit else motion

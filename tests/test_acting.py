@@ -13,10 +13,9 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MOTION_WIDTH, Motion, rotation_matrix
 from kdtalker.core.options import Options, controls
 from kdtalker.core.protocols import ExpressionModel
-from kdtalker.edits.basic import posed, region
-from kdtalker.edits.eyes import closing as blink_curve
-from kdtalker.edits.eyes import gaze
-from kdtalker.edits.lips import NEARLY_MET, PRESS, lips_met
+from kdtalker.edits.basic import scale_region, turn_head
+from kdtalker.edits.eyes import blink_curve, gaze
+from kdtalker.edits.lips import CLOSE_THRESHOLD, PRESS, close_lips
 from kdtalker.edits.perform import check_options
 
 ASKED = {
@@ -189,15 +188,15 @@ def motion():
 
 def test_a_region_is_strengthened_alone(motion):
     part, rest = toy.ToyRenderer.expression_model.mouth, motion[:1]
-    twice = region(motion, rest, part, 2).expression
+    twice = scale_region(motion, rest, part, 2).expression
     np.testing.assert_allclose(twice[:, :7], 2 * motion.expression[:, :7] - rest.expression[:, :7], atol=1e-5)
     assert np.array_equal(twice[:, 7:], motion.expression[:, 7:])
-    assert is_same(region(motion, rest, part, 1), motion)
+    assert is_same(scale_region(motion, rest, part, 1), motion)
 
 
 def test_an_expression_turns_with_its_head(motion):
     pose = np.asarray(motion.pose + np.where(np.arange(40) % 2, 0, 12)[:, None], np.float32)
-    turned = posed(motion, pose)
+    turned = turn_head(motion, pose)
     in_head = [one.expression @ rotation_matrix(one.pose).transpose(0, 2, 1) for one in (motion, turned)]
     np.testing.assert_allclose(in_head[0], in_head[1], atol=1e-5)
     assert np.array_equal(turned.expression[1::2], motion.expression[1::2])
@@ -206,18 +205,19 @@ def test_an_expression_turns_with_its_head(motion):
 
 def test_lips_meet_and_closed_ones_stay(motion):
     basis, nothing = toy.ToyRenderer.expression_model.basis, np.zeros(40, np.float32)
-    met = lips_met(motion, basis, nothing + 1, nothing, parted=0)
+    met = close_lips(motion, basis, nothing + 1, nothing, parted=0)
     before, after = (gaps(one, basis) for one in (motion, met))
     np.testing.assert_allclose(after, np.minimum(before, 0), atol=1e-5)
-    np.testing.assert_allclose(lips_met(motion, basis, nothing, nothing, parted=1).vector(), motion.vector(), atol=1e-6)
+    free = close_lips(motion, basis, nothing, nothing, parted=1)
+    np.testing.assert_allclose(free.vector(), motion.vector(), atol=1e-6)
 
 
 @pytest.mark.parametrize("parted", [0, 1])
 def test_lips_meet_where_they_all_but_do_and_are_pressed_where_a_photograph_parts_them(motion, parted):
     basis, nothing = toy.ToyRenderer.expression_model.basis, np.zeros(40, np.float32)
     small = replace(motion, expression=0.04 * motion.expression)
-    before, after = (gaps(one, basis)[:, 0] for one in (small, lips_met(small, basis, nothing, nothing + 1, parted)))
-    closed, ajar, wide = (np.abs(before) < 0.003), (before > 0.01) & (before < 0.03), before >= NEARLY_MET
+    before, after = (gaps(one, basis)[:, 0] for one in (small, close_lips(small, basis, nothing, nothing + 1, parted)))
+    closed, ajar, wide = (np.abs(before) < 0.003), (before > 0.01) & (before < 0.03), before >= CLOSE_THRESHOLD
     assert closed.any() and ajar.any() and wide.any()
     np.testing.assert_allclose(after[closed], np.minimum(before[closed], 0) if parted == 0 else -PRESS, atol=1e-3)
     assert (after[ajar] < before[ajar] - 0.005).all()

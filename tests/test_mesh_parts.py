@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from kdtalker.core.errors import InputError
-from kdtalker.edits.basic import expressed, posed
-from kdtalker.edits.lips import lips_met
+from kdtalker.edits.basic import add_offset, turn_head
+from kdtalker.edits.lips import close_lips
 from kdtalker.media.picture import read_image
 from kdtalker.renderers.mesh.engine import MeshEngine
 from kdtalker.renderers.mesh.parts import EYES, MOUTH, Crop, view
@@ -82,17 +82,17 @@ def test_nothing_is_painted_where_nothing_has_moved(renderer, source):
 
 
 def test_a_head_that_only_turns_keeps_its_own_mouth_and_eyes(renderer, source):
-    turned = posed(source.rest, source.rest.pose + np.array([[8, 4, -5]], np.float32))
+    turned = turn_head(source.rest, source.rest.pose + np.array([[8, 4, -5]], np.float32))
     assert max(renderer.appear(source, dataclasses.replace(turned, shift=turned.shift + 0.1))) < 0.01
 
 
 def test_shut_lips_of_a_shut_photograph_stay_its_own_wherever_they_go(renderer, source):
     basis, all_the_way = renderer.expression_model.basis, np.ones(1, np.float32)
-    smiling = expressed(source.rest, basis.smile, all_the_way)
-    assert renderer.appear(source, lips_met(smiling, basis, all_the_way, all_the_way, parted=0))[0] < 0.3
+    smiling = add_offset(source.rest, basis.smile, all_the_way)
+    assert renderer.appear(source, close_lips(smiling, basis, all_the_way, all_the_way, parted=0))[0] < 0.3
     gap = np.full(basis.lip_gap_inverse.shape[1], 0.1, np.float32)
     opening = (basis.lip_gap_inverse @ gap).reshape(21, 3)
-    assert renderer.appear(source, expressed(source.rest, opening, all_the_way))[0] == 1
+    assert renderer.appear(source, add_offset(source.rest, opening, all_the_way))[0] == 1
 
 
 def test_only_the_part_that_moves_is_painted(renderer, source):

@@ -11,7 +11,7 @@ from kdtalker import TalkingPortraitPipeline
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import Motion, from_head_frame, to_head_frame
 from kdtalker.core.options import Options
-from kdtalker.edits.basic import posed
+from kdtalker.edits.basic import turn_head
 from kdtalker.edits.perform import apply_options
 from kdtalker.face.landmarks import eye_opening, mouth_opening, outer_eye_distance
 from kdtalker.face.segmentation import person_matte
@@ -198,7 +198,7 @@ def test_the_iris_goes_where_the_eyes_look(pipeline, portrait):
     columns = slice(round(0.65 * outer[0] + 0.35 * inner[0]), round(0.35 * outer[0] + 0.65 * inner[0]))
 
     def way(yaw):
-        frame = draw(pipeline, portrait, rest.looking(np.array([[yaw, 0]], np.float32)))[rows, columns].astype(float)
+        frame = draw(pipeline, portrait, rest.with_gaze(np.array([[yaw, 0]], np.float32)))[rows, columns].astype(float)
         steps = np.arange(-4, 4.01, 0.25)
         moved = [
             cv2.warpAffine(portrait.canvas.picture, np.float32([[1, 0, step], [0, 1, 0]]), (512, 512)) for step in steps
@@ -282,7 +282,7 @@ def test_the_alpha_matte_moves_with_the_head_and_the_background_is_gone(pipeline
     image = read_image(EXAMPLES / "grace_hopper.jpg")
     opaque, cut_out = pipeline.portrait(image), pipeline.portrait(image, alpha=True)
     rest = opaque.source.rest
-    turned = posed(rest, rest.pose + np.array([[0, 0, 8]], np.float32))
+    turned = turn_head(rest, rest.pose + np.array([[0, 0, 8]], np.float32))
     (frame,) = draw_frames(pipeline.engine.renderer, opaque, turned)
     (still,), (moved,) = (list(draw_frames(pipeline.engine.renderer, cut_out, motion)) for motion in (rest, turned))
     assert moved.shape == (*image.shape[:2], 4) and moved.dtype == np.uint8

@@ -11,7 +11,7 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MOTION_WIDTH, Motion
 from kdtalker.core.options import Options, controls
 from kdtalker.core.protocols import Speech
-from kdtalker.edits.basic import still, stronger
+from kdtalker.edits.basic import hold_head, scale_motion
 from kdtalker.edits.transfer import FADE_S, start_from, transfer_relative
 
 REST = Motion.from_vector(np.linspace(0.5, 1.5, MOTION_WIDTH, dtype=np.float32)[None], "mesh")
@@ -202,17 +202,17 @@ def test_start_from_in_pieces_equals_the_whole(motion):
 
 
 def test_strength_1_changes_nothing_0_is_rest_and_2_is_twice_as_far(motion):
-    assert np.array_equal(stronger(motion, REST, 1, 1).vector(), motion.vector())
-    calm = stronger(motion, REST, 0, 0)
+    assert np.array_equal(scale_motion(motion, REST, 1, 1).vector(), motion.vector())
+    calm = scale_motion(motion, REST, 0, 0)
     np.testing.assert_allclose(calm.pose, np.repeat(REST.pose, len(motion), 0), atol=1e-6)
     np.testing.assert_allclose(calm.expression, np.repeat(REST.expression, len(motion), 0), atol=1e-6)
-    twice = stronger(motion, REST, 2, 1)
+    twice = scale_motion(motion, REST, 2, 1)
     np.testing.assert_allclose(twice.expression - REST.expression, 2 * (motion.expression - REST.expression), atol=1e-5)
     assert np.array_equal(twice.pose, motion.pose)
 
 
 def test_still_moves_the_face_alone(motion):
-    held = still(motion, REST)
+    held = hold_head(motion, REST)
     assert (held.vector()[:, :7] == REST.vector()[:, :7]).all()
     assert np.array_equal(held.expression, motion.expression)
 

@@ -34,7 +34,7 @@ def asked(tmp_path, monkeypatch):
             calls.append((eyes, lips))
             return lambda motion, frame: replace(motion, scale=motion.scale + 1)
 
-    engine = toy.pipeline(RetargetingEngine(toy.ToyRenderer("liveportrait")))
+    engine = toy.pipeline(RetargetingEngine())
 
     def call(*words):
         calls.clear()

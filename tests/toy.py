@@ -88,9 +88,7 @@ def _lips():
 class ToyRenderer:
     """Pose and shift roll the picture sideways, expression makes it lighter, gaze its first row."""
 
-    def __init__(self, space="mesh"):
-        self.space = space
-
+    space = "mesh"
     expression_model = ExpressionModel(
         mouth=np.diag(np.arange(KEYPOINTS) < 7).astype(np.float32),
         eyes=np.diag(np.arange(KEYPOINTS) >= 14).astype(np.float32),

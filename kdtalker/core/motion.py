@@ -95,7 +95,7 @@ class Motion:
         parts = {name: getattr(self, name)[frames] for name in _SHAPES}
         return Motion(**parts, space=self.space, framing=self.framing)
 
-    def looking(self, gaze: Array) -> Motion:
+    def with_gaze(self, gaze: Array) -> Motion:
         """The same motion with eyes turned by gaze (T, 2)."""
         return replace(self, gaze=gaze)
 

@@ -85,6 +85,11 @@ def _check(name: str, value: object, kind: type, control: Control) -> None:
         raise InputError(f"Option '{name}' is {value!r}, wanted {wanted} from {control.minimum} to {control.maximum}.")
 
 
+def names_of(group: str) -> tuple[str, ...]:
+    """List the options of one group."""
+    return tuple(name for name, _, control in controls() if control.group == group)
+
+
 PRESETS = {
     "natural": Options(),
     "still": Options(still=True, expression=0.9),

@@ -1,6 +1,6 @@
-"""Edits: pure functions from Motion to Motion. `rest` is always the photograph's own motion, of length 1.
+"""Basic edits: pure functions from Motion to Motion. `rest` is the source's own motion (T = 1).
 
-Where nothing is asked for (strength 1, a first frame equal to rest) an edit hands back the same numbers, bit for bit.
+Where nothing is asked for (strength 1, a first frame equal to rest) an edit returns the same numbers, bit for bit.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.motion import Motion, rotation_matrix
 
 
-def stronger(motion: Motion, rest: Motion, expression: float, head: float) -> Motion:
-    """The distance from `rest` times `expression` for the face and times `head` for pose and shift."""
+def scale_motion(motion: Motion, rest: Motion, expression: float, head: float) -> Motion:
+    """Scale the difference from `rest`: the expression's by `expression`, that of pose and shift by `head`."""
     return replace(
         motion,
         pose=motion.pose + (head - 1) * (motion.pose - rest.pose),
@@ -23,17 +23,16 @@ def stronger(motion: Motion, rest: Motion, expression: float, head: float) -> Mo
     )
 
 
-def region(motion: Motion, rest: Motion, part: Array, strength: float) -> Motion:
-    """The part of the face whose share of an expression the matrix (21, 21) gives, `strength` times as far from
-    `rest`."""
+def scale_region(motion: Motion, rest: Motion, projection: Array, strength: float) -> Motion:
+    """Scale the expression of one region, whose projection (21, 21) is given, in its difference from `rest`."""
     if strength == 1:
         return motion
     away = motion.expression - rest.expression
-    return replace(motion, expression=motion.expression + (strength - 1) * np.asarray(part @ away, np.float32))
+    return replace(motion, expression=motion.expression + (strength - 1) * np.asarray(projection @ away, np.float32))
 
 
-def still(motion: Motion, rest: Motion) -> Motion:
-    """Only the face moves: scale, pose and shift are those of `rest`."""
+def hold_head(motion: Motion, rest: Motion) -> Motion:
+    """Hold the head still: scale, pose and shift are those of `rest`."""
     return replace(
         motion,
         scale=np.repeat(rest.scale, len(motion), axis=0),
@@ -42,23 +41,22 @@ def still(motion: Motion, rest: Motion) -> Motion:
     )
 
 
-def posed(motion: Motion, pose: Array) -> Motion:
-    """The same face on a head that is turned to pose (T, 3): the expression turns with it."""
-    turn = rotation_matrix(motion.pose).transpose(0, 2, 1) @ rotation_matrix(pose)
-    turned = (pose != motion.pose).any(1)[:, None, None]
-    return replace(
-        motion, pose=pose, expression=np.where(turned, motion.expression @ turn, motion.expression).astype(np.float32)
-    )
+def turn_head(motion: Motion, pose: Array) -> Motion:
+    """Turn the head to pose (T, 3) yaw, pitch, roll in degrees; the expression, in camera axes, turns with it."""
+    rotation = rotation_matrix(motion.pose).transpose(0, 2, 1) @ rotation_matrix(pose)
+    is_turned = (pose != motion.pose).any(1)[:, None, None]
+    expression = np.where(is_turned, motion.expression @ rotation, motion.expression).astype(np.float32)
+    return replace(motion, pose=pose, expression=expression)
 
 
-def expressed(motion: Motion, offset: Array, amount: Array) -> Motion:
-    """`offset` (21, 3), in the head's own axes, added to the expression by `amount` (T,)."""
+def add_offset(motion: Motion, offset: Array, amount: Array) -> Motion:
+    """Add an expression offset (21, 3), in the head's axes, by amount (T,)."""
     return replace(
         motion, expression=motion.expression + amount[:, None, None] * (offset @ rotation_matrix(motion.pose))
     )
 
 
-def in_head(offset: Array, rest: Motion) -> Array:
-    """An offset (21, 3) of the photograph's expression in the head's own axes."""
-    turned: Array = offset @ rotation_matrix(rest.pose)[0].T
-    return turned
+def to_head_axes(offset: Array, rest: Motion) -> Array:
+    """Rotate an expression offset (21, 3) of the source from camera axes to the head's axes."""
+    rotated: Array = offset @ rotation_matrix(rest.pose)[0].T
+    return rotated

@@ -24,13 +24,13 @@ SACCADES = {
 LEAST_REST_S = 0.16
 
 
-def closing(seed: int, a_minute: float, start_frame: int, length: int) -> Array:
+def blink_curve(seed: int, blinks_per_minute: float, start_frame: int, length: int) -> Array:
     """(length,) how far the lids are closed from start_frame on, 0 to 1: log-normal gaps, `a_minute` blinks in the
     mean, each one closing faster than opening."""
     shut = np.zeros(length, np.float32)
     times_s = (start_frame + np.arange(length)) / FRAME_RATE_HZ
     end_s = (start_frame + length) / FRAME_RATE_HZ + BLINK_RANGE_S[1]
-    for middle_s, blink_s in takewhile(lambda blink: blink[0] < end_s, _blinks(seed, a_minute)):
+    for middle_s, blink_s in takewhile(lambda blink: blink[0] < end_s, _blinks(seed, blinks_per_minute)):
         shut = np.maximum(shut, _blink((times_s - middle_s).astype(np.float32), blink_s))
     return shut
 

@@ -1,4 +1,14 @@
-"""Close lips: in silence, where they almost meet, and where the source image shows them parted."""
+"""Close lips: the one home of lip closure.
+
+Order, in every frame of speech (`perform.add_procedural_motion`):
+1. `blend_to_rest`: in silence the whole face goes to rest, by the silence gate;
+2. strengths and poses of the Options (`perform.apply_options`);
+3. `close_lips`: by the silence gate, and where the lips almost meet.
+The renderer then only keeps lips from passing through one another.
+
+All lip gaps are between pairs of points on the inner lips, in outer-eye distances: the distance between the outer eye
+corners is 1. A face whose lips are closed in its keypoint space's neutral expression has gaps of 0.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +16,40 @@ from dataclasses import replace
 
 import numpy as np
 
-from kdtalker.core.arrays import Array
+from kdtalker.core.arrays import Array, smoothstep
 from kdtalker.core.motion import Motion, rotation_matrix
 from kdtalker.core.protocols import ExpressionBasis
-from kdtalker.edits.basic import in_head
+from kdtalker.edits.basic import to_head_axes
 
-NEARLY_MET = 0.08  # inner lips less apart than this, in outer eye distances, are on their way to meet
+CLOSE_THRESHOLD = 0.08  # lips with a smaller mean gap are closing: generated motion seldom closes them completely
+PRESS = 0.022  # lips that the source image shows parted are pressed together by this, so that no slit is left
+PARTED = 0.04  # a source image with this mean gap or more shows parted lips
+SHUT_THRESHOLD = 0.03  # tracked lips with a smaller gap are closed: the threshold of the metrics
+LIP_EASE_IN_S = 0.28  # transition from the source frame to closed lips
 
-PRESS = 0.022  # by which parted lips are pressed on one another, in the same unit
 
-
-def resting(motion: Motion, amount: Array) -> Motion:
-    """The face at rest, its mouth shut, to a share amount (T,) 0..1."""
+def blend_to_rest(motion: Motion, amount: Array) -> Motion:
+    """Blend the expression to the neutral one, its mouth closed, by amount (T,) 0..1."""
     return replace(motion, expression=motion.expression * (1 - amount)[:, None, None])
 
 
-def lips_met(motion: Motion, basis: ExpressionBasis, amount: Array, free: Array, parted: float) -> Motion:
-    """Lips brought together by `amount` (T,) of the way, and, as far as they are `free` (T,) to, where they all but
-    meet: what is sampled seldom closes quite. Those of a face that was photographed with parted lips, as far as
-    `parted` says 0..1, are pressed on one another to leave no slit."""
-    turn = rotation_matrix(motion.pose)
-    in_head = (motion.expression @ turn.transpose(0, 2, 1)).reshape(len(motion), -1)
+def close_lips(motion: Motion, basis: ExpressionBasis, silence_gate: Array, free: Array, parted: float) -> Motion:
+    """Pull lip gaps to zero by silence_gate (T,) 0..1, and below CLOSE_THRESHOLD as far as `free` (T,) 0..1 allows.
+
+    The offset is the likeliest expression that makes the gaps (MAP estimate, `ExpressionBasis.lip_gap_inverse`).
+    parted 0..1: how far the source image shows parted lips; they are pressed together by PRESS.
+    """
+    rotation = rotation_matrix(motion.pose)
+    in_head = (motion.expression @ rotation.transpose(0, 2, 1)).reshape(len(motion), -1)
     gaps = in_head @ basis.lip_gap_jacobian.T
-    progress = np.clip(gaps.mean(1) / NEARLY_MET, 0, 1)
-    share = np.maximum(amount, free * (1 - progress**2 * (3 - 2 * progress)))
+    closing = 1 - smoothstep(gaps.mean(1) / CLOSE_THRESHOLD)
+    share = np.maximum(silence_gate, free * closing)
     pull = share[:, None] * np.maximum(gaps + PRESS * parted * free[:, None], 0)
-    apart = (pull @ basis.lip_gap_inverse.T).reshape(motion.expression.shape) @ turn
-    return replace(motion, expression=np.asarray(motion.expression - apart, np.float32))
+    offset = (pull @ basis.lip_gap_inverse.T).reshape(motion.expression.shape) @ rotation
+    return replace(motion, expression=np.asarray(motion.expression - offset, np.float32))
 
 
-MET_S = 0.28  # in which lips that the photograph shows parted may be shut
-
-PARTED = 0.04  # inner lips of a photograph that are apart, in outer eye distances
-
-
-def parted(rest: Motion, basis: ExpressionBasis) -> float:
-    """0 for a face that is photographed with shut lips to 1 for one whose lips are PARTED."""
-    apart = float((basis.lip_gap_jacobian @ in_head(rest.expression[0], rest).ravel()).mean())
-    return min(max(apart / PARTED, 0.0), 1.0)
+def measure_parting(rest: Motion, basis: ExpressionBasis) -> float:
+    """Measure how far a source image shows parted lips: 0 for closed ones to 1 for a mean gap of PARTED or more."""
+    gap = float((basis.lip_gap_jacobian @ to_head_axes(rest.expression[0], rest).ravel()).mean())
+    return min(max(gap / PARTED, 0.0), 1.0)

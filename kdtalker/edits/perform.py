@@ -1,46 +1,59 @@
-"""What a portrait does beside what was sampled, and how strongly: the Options as edits, in the order they follow."""
+"""Apply Options to generated motion: strengths, pose, expression, closed lips, procedural blinks and gaze."""
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+
 import numpy as np
 
-from kdtalker.core.arrays import Array
+from kdtalker.core.arrays import Array, smoothstep
 from kdtalker.core.errors import InputError
 from kdtalker.core.moods import MOODS
 from kdtalker.core.motion import Motion
-from kdtalker.core.options import Options
+from kdtalker.core.options import Options, names_of
 from kdtalker.core.protocols import ExpressionModel, Prosody, Source
 from kdtalker.core.rates import FRAME_RATE_HZ
-from kdtalker.edits.basic import expressed, in_head, posed, region, still, stronger
-from kdtalker.edits.eyes import closing, gaze
-from kdtalker.edits.lips import MET_S, lips_met, parted, resting
+from kdtalker.edits.basic import add_offset, hold_head, scale_motion, scale_region, to_head_axes, turn_head
+from kdtalker.edits.eyes import blink_curve, gaze
+from kdtalker.edits.lips import LIP_EASE_IN_S, blend_to_rest, close_lips, measure_parting
 
-ASSUMED_S = 0.8  # in which a film goes over from the photograph to the pose and the look that are asked for
+_log = logging.getLogger(__name__)
 
-BROWS_RISE = 0.45  # of --brow 1, at the strongest emphasis
+EASE_IN_S = 0.8  # transition from the source frame to the pose and expression of the Options
+BROW_RAISE = 0.45  # amount of the brow blendshape at the strongest emphasis, for --emphasis 1
 
 
 def check_options(options: Options, model: ExpressionModel) -> None:
-    """Raise InputError for what the engine's keypoints cannot show."""
-    unknown = set() if model.basis is not None else {"blink", "gaze", "emphasis", "smile", "brow", "emotion"}
-    for name in sorted(name for name in unknown if getattr(options, name) != getattr(Options, name)):
+    """Check that the engine has blendshapes for the options. Raises InputError for one that it lacks."""
+    lacking = names_of("Face") if model.basis is None else ()
+    for name in sorted(name for name in lacking if getattr(options, name) != getattr(Options, name)):
         raise InputError(
-            f"Option '{name}' is {getattr(options, name)!r}, but which of this engine's keypoints would show it is not "
-            "known; leave it out or choose the engine 'mesh'."
+            f"Option '{name}' is {getattr(options, name)!r}, but this engine has no blendshapes to show it; leave it "
+            "out or choose the engine 'mesh'."
         )
 
 
+@cache
+def report_limits(space: str) -> None:
+    """Log, once in a process, that an engine without blendshapes does not close lips by itself."""
+    _log.warning(
+        "The engine '%s' draws lips as its motion model makes them: it has no measure by which to close them in silence.",
+        space,
+    )
+
+
 def apply_options(motion: Motion, source: Source, model: ExpressionModel, options: Options, *, frame: int) -> Motion:
-    """The motion, from frame on, with the strengths, the pose and the look that were asked for."""
+    """Apply strengths, pose and expression of the options to motion whose first frame has the number `frame`."""
     rest, mood = source.rest, MOODS[options.emotion]
-    motion = stronger(motion, rest, options.expression * mood.expression, options.head * mood.head)
-    motion = region(motion, rest, model.mouth, options.mouth)
-    motion = region(motion, rest, model.eyes, options.eyes)
-    motion = still(motion, rest) if options.still else motion
+    motion = scale_motion(motion, rest, options.expression * mood.expression, options.head * mood.head)
+    motion = scale_region(motion, rest, model.mouth, options.mouth)
+    motion = scale_region(motion, rest, model.eyes, options.eyes)
+    motion = hold_head(motion, rest) if options.still else motion
     share = ease_in(options, frame, len(motion))
     turn = np.array([options.yaw, options.pitch + mood.pitch_deg, options.roll], np.float32)
     if turn.any():
-        motion = posed(motion, np.asarray(motion.pose + share[:, None] * turn, np.float32))
+        motion = turn_head(motion, np.asarray(motion.pose + share[:, None] * turn, np.float32))
     if basis := model.basis:
         smile = options.smile + mood.smile
         for amount, offset in (
@@ -48,32 +61,36 @@ def apply_options(motion: Motion, source: Source, model: ExpressionModel, option
             (max(-smile, 0.0), basis.sulk),
             (options.brow + mood.brow, basis.brow),
             (mood.frown, basis.frown),
-            (mood.lids, in_head(source.shut, rest)),
+            (mood.lids, to_head_axes(source.shut, rest)),
         ):
-            motion = expressed(motion, offset, amount * share) if amount else motion
+            motion = add_offset(motion, offset, amount * share) if amount else motion
     return motion
 
 
 def add_procedural_motion(
     motion: Motion, source: Source, model: ExpressionModel, options: Options, *, frame: int, prosody: Prosody
 ) -> Motion:
-    """Apply options, then add procedural motion: rest in silence, closed lips, brows by emphasis, blinks, gaze."""
-    basis, begun = model.basis, ease_in(options, frame, len(motion))
-    if basis is None:
+    """Apply options, then add procedural motion: rest in silence, closed lips, brows by emphasis, blinks, gaze.
+
+    An engine without blendshapes draws its motion as generated, with the options alone.
+    """
+    if model.basis is None:
         return apply_options(motion, source, model, options, frame=frame)
-    motion = apply_options(resting(motion, begun * prosody.silence_gate), source, model, options, frame=frame)
-    free = ease_in(options, frame, len(motion), MET_S)
-    motion = lips_met(motion, basis, free * prosody.silence_gate, free, parted(source.rest, basis))
-    motion = expressed(motion, basis.brow, BROWS_RISE * options.emphasis * begun * prosody.emphasis)
-    shut = closing(options.seed, options.blink, frame, len(motion))
-    motion = expressed(motion, in_head(source.shut, source.rest), shut)
-    away = (motion.pose - source.rest.pose)[:, :2]
-    return motion.looking(gaze(options.gaze, options.seed, frame, away))
+    share = ease_in(options, frame, len(motion))
+    motion = blend_to_rest(motion, share * prosody.silence_gate)
+    motion = apply_options(motion, source, model, options, frame=frame)
+    free = ease_in(options, frame, len(motion), LIP_EASE_IN_S)
+    parted = measure_parting(source.rest, model.basis)
+    motion = close_lips(motion, model.basis, free * prosody.silence_gate, free, parted)
+    motion = add_offset(motion, model.basis.brow, BROW_RAISE * options.emphasis * share * prosody.emphasis)
+    blinks = blink_curve(options.seed, options.blink, frame, len(motion))
+    motion = add_offset(motion, to_head_axes(source.shut, source.rest), blinks)
+    turn = (motion.pose - source.rest.pose)[:, :2]
+    return motion.with_gaze(gaze(options.gaze, options.seed, frame, turn))
 
 
-def ease_in(options: Options, frame: int, length: int, within_s: float = ASSUMED_S) -> Array:
-    """(length,) 0 at the film's first frame, which is the photograph, to 1 after a time."""
+def ease_in(options: Options, frame: int, length: int, within_s: float = EASE_IN_S) -> Array:
+    """Compute the share (length,) of the options that shows: 0 in frame 0, the source image, to 1 after `within_s`."""
     if options.absolute:
         return np.ones(length, np.float32)
-    progress = np.clip((frame + np.arange(length)) / (within_s * FRAME_RATE_HZ), 0, 1)
-    return np.asarray(progress**2 * (3 - 2 * progress), np.float32)
+    return smoothstep((frame + np.arange(length)) / (within_s * FRAME_RATE_HZ))

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from kdtalker.core.motion import Motion, pose_of_rotation, rotation_matrix
 from kdtalker.core.protocols import Engine, SourceT
 from kdtalker.core.rates import FRAME_RATE_HZ
-from kdtalker.edits.basic import posed
+from kdtalker.edits.basic import turn_head
 
-FADE_S = 0.4
+FADE_S = 0.4  # transition from the source pose to generated motion
 
 
 def start_from(motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:
-    """Begin at the photograph: what the first sampled frame differs from `rest` by fades out over FADE_S.
+    """Fade generated motion in from the source pose: the difference of frame 0 from `rest` fades out over FADE_S.
 
-    motion holds the frames from `frame` on, `first` is frame 0 (T=1). The scale is the photograph's throughout.
+    frame: number of the first frame of `motion`; first: frame 0 (T = 1). The scale is the source's throughout.
     """
     frames = frame + np.arange(len(motion))
     progress = np.clip(frames / (FADE_S * FRAME_RATE_HZ), 0, 1)[:, None]
@@ -30,10 +30,9 @@ def start_from(motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Mo
 
 
 def transfer_relative(motion: Motion, *, first: Motion, rest: Motion) -> Motion:
-    """A driving motion carried over to the photograph: its difference from its own first frame is added to `rest`.
+    """Transfer driving motion relative to its first frame: the difference from `first` (T = 1) is added to `rest`.
 
-    `first` is the driving motion's frame 0 (T=1). Scale is carried as a ratio, and with it the length of the shift
-    (LivePortrait's relative mode, arXiv 2407.03168; angles are added).
+    Angles are added; scale is a ratio, which also scales the shift (after LivePortrait, arXiv 2407.03168, section 3.3).
     """
     ratio = rest.scale.astype(np.float64) / first.scale
     vector = motion.vector() + (_exact(rest) - _exact(first))
@@ -43,9 +42,11 @@ def transfer_relative(motion: Motion, *, first: Motion, rest: Motion) -> Motion:
 
 
 def transfer_rotations(motion: Motion, *, first: Motion, rest: Motion) -> Motion:
-    """`transfer_relative` as LivePortrait does it (arXiv 2407.03168, section 3.3): rotations follow one another,
-    R = R_d R_d0^T R_s, and the shift keeps its own length, unless the two faces were cropped in different ways: then
-    its length goes with the face's size. Eyes and lips are retargeted as `motion` says, or else as `rest` does."""
+    """Transfer driving motion relative to its first frame by composing rotations: R = R_d R_d0^T R_s.
+
+    The shift keeps its length, or is scaled by the size of the face where the two faces were cropped differently. Eyes
+    and lips are retargeted as in `motion`, or else as in `rest` (LivePortrait, arXiv 2407.03168, section 3.3).
+    """
     away = rotation_matrix(motion.pose) @ rotation_matrix(first.pose).transpose(0, 2, 1)
     turned = np.asarray(away @ rotation_matrix(rest.pose), np.float32)
     length = 1 if motion.framing == rest.framing else rest.scale / first.scale
@@ -73,20 +74,20 @@ def transfer_stream(
             yield engine.transfer(motion, first=first, rest=rest)
 
 
-def with_head(motion: Motion, head: Motion) -> Motion:
-    """The face of `motion` on the head of another, in its pose and place."""
-    return replace(posed(motion, head.pose), shift=head.shift)
+def replace_head(motion: Motion, head: Motion) -> Motion:
+    """Replace pose and shift by those of another motion of the same length; the expression turns with the head."""
+    return replace(turn_head(motion, head.pose), shift=head.shift)
 
 
 def _exact(motion: Motion) -> NDArray[np.float64]:
-    """(T, 70) in float64, in which differences of float32 numbers of one size have no rounding."""
+    """Return the motion vectors (T, 70) in float64, so that differences of float32 numbers are exact."""
     return motion.vector().astype(np.float64)
 
 
-def ping_pong(film: Iterable[Motion]) -> Iterator[Motion]:
+def ping_pong(motions: Iterable[Motion]) -> Iterator[Motion]:
     """Yield the frames (T = 1) of a motion for ever: forward, backward, forward again."""
     known: list[Motion] = []
-    for motion in film:
+    for motion in motions:
         for frame in range(len(motion)):
             known.append(motion[frame : frame + 1])
             yield known[-1]

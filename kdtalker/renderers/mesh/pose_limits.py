@@ -6,7 +6,7 @@ import numpy as np
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.motion import Motion
-from kdtalker.edits.basic import posed
+from kdtalker.edits.basic import turn_head
 
 TURN_DEG = (20.0, 15.0)  # yaw and pitch from the photograph's own pose
 ASIDE_DEG, PROFILE_DEG = 25.0, 55.0  # a face photographed this far from the front turns less, and hardly at all
@@ -24,7 +24,7 @@ def within_reach(motion: Motion, rest: Motion) -> Motion:
     near = softly_limited(away, (float(seen) * TURN_DEG[0], float(seen) * TURN_DEG[1]))
     if np.array_equal(near, away):
         return motion
-    return posed(motion, np.concatenate([rest.pose[:, :2] + near, motion.pose[:, 2:]], axis=1))
+    return turn_head(motion, np.concatenate([rest.pose[:, :2] + near, motion.pose[:, 2:]], axis=1))
 
 
 def softly_limited(values: Array, limits: tuple[float, ...]) -> Array:

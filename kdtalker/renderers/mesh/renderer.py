@@ -13,7 +13,7 @@ import numpy as np
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.motion import MESH_SPACE, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.core.protocols import ExpressionModel, Openings
-from kdtalker.edits.basic import posed
+from kdtalker.edits.basic import turn_head
 from kdtalker.face.landmarks import eye_opening, mouth_opening
 from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.portrait import face_square
@@ -108,7 +108,7 @@ class MeshRenderer:
         """How much of each part's painting shows in one frame (T = 1), 0..1: what matters is how the face has moved,
         not where the head is."""
         rest = source.rest
-        vertices = self._vertices(source, replace(posed(motion, rest.pose), scale=rest.scale, shift=rest.shift))
+        vertices = self._vertices(source, replace(turn_head(motion, rest.pose), scale=rest.scale, shift=rest.shift))
         return [part.appears(vertices) for part in source.parts]
 
     def shape(self, source: MeshSource, motion: Motion) -> tuple[Array, Array]:
@@ -120,7 +120,7 @@ class MeshRenderer:
         side = len(source.picture)
         vertices = to_pixels(self.model.pose_vertices(source.identity, motion)[0], side)
         if source.held.any():
-            unmoved = replace(motion, expression=posed(source.rest, motion.pose).expression)
+            unmoved = replace(motion, expression=turn_head(source.rest, motion.pose).expression)
             stiff = to_pixels(self.model.pose_vertices(source.identity, unmoved)[0], side)
             vertices += source.held[:, None] * (stiff - vertices)
         return _lips_meet(vertices)
@@ -186,11 +186,11 @@ def _posed_rings(source: MeshSource, motion: Motion, vertices: Array) -> Array:
     """Ring vertices (R, 3) px for one frame: they follow the head's pose, and the jaw a little."""
     side = len(source.picture)
     turned = source.rings_in_head @ rotation_matrix(motion.pose)[0]
-    posed = to_pixels(motion.scale[0] * turned + motion.shift[0], side)
+    turn_head = to_pixels(motion.scale[0] * turned + motion.shift[0], side)
     oval = list(FACE_OVAL)
     in_head = _rigid(source, motion, oval)
     unrigid = np.tile(vertices[oval] - in_head, (len(source.rings) // len(oval), 1))
-    rings: Array = source.rings + source.follow[:, None] * (posed - source.rings) + source.jaw[:, None] * unrigid
+    rings: Array = source.rings + source.follow[:, None] * (turn_head - source.rings) + source.jaw[:, None] * unrigid
     return rings
 
 
