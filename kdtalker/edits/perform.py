@@ -38,7 +38,7 @@ def check_options(options: Options, model: ExpressionModel) -> None:
 def report_limits(space: str) -> None:
     """Log, once in a process, that an engine without blendshapes does not close lips by itself."""
     _log.warning(
-        "The engine '%s' draws lips as its motion model makes them: it has no measure by which to close them in silence.",
+        "The engine '%s' draws lips as its motion model makes them; it cannot measure and close them in silence.",
         space,
     )
 
