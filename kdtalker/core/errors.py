@@ -1,4 +1,4 @@
-"""What can go wrong for a person who uses the program, with the exit code each kind ends in."""
+"""Errors for the user, each with its exit code."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ SHORTAGES = {
 
 
 class KDTalkerError(Exception):
-    """One clear sentence for the user: what was found, what was wanted, what to do."""
+    """Carry one clear sentence for the user: what was found, what was wanted, what to do."""
 
     exit_code = 1
 
 
 class InputError(KDTalkerError):
-    """The input or the call cannot be used as it is (exit code 2)."""
+    """Report that the input or the call cannot be used as it is (exit code 2)."""
 
     exit_code = 2
 
 
 class OutputError(KDTalkerError):
-    """The input was fine, the result could not be written (exit code 1)."""
+    """Report that the input was fine and the result could not be written (exit code 1)."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

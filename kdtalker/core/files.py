@@ -28,7 +28,7 @@ _ABANDONED_S = 24 * 3600.0  # on Windows, which has no such locks: a temporary f
 
 
 class AtomicFile:
-    """A target and the temporary file that replaces it on `commit`.
+    """Write a file under a temporary name that becomes the target on `commit`.
 
     The temporary file `.kdtalker-*.part` is locked while its process lives; those of killed processes are removed from
     the folder (on Windows after a day). Leaving the context without a commit removes the temporary file; the target
@@ -82,11 +82,12 @@ class AtomicFile:
         return copy
 
     def remove_target(self) -> None:
+        """Remove the file that has the target's name."""
         self._target.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a file that takes its name only when it is whole. Raises OutputError where there is no room."""
+    """Write a file that takes its name only when it is whole; `write` is called with it. Raises OutputError where there is no room."""
     with AtomicFile(path) as file:
         try:
             with file.partial.open("wb") as content:
@@ -155,7 +156,7 @@ def is_folder(path: Path) -> bool:
 
 
 def _mode_of(target: Path, path: Path) -> int | None:
-    """The kind and permissions of what stands there; None where there is nothing."""
+    """Return file type and permissions, or None where there is nothing."""
     try:
         return target.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -219,7 +220,7 @@ def _remove_stale(folder: Path) -> None:
 
 
 def check_file(path: Path, wanted: str) -> None:
-    """Raise InputError where the path is not a file with something in it that may be read, saying what was wanted."""
+    """Check that the path is a readable file and not empty. Raises InputError, which says what was wanted."""
     try:
         empty = path.stat().st_size == 0
         is_file = path.is_file()

@@ -1,4 +1,4 @@
-"""The moods that a face may be put into, made of what can also be asked for one by one."""
+"""Moods for --emotion: presets of blendshape amounts, head pitch and strengths."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mood:
-    """Added to what is asked for otherwise: smile and brow -1..1, frown 0..1, by how much lids are shut (below 0:
-    opened wide), and degrees by which the head is lowered; strengths multiply."""
+    """Hold amounts that are added to those of the Options: smile and brow -1..1, frown 0..1, lids (1 is shut, below 0 is
+    wide open), pitch_deg (down). The strengths expression and head multiply."""
 
     smile: float = 0.0
     brow: float = 0.0

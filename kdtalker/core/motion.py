@@ -1,7 +1,7 @@
-"""Motion: the one currency between the diffusion model and the renderers, and the keypoint formula.
+"""Motion of implicit keypoints: the type between the diffusion model and the renderers, and the keypoint formula.
 
-A frame's motion is 70 numbers: scale 1, yaw 1, pitch 1, roll 1 (degrees), shift 3, expression 63 (21 x 3). Two things
-that no model has learned travel beside them: the gaze, and the eye and lip ratios to retarget to.
+A frame's motion vector has 70 numbers: scale 1, yaw 1, pitch 1, roll 1 (degrees), shift 3, expression 63 (21 x 3). Two
+values that no motion model generates travel beside it: gaze, and the eye and lip ratios for retargeting.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _DEFAULTS = {"gaze": 0.0, "retarget": NOT_RETARGETED}  # also of files that were
 
 @dataclass(frozen=True)
 class Motion:
-    """The motion of T frames in one keypoint space.
+    """Hold the motion of T frames in one keypoint space.
 
     scale (T, 1); pose (T, 3) yaw, pitch, roll in degrees; shift (T, 3); expression (T, 21, 3), all float32.
     `space` names the keypoint space ("mesh" or "liveportrait"). gaze (T, 2): yaw and pitch in degrees by which the
-    eyes are turned in the head from where they look in the photograph, 0 if nothing is said of it. retarget (T, 2):
-    eye and lip ratios that LivePortrait's retargeting networks open the portrait to, below 0 where they leave it alone.
+    eyes are turned from their direction in the source image, 0 by default. retarget (T, 2):
+    eye and lip ratios for LivePortrait's retargeting networks, below 0 for no retargeting.
     framing: the crop that scale and shift refer to, of the space "liveportrait" alone: KDTalker's ("speech") or
     LivePortrait's ("driving").
 
@@ -96,18 +96,18 @@ class Motion:
         return Motion(**parts, space=self.space, framing=self.framing)
 
     def with_gaze(self, gaze: Array) -> Motion:
-        """The same motion with eyes turned by gaze (T, 2)."""
+        """Replace the gaze by (T, 2) yaw and pitch in degrees."""
         return replace(self, gaze=gaze)
 
     def vector(self) -> Array:
-        """The 70 numbers of each frame: (T, 70) in the order scale, yaw, pitch, roll, shift, expression."""
+        """Return motion vectors (T, 70) in the order scale, yaw, pitch, roll, shift, expression."""
         return np.concatenate(
             [self.scale, self.pose, self.shift, self.expression.reshape(len(self), 3 * KEYPOINTS)], axis=1
         )
 
     @staticmethod
     def from_vector(vector: Array, space: str) -> Motion:
-        """The inverse of `vector`: (T, 70) to a Motion, whose eyes look as in the photograph."""
+        """Build a Motion from motion vectors (T, 70), the inverse of `vector`; its gaze is 0."""
         if vector.ndim != 2 or vector.shape[1] != MOTION_WIDTH:
             raise InputError(f"A motion vector has the shape {vector.shape}, wanted (frames, {MOTION_WIDTH}).")
         scale, pose, shift, expression = np.split(vector, [1, 4, 7], axis=1)
@@ -115,7 +115,7 @@ class Motion:
 
     @staticmethod
     def concatenate(parts: Sequence[Motion]) -> Motion:
-        """One motion after the other; all of one space and framing."""
+        """Concatenate motions of one keypoint space and framing. Raises InputError for others, or for none."""
         kinds = {(part.space, part.framing) for part in parts}
         if len(kinds) != 1:
             raise InputError(
@@ -145,7 +145,7 @@ class Motion:
 
     @staticmethod
     def load(path: Path) -> Motion:
-        """Read what `save` wrote. Raises InputError for anything else."""
+        """Read a motion file (.npz) that `save` wrote. Raises InputError for anything else."""
         wanted = {*_SHAPES, "space", "version"} - set(_DEFAULTS)  # older files have not all of these
         values = read_npz(path, (*_SHAPES, "version"), text=("space", "framing"), aligned=_SHAPES)
         lacking = sorted(wanted - set(values))
@@ -164,7 +164,8 @@ class Motion:
 
 
 def rotation_matrix(pose: Array) -> Array:
-    """(T, 3) yaw, pitch, roll in degrees to (T, 3, 3), R = (Rz Ry Rx)^T, for row vectors: `points @ R`."""
+    """Compute rotation matrices (T, 3, 3) from yaw, pitch, roll (T, 3) in degrees: R = (Rz Ry Rx)^T, for row vectors,
+    `points @ R`."""
     yaw, pitch, roll = np.deg2rad(np.asarray(pose, np.float64)).T
     one, zero = np.ones_like(yaw), np.zeros_like(yaw)
 
@@ -179,7 +180,7 @@ def rotation_matrix(pose: Array) -> Array:
 
 
 def pose_of_rotation(rotation: Array) -> Array:
-    """The inverse of `rotation_matrix`: (T, 3, 3) to (T, 3) yaw, pitch, roll in degrees (|yaw| < 90)."""
+    """Compute yaw, pitch, roll (T, 3) in degrees from rotation matrices (T, 3, 3), |yaw| < 90; inverts `rotation_matrix`."""
     matrix = np.asarray(rotation, np.float64).transpose(0, 2, 1)
     yaw = np.arcsin(np.clip(-matrix[:, 2, 0], -1, 1))
     pitch = np.arctan2(matrix[:, 2, 1], matrix[:, 2, 2])
@@ -188,7 +189,7 @@ def pose_of_rotation(rotation: Array) -> Array:
 
 
 def project(canonical: Array, motion: Motion) -> Array:
-    """Keypoints in the picture: x = scale (x_c R + expression) + shift, the depth of the shift left out.
+    """Project keypoints into the image: x = scale (x_c R + expression) + shift, without the depth of the shift.
 
     canonical (21, 3) to (T, 21, 3), in the units of the face square (LivePortrait, arXiv 2407.03168, eq. 2).
     """
@@ -198,10 +199,10 @@ def project(canonical: Array, motion: Motion) -> Array:
 
 
 def to_head_frame(motion: Motion) -> Motion:
-    """Expression turned from the camera's axes to the head's own."""
+    """Rotate the expression from camera axes to the head's axes."""
     return replace(motion, expression=motion.expression @ rotation_matrix(motion.pose).transpose(0, 2, 1))
 
 
 def from_head_frame(motion: Motion) -> Motion:
-    """The inverse of `to_head_frame`."""
+    """Rotate the expression from the head's axes to camera axes; inverts `to_head_frame`."""
     return replace(motion, expression=motion.expression @ rotation_matrix(motion.pose))

@@ -33,7 +33,7 @@ class AudioEncoder(Protocol[StateT]):
 
     @property
     def feature_size(self) -> int:
-        """C, the number of features a frame."""
+        """Return C, the number of features a frame."""
 
     def start(self) -> StateT:
         """Return the state before the first sample."""
@@ -47,7 +47,7 @@ class AudioEncoder(Protocol[StateT]):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a diffusion model is sampled: the number of steps (0: the model's own) and the scale of classifier-free
+    """Hold the settings of a diffusion sampler: steps (0: the model's own number) and the scale of classifier-free
     guidance (1: none)."""
 
     steps: int = 0
@@ -81,7 +81,7 @@ class Speech:
 
     @cached_property
     def silence(self) -> Array:
-        """(C,) features of silence: the middle frame of two silent seconds."""
+        """Compute the features (C,) of silence: the middle frame of two silent seconds."""
         samples = np.zeros(2 * FRAME_RATE_HZ * SAMPLES_PER_FRAME, np.float32)
         features, state = self.audio_encoder.encode(self.audio_encoder.start(), samples)
         silence: Array = np.concatenate([features, self.audio_encoder.flush(state)])[FRAME_RATE_HZ]
@@ -90,7 +90,7 @@ class Speech:
 
 @dataclass(frozen=True)
 class Prosody:
-    """Prosody of T frames: emphasis (T,) 0..1; silence_gate (T,) 0..1, 1 where nothing is said."""
+    """Hold the prosody of T frames: emphasis (T,) 0..1; silence_gate (T,) 0..1, 1 where nothing is said."""
 
     emphasis: Array
     silence_gate: Array
@@ -106,7 +106,7 @@ class Prosody:
 
 
 class Canvas(Protocol):
-    """The source image (H, W, 3) with the square crop of its face, `face` (S, S, 3)."""
+    """Hold the source image (H, W, 3) with the square crop of its face, `face` (S, S, 3)."""
 
     @property
     def picture(self) -> Image: ...
@@ -122,7 +122,7 @@ class Canvas(Protocol):
 
 
 class Source(Protocol):
-    """An encoded face: canonical keypoints (21, 3), its own motion `rest` (T = 1), and `shut` (21, 3), the expression
+    """Hold an encoded face: canonical keypoints (21, 3), its own motion `rest` (T = 1), and `shut` (21, 3), the expression
     offset that closes its eyelids."""
 
     @property
@@ -137,7 +137,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ExpressionBasis:
-    """Blendshapes: expression offsets (21, 3) in the head's axes of a smile, lowered mouth corners, raised brows and a
+    """Hold blendshapes: expression offsets (21, 3) in the head's axes of a smile, lowered mouth corners, raised brows and a
     frown, each for an amount of 1. lip_gap_jacobian (pairs, 63): expression to the gaps of the inner lips;
     lip_gap_inverse (63, pairs): gaps to the likeliest expression that makes them."""
 
@@ -151,7 +151,7 @@ class ExpressionBasis:
 
 @dataclass(frozen=True)
 class ExpressionModel:
-    """Semantics of a keypoint space: mouth and eyes (21, 21), projections of an expression onto the region of mouth and
+    """Hold the semantics of a keypoint space: mouth and eyes (21, 21), projections of an expression onto the region of mouth and
     jaw, and of lids and brows; basis: its blendshapes, where they are known."""
 
     mouth: Array
@@ -161,7 +161,7 @@ class ExpressionModel:
 
 @dataclass(frozen=True)
 class Openings:
-    """How far eyes and mouth are open in T frames, each (T,), or None where it is unknown."""
+    """Hold the eye and mouth openings of T frames, each (T,), or None where they are unknown."""
 
     eyes: Array | None
     lips: Array | None
@@ -192,7 +192,7 @@ class Renderer(Protocol[SourceT]):
 
 @dataclass(frozen=True)
 class EncodedPortrait(Generic[SourceT]):
-    """A source image, encoded once for any number of films. framing: the crop of its face, as in `Motion`. matte: the
+    """Hold a source image, encoded once for any number of films. framing: the crop of its face, as in `Motion`. matte: the
     alpha matte as grey levels, where frames are to have an alpha channel; the canvas then holds foreground colours."""
 
     canvas: Canvas
@@ -202,12 +202,12 @@ class EncodedPortrait(Generic[SourceT]):
 
     @property
     def rest(self) -> Motion:
-        """The source's own motion (T = 1), with its framing."""
+        """Return the source's own motion (T = 1), with its framing."""
         return replace(self.source.rest, framing=self.framing)
 
 
 class Engine(ABC, Generic[SourceT]):
-    """Everything that the pipeline needs of one keypoint space: tracking, speech models, motion transfer, renderer."""
+    """Provide all that the pipeline needs of one keypoint space: tracking, speech models, motion transfer, renderer."""
 
     renderer: Renderer[SourceT]
 
@@ -233,7 +233,7 @@ class Engine(ABC, Generic[SourceT]):
 
     @cached_property
     def speech(self) -> Speech:
-        """The speech models, loaded when they are first used."""
+        """Return the speech models; they are loaded when they are first used."""
         return self.load_speech()
 
     @abstractmethod

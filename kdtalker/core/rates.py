@@ -10,5 +10,5 @@ SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAME_RATE_HZ
 
 
 def frame_count(samples: int) -> int:
-    """How many 25 fps frames a sound of that many samples lasts: the last one may be begun only."""
+    """Count the 25 fps frames of a sound: ceil(samples / 640); the last one may be filled in part."""
     return -(-samples // SAMPLES_PER_FRAME)

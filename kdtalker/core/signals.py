@@ -17,7 +17,7 @@ Handler = Callable[[int, FrameType | None], object]
 
 
 class Interruption(KeyboardInterrupt):
-    """A signal asked the program to end."""
+    """Report that a signal asked the program to end."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Listener:
 
 @contextmanager
 def interruptible(*, ignore_after: bool = False) -> Iterator[Listener]:
-    """Answer the signals by Interruption within the block. Those that the parent ignores (nohup) stay ignored.
+    """Raise Interruption for signals within the block. Those that the parent ignores (nohup) stay ignored.
 
     ignore_after: ignore all of them from then on, while the interpreter ends.
     """
