@@ -139,7 +139,7 @@ def test_a_header_takes_no_memory_and_a_bomb_is_refused(tmp_path):
 import resource, sys
 from pathlib import Path
 from kdtalker.core.errors import InputError
-from kdtalker.npz import read_npz
+from kdtalker.core.npz import read_npz
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for name in sys.argv[1:]:
     try:

@@ -87,7 +87,8 @@ class AtomicFile:
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file that takes its name only when it is whole; `write` is called with it. Raises OutputError where there is no room."""
+    """Write a file that takes its name only when it is whole; `write` is called with it. Raises OutputError where
+    there is no room."""
     with AtomicFile(path) as file:
         try:
             with file.partial.open("wb") as content:

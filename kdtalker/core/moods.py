@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mood:
-    """Hold amounts that are added to those of the Options: smile and brow -1..1, frown 0..1, lids (1 is shut, below 0 is
-    wide open), pitch_deg (down). The strengths expression and head multiply."""
+    """Hold amounts that are added to those of the Options: smile and brow -1..1, frown 0..1, lids (1 is shut, below
+    0 is wide open), pitch_deg (down). The strengths expression and head multiply."""
 
     smile: float = 0.0
     brow: float = 0.0

@@ -180,7 +180,8 @@ def rotation_matrix(pose: Array) -> Array:
 
 
 def pose_of_rotation(rotation: Array) -> Array:
-    """Compute yaw, pitch, roll (T, 3) in degrees from rotation matrices (T, 3, 3), |yaw| < 90; inverts `rotation_matrix`."""
+    """Compute yaw, pitch, roll (T, 3) in degrees from rotation matrices (T, 3, 3), |yaw| < 90; inverts
+    `rotation_matrix`."""
     matrix = np.asarray(rotation, np.float64).transpose(0, 2, 1)
     yaw = np.arcsin(np.clip(-matrix[:, 2, 0], -1, 1))
     pitch = np.arctan2(matrix[:, 2, 1], matrix[:, 2, 2])

@@ -122,8 +122,8 @@ class Canvas(Protocol):
 
 
 class Source(Protocol):
-    """Hold an encoded face: canonical keypoints (21, 3), its own motion `rest` (T = 1), and `shut` (21, 3), the expression
-    offset that closes its eyelids."""
+    """Hold an encoded face: canonical keypoints (21, 3), its own motion `rest` (T = 1), and `shut` (21, 3), the
+    expression offset that closes its eyelids."""
 
     @property
     def canonical(self) -> Array: ...
@@ -137,9 +137,9 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ExpressionBasis:
-    """Hold blendshapes: expression offsets (21, 3) in the head's axes of a smile, lowered mouth corners, raised brows and a
-    frown, each for an amount of 1. lip_gap_jacobian (pairs, 63): expression to the gaps of the inner lips;
-    lip_gap_inverse (63, pairs): gaps to the likeliest expression that makes them."""
+    """Hold blendshapes: expression offsets (21, 3) in the head's axes of a smile, lowered mouth corners, raised
+    brows and a frown, each for an amount of 1. lip_gap_jacobian (pairs, 63): expression to the gaps of the inner
+    lips; lip_gap_inverse (63, pairs): gaps to the likeliest expression that makes them."""
 
     smile: Array
     sulk: Array
@@ -151,8 +151,8 @@ class ExpressionBasis:
 
 @dataclass(frozen=True)
 class ExpressionModel:
-    """Hold the semantics of a keypoint space: mouth and eyes (21, 21), projections of an expression onto the region of mouth and
-    jaw, and of lids and brows; basis: its blendshapes, where they are known."""
+    """Hold the semantics of a keypoint space: mouth and eyes (21, 21), projections of an expression onto the region
+    of mouth and jaw, and of lids and brows; basis: its blendshapes, where they are known."""
 
     mouth: Array
     eyes: Array
@@ -192,8 +192,9 @@ class Renderer(Protocol[SourceT]):
 
 @dataclass(frozen=True)
 class EncodedPortrait(Generic[SourceT]):
-    """Hold a source image, encoded once for any number of films. framing: the crop of its face, as in `Motion`. matte: the
-    alpha matte as grey levels, where frames are to have an alpha channel; the canvas then holds foreground colours."""
+    """Hold a source image, encoded once for any number of films. framing: the crop of its face, as in `Motion`.
+    matte: the alpha matte as grey levels, where frames are to have an alpha channel; the canvas then holds
+    foreground colours."""
 
     canvas: Canvas
     source: SourceT
