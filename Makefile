@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INSTALLED_FROM := pyproject.toml constraints.txt
 
-.PHONY: demo app test abuse browser lint bench
+.PHONY: demo app test abuse browser lint bench docs
 
 demo: $(VENV)/.run
 	mkdir -p results
@@ -32,6 +32,13 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m train.bench
 	$(BIN)/python -m train.bench_painting
 
+docs: $(VENV)/.docs  # README.md is the site's first page
+	rm -rf build/docs && mkdir -p build && cp -r docs build/docs
+	sed 's|(docs/|(|g' README.md > build/docs/index.md
+	sed 's|(docs/|(|g' CONTRIBUTING.md > build/docs/CONTRIBUTING.md
+	for page in build/docs/*.md; do sed 's|(../CONTRIBUTING|(CONTRIBUTING|g' "$$page" > build/page && mv build/page "$$page"; done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 $(VENV)/.run: $(INSTALLED_FROM) | $(BIN)/python
 	$(INSTALL) -e .
 	touch $@
@@ -43,6 +50,10 @@ $(VENV)/.app: $(INSTALLED_FROM) | $(BIN)/python
 $(VENV)/.dev: $(INSTALLED_FROM) | $(BIN)/python
 	$(INSTALL) -e '.[app,dev,train,tts]'
 	touch $@ $(VENV)/.run $(VENV)/.app
+
+$(VENV)/.docs: $(INSTALLED_FROM) | $(BIN)/python
+	$(INSTALL) -e '.[docs]'
+	touch $@ $(VENV)/.run
 
 $(BIN)/python:
 	@echo "installing into $(VENV): about 2 GB, which takes a few minutes without a word"

@@ -1,4 +1,4 @@
-"""Promises of the project itself: public names, weights as their table says, a README that is true."""
+"""Promises of the project itself: public names, weights as their table says, pages that are true."""
 
 import hashlib
 import os
@@ -19,8 +19,26 @@ ROOT = Path(__file__).parent.parent
 WEIGHT_SUFFIXES = {".tflite", ".safetensors"}
 
 
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUN_ELSEWHERE = {"training.md", "CONTRIBUTING.md"}  # whose blocks test_training_page and test_contributing run
+
+
 def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    """The code blocks of a language in README.md and docs/, each with its page's name and its number there."""
+    return [
+        pytest.param(block, id=f"{page.stem}-{number}")
+        for page in PAGES
+        if page.name not in RUN_ELSEWHERE
+        for number, block in enumerate(
+            re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+        )
+    ]
+
+
+def anchors(page):
+    """The addresses of a page's headings, as GitHub and mkdocs make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def run(command, folder):
@@ -123,14 +141,23 @@ def test_the_package_never_prints():
     assert printing == []
 
 
-def test_the_readmes_pictures_and_links_exist():
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_pictures_and_links_of_the_pages_exist(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
+        if "://" not in target:
+            path, _, anchor = target.partition("#")
+            linked = page.parent / path if path else page
+            assert linked.exists(), target
+            assert not anchor or anchor in anchors(linked), target
+
+
+def test_every_page_can_be_reached_from_the_readme():
     text = (ROOT / "README.md").read_text("utf-8")
-    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
-    assert targets and [target for target in targets if not (ROOT / target).exists()] == []
+    assert [page.name for page in PAGES[1:] if page.name not in text] == []
 
 
 @pytest.mark.parametrize("block", blocks("bash"))
-def test_the_readmes_commands_run(tmp_path, block):
+def test_commands_of_the_pages_run(tmp_path, block):
     for name in ("examples", "inference.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "results").mkdir()  # which `make demo`, the README's first line, makes
@@ -138,7 +165,7 @@ def test_the_readmes_commands_run(tmp_path, block):
         words = shlex.split(line, comments=True)
         if not words or words[0] in ("make", "mkdir"):
             continue
-        assert words[0] in (".venv/bin/python", ".venv/bin/kdtalker"), f"the README tells to run {words[0]}"
+        assert words[0] in (".venv/bin/python", ".venv/bin/kdtalker"), f"a page tells to run {words[0]}"
         entry_point = ["-c", "import sys; from kdtalker.apps.cli import main; sys.exit(main())"]
         program = [sys.executable] if words[0].endswith("python") else [sys.executable, *entry_point]
         done = run([*program, *words[1:]], tmp_path)
@@ -146,7 +173,7 @@ def test_the_readmes_commands_run(tmp_path, block):
 
 
 @pytest.mark.parametrize("block", blocks("python"))
-def test_the_readmes_python_runs(tmp_path, block):
+def test_python_of_the_pages_runs(tmp_path, block):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "results").mkdir()
     done = run([sys.executable, "-c", block], tmp_path)
