@@ -9,21 +9,14 @@ import numpy as np
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.protocols import Openings
 from kdtalker.face.landmarks import EYE_INNER, EYE_LOWER, EYE_OUTER, EYE_UPPER, LIP_PAIRS, MOUTH_CORNERS
-from kdtalker.face.tracker import FaceTracker
+from kdtalker.face.tracker import FaceTracker, hold_last
 
 
 def measured(frames: Iterable[Image], tracker: FaceTracker) -> Openings:
     """Measure the openings of the face that `FaceTracker.follow_driving` tracks; frames without it show what the last
     (or the first) with it does. Raises InputError for a film without a face."""
-    ratios: list[tuple[float, float]] = []
-    waiting = 0
-    for face in tracker.follow_driving(frames):
-        if face is None and not ratios:
-            waiting += 1
-            continue
-        if face is not None:
-            seen = float(eye_ratios(face.landmarks).mean()), lip_ratio(face.landmarks)
-        ratios += [seen] * (1 if ratios else waiting + 1)
+    faces = hold_last(tracker.follow_driving(frames))
+    ratios = [(float(eye_ratios(face.landmarks).mean()), lip_ratio(face.landmarks)) for face in faces]
     eyes, lips = np.array(ratios, np.float32).T
     return Openings(eyes, lips)
 

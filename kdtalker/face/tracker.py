@@ -154,6 +154,19 @@ class FaceTracker:
         return transformed(matrix, points)
 
 
+def hold_last(faces: Iterable[Face | None]) -> Iterator[Face]:
+    """Fill the gaps of a track, one face a frame: a lost face repeats the last one; before the first one, the first.
+
+    Yields nothing where there is no face at all."""
+    last, waiting = None, 0
+    for face in faces:
+        last = face or last
+        waiting += 1
+        if last is not None:
+            yield from [last] * waiting
+            waiting = 0
+
+
 def _distinct(faces: list[Face]) -> list[Face]:
     """Drops faces that were found twice."""
     kept: list[Face] = []
