@@ -15,7 +15,7 @@ from PIL import ImageColor
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
 from kdtalker.face.portrait import check_shape
-from kdtalker.face.segmentation import REACH, person_matte
+from kdtalker.face.segmentation import EDGE_RADIUS, person_matte
 
 FINEST_PX = 1024  # shorter side of the picture in which edges and their colours are sought
 
@@ -53,7 +53,7 @@ def isolate(picture: Image) -> tuple[Image, Array]:
     height, width = picture.shape[:2]
     matte = np.asarray(cv2.resize(fine, (width, height)), np.float32)
     own = np.asarray(cv2.resize(own, (width, height)), np.uint8)
-    reach = 2 * max(3, round(REACH * min(height, width))) + 1
+    reach = 2 * max(3, round(EDGE_RADIUS * min(height, width))) + 1
     near = np.asarray(cv2.dilate(matte, np.ones((reach, reach), np.uint8)), np.float32)[..., None]
     foreground = own + matte[..., None] * (picture.astype(np.float32) - own)
     return np.where(near > 0, np.rint(foreground), 0).astype(np.uint8), matte
@@ -79,7 +79,7 @@ def _fine_enough(picture: Image) -> Image:
 def _own_colours(picture: Image, matte: Array) -> Image:
     """Estimate foreground colours (H, W, 3): half-covered pixels take those of the person beside them, not of what was
     behind; pixels farther away those of a wider neighbourhood."""
-    reach = max(3.0, REACH * min(picture.shape[:2]) / 2)
+    reach = max(3.0, EDGE_RADIUS * min(picture.shape[:2]) / 2)
     sure = (matte > 0.97).astype(np.float32)
     own = _mean_of_person(picture, sure, partial(cv2.GaussianBlur, ksize=(0, 0), sigmaX=reach))
     for width in (8, 64):
