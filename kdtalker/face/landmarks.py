@@ -22,6 +22,13 @@ LIP_PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))  # inner lip
 MOUTH_CORNERS = (78, 308)
 
 
+def lip_gap(values: Array) -> Array:
+    """Subtract the upper from the lower landmark of each inner lip pair: (468, ...) to (pairs, ...)."""
+    upper, lower = np.array(LIP_PAIRS).T
+    gap: Array = values[lower] - values[upper]
+    return gap
+
+
 def mouth_opening(landmarks: Array) -> Array:
     """Gap of the inner lips over the distance of the outer eye corners: (..., 468, 3) to (...)."""
     gap = landmarks[..., LIP_PAIRS[0][0], :2] - landmarks[..., LIP_PAIRS[0][1], :2]
