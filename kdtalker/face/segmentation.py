@@ -1,4 +1,4 @@
-"""Segment the person: a soft mask by MediaPipe, refined to an alpha matte by a guided filter."""
+"""Estimate an alpha matte of the person: MediaPipe's selfie segmentation, refined by a guided filter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kdtalker.core.arrays import Array, Image
 from kdtalker.face.litert import LiteRTModel
 
-_SEGMENTER_SIDE_PX = 256
+_SEGMENTER_SIDE_PX = 256  # input of the network
 
 # The soft mask is stretched linearly: at or below the first value a pixel is background, from the second on the person.
 MASK_RANGE = (0.2, 0.85)  # of the network's probability
