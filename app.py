@@ -27,7 +27,7 @@ from kdtalker.apps.uploads import Limits
 from kdtalker.apps.watermark import framed, shown_scale
 from kdtalker.core.files import check_file
 from kdtalker.core.options import controls
-from kdtalker.face.background import colour
+from kdtalker.face.background import parse_colour
 from kdtalker.tts.line import DEFAULT_VOICE, Line
 from kdtalker.weights.find import published_engine_lacks
 
@@ -151,7 +151,7 @@ def _wish(picture: str | None, voice: str | Line | None, face: int | None, *rest
         Path(picture) if picture else None, Path(voice) if isinstance(voice, str) else voice, Options(**options),
         face=None if face in (None, 1) else int(face) - 1,  # the largest need not be looked for everywhere
         crop=bool(crop), mark=bool(mark), engine=engine,
-        background=Path(behind) if behind else colour(background) if background else None,
+        background=Path(behind) if behind else parse_colour(background) if background else None,
         pose_from=Path(pose_from) if pose_from else None,
     )  # fmt: skip
 

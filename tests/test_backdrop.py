@@ -10,7 +10,7 @@ import pytest
 
 from kdtalker.core.errors import InputError
 from kdtalker.face import segmentation
-from kdtalker.face.background import lay_behind
+from kdtalker.face.background import replace_background
 from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.segmentation import person_matte
 from kdtalker.face.tracker import FaceTracker
@@ -23,7 +23,7 @@ TEAL = (0, 128, 128)
 @pytest.mark.parametrize("name", ["grace_hopper.jpg", "astronaut.png"])
 def test_the_face_stays_and_the_corners_go(name):
     picture = read_image(EXAMPLES / name)
-    laid = lay_behind(picture, TEAL)
+    laid = replace_background(picture, TEAL)
     inside = FaceTracker().find(picture)[0].landmarks[:, :2].round().astype(int)
     x, y = (0.8 * inside + 0.2 * inside.mean(0)).astype(int).T
     assert np.abs(laid[y, x].astype(int) - picture[y, x]).mean() < 2
@@ -58,16 +58,16 @@ def test_a_background_picture_covers_and_keeps_its_shape():
     picture = read_image(EXAMPLES / "grace_hopper.jpg")
     stripes = np.zeros((50, 400, 3), np.uint8)
     stripes[:, 200:] = 255  # its middle is the picture's middle
-    laid = lay_behind(picture, stripes)
+    laid = replace_background(picture, stripes)
     assert laid[10, 5].max() < 30 and laid[10, -5].min() > 225
 
 
 def test_a_large_picture_is_cut_out_like_a_small_one():
-    """Above FINEST_PX the matte is found on a smaller copy."""
+    """Above MATTE_SIDE_PX the matte is found on a smaller copy."""
     picture = read_image(EXAMPLES / "grace_hopper.jpg")
     large = cv2.resize(picture, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
-    laid = cv2.resize(lay_behind(large, TEAL), picture.shape[1::-1], interpolation=cv2.INTER_AREA)
-    assert np.abs(laid.astype(int) - lay_behind(picture, TEAL)).mean() < 2
+    laid = cv2.resize(replace_background(large, TEAL), picture.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(laid.astype(int) - replace_background(picture, TEAL)).mean() < 2
 
 
 @pytest.mark.parametrize("shape", [(1, 100_000, 3), (100_000, 1, 3)])
@@ -76,14 +76,14 @@ def test_strips_are_refused_in_front_and_behind(shape):
     with pytest.raises(
         InputError, match=f"background has {shape[1]} x {shape[0]} px, wanted one side at most 20 times"
     ):
-        lay_behind(picture, strip)
+        replace_background(picture, strip)
     with pytest.raises(InputError, match="portrait has"):
-        lay_behind(strip, TEAL)
+        replace_background(strip, TEAL)
 
 
 def test_a_long_background_takes_no_more_memory_than_the_picture():
     """A banner behind a portrait that stands: enlarged as a whole it would take 5 GB."""
     wide, tall = np.full((500, 10_000, 3), (9, 99, 199), np.uint8), np.full((9000, 450, 3), 90, np.uint8)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert np.abs(lay_behind(tall, wide)[:100].astype(int) - (9, 99, 199)).mean() < 3
+    assert np.abs(replace_background(tall, wide)[:100].astype(int) - (9, 99, 199)).mean() < 3
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 1000

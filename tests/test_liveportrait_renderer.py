@@ -18,7 +18,7 @@ from kdtalker import TalkingPortraitPipeline
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.motion import Motion
 from kdtalker.edits.transfer import transfer_rotations
-from kdtalker.face.openings import measured
+from kdtalker.face.openings import measure_openings
 from kdtalker.face.segmentation import person_matte
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
@@ -204,12 +204,12 @@ def test_a_films_ratios_take_the_place_of_what_eyes_and_lips_do(tracker, source)
 def test_a_films_openings_are_seen_in_its_frames(tracker):
     ajar, closed = (read_image(EXAMPLES / name) for name in ("astronaut.png", "grace_hopper.jpg"))
     nothing = np.zeros_like(ajar)
-    openings = measured([nothing, ajar, nothing, closed], tracker)
+    openings = measure_openings([nothing, ajar, nothing, closed], tracker)
     assert openings.eyes.shape == openings.lips.shape == (4,)
     assert openings.lips[0] == openings.lips[1] == openings.lips[2] > 0.03 > openings.lips[3]
     assert ((openings.eyes > 0.1) & (openings.eyes < 0.6)).all()
     with pytest.raises(InputError, match="No face"):
-        measured([nothing], tracker)
+        measure_openings([nothing], tracker)
 
 
 def test_of_two_people_the_openings_are_those_of_the_one_that_is_tracked(tracker):
@@ -223,8 +223,8 @@ def test_of_two_people_the_openings_are_those_of_the_one_that_is_tracked(tracker
         frames.append(frame)
     first, last = (tracker.find(frame)[0].box[0] for frame in (frames[0], frames[-1]))
     assert first < 500 < last
-    own, others = (measured([picture], tracker).lips for picture in (shut, parted))
-    lips = measured(frames, tracker).lips
+    own, others = (measure_openings([picture], tracker).lips for picture in (shut, parted))
+    lips = measure_openings(frames, tracker).lips
     assert (np.abs(lips - own) < np.abs(lips - others) / 3).all()
 
 

@@ -13,7 +13,7 @@ from test_cli import write_film
 from test_liveportrait_renderer import renderer as toy_liveportrait
 
 from kdtalker.apps.cli import main
-from kdtalker.face.openings import measured
+from kdtalker.face.openings import measure_openings
 from kdtalker.face.portrait import Portrait
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
@@ -253,7 +253,7 @@ def test_frames_without_a_face_are_counted(tracker, face, caplog):
     motions.close()
     assert "lost in 1 of 3 frames" in note(caplog)
     caplog.clear()
-    measured([face, nothing, face], tracker)
+    measure_openings([face, nothing, face], tracker)
     assert "lost in 1 of 3 frames" in note(caplog)
 
 

@@ -157,10 +157,10 @@ def _box(text: str) -> tuple[float, float, float, float]:
 
 def _backdrop(text: str) -> Backdrop:
     """Read a colour, or else the path of a picture, which is checked with the other inputs."""
-    from kdtalker.face.background import colour
+    from kdtalker.face.background import parse_colour
 
     try:
-        return colour(text)
+        return parse_colour(text)
     except InputError as error:
         path = Path(text)
         if path.suffix or len(path.parts) > 1 or os.path.lexists(path):

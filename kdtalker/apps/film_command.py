@@ -116,9 +116,9 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
     if drive.motion is not None:
         drive.motion.require_space(job.engine)
     if behind is not None:
-        from kdtalker.face.background import lay_behind
+        from kdtalker.face.background import replace_background
 
-        image = lay_behind(image, behind)
+        image = replace_background(image, behind)
     progress.stage("loading the networks")
     pipeline = load(job)
     progress.stage("finding the face")

@@ -22,7 +22,7 @@ from kdtalker.core.motion import Motion
 from kdtalker.core.options import Options
 from kdtalker.core.protocols import EncodedPortrait, Square
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count
-from kdtalker.face.background import lay_behind
+from kdtalker.face.background import replace_background
 from kdtalker.media.sound import read_sound
 from kdtalker.media.video import VideoFrames
 from kdtalker.media.video_writer import VideoWriter
@@ -152,9 +152,9 @@ class Studio:
         if wish.pose_from:
             copy_film(wish.pose_from, folder / "head.mp4", self.limits, film_s)
         if isinstance(wish.background, Path):
-            picture = lay_behind(picture, read_picture(wish.background, self.limits))
+            picture = replace_background(picture, read_picture(wish.background, self.limits))
         elif wish.background:
-            picture = lay_behind(picture, wish.background)
+            picture = replace_background(picture, wish.background)
         return picture, voice, film_s
 
     def _write(

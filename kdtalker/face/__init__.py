@@ -1,1 +1,1 @@
-"""Pictures to faces: detector, tracker, landmarks, segmentation, crop."""
+"""Find faces in pictures and videos: detector, tracker, landmarks, segmentation, square crop."""

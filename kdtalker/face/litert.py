@@ -1,4 +1,4 @@
-"""Small TensorFlow Lite networks from the package's own data, run by LiteRT on one thread."""
+"""Run TensorFlow Lite models that ship with the package, by LiteRT on one CPU thread."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from kdtalker.weights.find import find
 
 
 class LiteRTModel:
-    """One network: called with the input without its batch axis, answers with its outputs in file order. Several
-    threads may call it; they wait for one another."""
+    """Run one TFLite model: input without batch axis to all outputs, in file order. Thread-safe by a lock.
+
+    Raises InputError where the file is missing or damaged."""
 
     def __init__(self, name: str) -> None:
         from ai_edge_litert.interpreter import Interpreter

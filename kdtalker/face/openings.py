@@ -1,4 +1,4 @@
-"""How far eyes and lips are open, as LivePortrait counts it (arXiv 2407.03168, section 3.3), read off the face mesh."""
+"""Measure eye and lip opening ratios as LivePortrait defines them (arXiv 2407.03168, section 3.3), from landmarks."""
 
 from __future__ import annotations
 
@@ -9,27 +9,20 @@ import numpy as np
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.protocols import Openings
 from kdtalker.face.landmarks import EYE_INNER, EYE_LOWER, EYE_OUTER, EYE_UPPER, LIP_PAIRS, MOUTH_CORNERS
-from kdtalker.face.tracker import FaceTracker
+from kdtalker.face.tracker import FaceTracker, hold_last
 
 
-def measured(frames: Iterable[Image], tracker: FaceTracker) -> Openings:
-    """Measure the openings of the face that `FaceTracker.follow_driving` tracks; frames without it show what the last
-    (or the first) with it does. Raises InputError for a film without a face."""
-    ratios: list[tuple[float, float]] = []
-    waiting = 0
-    for face in tracker.follow_driving(frames):
-        if face is None and not ratios:
-            waiting += 1
-            continue
-        if face is not None:
-            seen = float(eye_ratios(face.landmarks).mean()), lip_ratio(face.landmarks)
-        ratios += [seen] * (1 if ratios else waiting + 1)
+def measure_openings(frames: Iterable[Image], tracker: FaceTracker) -> Openings:
+    """Measure the ratios of the face that `FaceTracker.follow_driving` tracks in T frames (H, W, 3); frames in which it
+    is lost repeat the last face. Raises InputError for a video without a face."""
+    faces = hold_last(tracker.follow_driving(frames))
+    ratios = [(float(eye_ratios(face.landmarks).mean()), lip_ratio(face.landmarks)) for face in faces]
     eyes, lips = np.array(ratios, np.float32).T
     return Openings(eyes, lips)
 
 
 def eye_ratios(landmarks: Array) -> Array:
-    """(468, 3) to the lid gap over the width of either eye (2,): the person's right one, which stands left, first."""
+    """Measure lid gap over eye width, landmarks (468, 3) to (2,): the person's right eye, then the left."""
     upper, lower, outer, inner = (
         landmarks[list(points), :2] for points in (EYE_UPPER, EYE_LOWER, EYE_OUTER, EYE_INNER)
     )
@@ -38,6 +31,6 @@ def eye_ratios(landmarks: Array) -> Array:
 
 
 def lip_ratio(landmarks: Array) -> float:
-    """(468, 3) to the inner lips' gap over the mouth's width."""
+    """Measure the gap of the inner lips over the mouth's width, landmarks (468, 3) to a scalar."""
     gap, width = (landmarks[one, :2] - landmarks[other, :2] for one, other in (LIP_PAIRS[0], MOUTH_CORNERS))
     return float(np.linalg.norm(gap) / np.linalg.norm(width))

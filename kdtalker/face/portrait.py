@@ -1,4 +1,4 @@
-"""A portrait: the picture, and the square around its face that the renderers draw."""
+"""Crop the square around a face, which the renderers draw, and paste drawn squares back into the picture."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from kdtalker.core.arrays import Image
 from kdtalker.core.errors import InputError
 from kdtalker.face.tracker import Face, FaceTracker
 
-SQUARE_SIDE = 2.3  # times the longer side of the face's box
-SQUARE_RISE = 0.125  # of the square, by which it stands higher than the face
-LONGEST_SIDE_PX = 1920  # films that phones play
-LEAST_EYE_DISTANCE_PX = 24
-CROP_SIDE_PX = 512
-LONGEST_TO_SHORTEST = 20  # sides of a picture
+SQUARE_SIDE = 2.3  # side of the square crop, in longer sides of the face's bounding box
+SQUARE_RISE = 0.125  # shift of the square above the centre of the face, as a share of the square's side
+MAX_SIDE_PX = 1920  # of a picture's longer side: every phone plays such videos
+MIN_EYE_DISTANCE_PX = 24  # between the centres of the eyes; smaller faces are refused
+CROP_SIDE_PX = 512  # side of the output where the square crop alone is shown
+MAX_ASPECT_RATIO = 20  # longer to shorter side of a picture; narrower strips are refused
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Portrait:
-    """picture (H, W, 3) RGB and the square's left, top and side in px; it may hang over the picture's border."""
+    """Hold a picture (H, W, 3) RGB and left, top and side in px of the square crop around a face, which may extend
+    beyond the picture's border."""
 
     picture: Image
     left: int
@@ -41,19 +42,19 @@ class Portrait:
         crop: bool = False,
     ) -> Portrait:
         """Find the face in an (H, W, 3) picture: the largest, number `face` by size from 0, or the one nearest to
-        `box` (left, top, width, height in px of the picture given). The picture is made at most 1920 px long, which is
-        logged; or `crop` makes the square, resampled to 512 px, the picture.
+        `box` (left, top, width, height in px of the picture given). Larger pictures are scaled down to 1920 px, which
+        is logged; with `crop` the square alone, resampled to 512 px, becomes the picture.
 
-        Raises InputError where the picture is too narrow a strip, there is no face, no such face, or its eyes are less
-        than 24 px apart in the picture that is made.
+        Raises InputError where the picture is narrower than 1:20, there is no face or not the one asked for, or its
+        eyes are less than 24 px apart in the resulting picture.
         """
         shown, chosen, scale = find_face(picture, tracker, face=face, box=box, crop=crop)
         square = face_square(chosen, scale)
-        return _cropped(shown, *square) if crop else Portrait(shown, *square)
+        return _crop_square(shown, *square) if crop else Portrait(shown, *square)
 
     @property
     def face(self) -> Image:
-        """The square (side, side, 3); what lies outside the picture repeats its border."""
+        """Crop the square (side, side, 3), with replicated border pixels outside the picture."""
         rows, columns = (
             np.clip(np.arange(start, start + self.side), 0, length - 1)
             for start, length in zip((self.top, self.left), self.picture.shape[:2], strict=True)
@@ -61,11 +62,11 @@ class Portrait:
         return self.picture[rows[:, None], columns[None]]
 
     def on(self, picture: Image) -> Portrait:
-        """The same square of another picture (H, W, 3)."""
+        """Return the same square of another picture (H, W, 3)."""
         return replace(self, picture=picture)
 
     def paste(self, face: Image) -> Image:
-        """A new picture with the square replaced by `face` (side, side, 3)."""
+        """Paste `face` (side, side, 3) over the square in a copy of the picture."""
         height, width = self.picture.shape[:2]
         top, left = max(self.top, 0), max(self.left, 0)
         bottom, right = min(self.top + self.side, height), min(self.left + self.side, width)
@@ -82,12 +83,12 @@ def find_face(
     box: tuple[float, float, float, float] | None,
     crop: bool,
 ) -> tuple[Image, Face, float]:
-    """Find the face as `Portrait.find` says, in the picture scaled down to 1920 px.
+    """Find the face that `Portrait.find` describes, in the picture scaled down to 1920 px.
 
-    Returns the picture that is to be shown (scaled down, or for `crop` as it is), the face in px of the scaled one, and
-    how many px of the shown picture are one px of the scaled one.
+    Returns the picture to show (scaled down, or with `crop` the original), the face in px of the scaled picture, and
+    the factor from px of the scaled picture to px of the one to show. Raises InputError as `Portrait.find`.
     """
-    small, shrink = _scaled_down(picture)
+    small, shrink = _scale_down(picture)
     if box is not None:
         box = (box[0] * shrink, box[1] * shrink, box[2] * shrink, box[3] * shrink)
     is_asked_for = face is not None or box is not None
@@ -103,7 +104,7 @@ def find_face(
 
 
 def face_square(face: Face, scale: float = 1.0) -> tuple[int, int, int]:
-    """left, top, side in px of the square around a face in a picture scaled by `scale`."""
+    """Compute left, top and side in px of the square crop around a face, in a picture scaled by `scale`."""
     left, top, width, height = face.box
     side = SQUARE_SIDE * max(width, height) * scale
     middle_x, middle_y = (left + width / 2) * scale, (top + height / 2) * scale - SQUARE_RISE * side
@@ -111,36 +112,40 @@ def face_square(face: Face, scale: float = 1.0) -> tuple[int, int, int]:
 
 
 def find_squares(picture: Image, tracker: FaceTracker) -> list[tuple[int, int, int]]:
-    """The squares around all faces of a picture, in the order in which they are numbered."""
-    small, shrink = _scaled_down(picture)
+    """Find the square crops (left, top, side in px) of all faces of a picture (H, W, 3), by falling size.
+
+    Raises InputError where there is no face."""
+    small, shrink = _scale_down(picture)
     return [face_square(face, 1 / shrink) for face in _all_faces(small, tracker, everywhere=True)]
 
 
 def check_shape(picture: Image, name: str) -> None:
-    """Raise InputError where a picture (H, W, 3) is a strip, which nothing can be seen in."""
+    """Check that the sides of a picture (H, W, 3) are within 1:20. Raises InputError, which calls it `name`."""
     height, width = picture.shape[:2]
-    if max(height, width) > LONGEST_TO_SHORTEST * min(height, width):
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise InputError(
-            f"The {name} has {width} x {height} px, wanted one side at most {LONGEST_TO_SHORTEST} times as long as the "
+            f"The {name} has {width} x {height} px, wanted one side at most {MAX_ASPECT_RATIO} times as long as the "
             "other; cut it."
         )
 
 
-def _cropped(picture: Image, left: int, top: int, side: int) -> Portrait:
-    """The square alone, moved and cut so that it shows nothing but the picture, resampled to 512 px."""
+def _crop_square(picture: Image, left: int, top: int, side: int) -> Portrait:
+    """Crop the square, moved and shrunk to fit inside the picture, and resample it to 512 px."""
     side = min(side, *picture.shape[:2])
     top, left = (
         min(max(start, 0), length - side) for start, length in zip((top, left), picture.shape[:2], strict=True)
     )
-    way = cv2.INTER_AREA if side > CROP_SIDE_PX else cv2.INTER_CUBIC
-    square = cv2.resize(Portrait(picture, left, top, side).face, (CROP_SIDE_PX, CROP_SIDE_PX), interpolation=way)
+    interpolation = cv2.INTER_AREA if side > CROP_SIDE_PX else cv2.INTER_CUBIC
+    square = cv2.resize(
+        Portrait(picture, left, top, side).face, (CROP_SIDE_PX, CROP_SIDE_PX), interpolation=interpolation
+    )
     return Portrait(np.asarray(square, np.uint8), 0, 0, CROP_SIDE_PX)
 
 
-def _scaled_down(picture: Image) -> tuple[Image, float]:
-    """The picture at most 1920 px long, and by how much it was scaled. Raises InputError for a strip."""
+def _scale_down(picture: Image) -> tuple[Image, float]:
+    """Scale a picture down to at most 1920 px; returns it with the factor, 1 where it fits. Raises InputError."""
     check_shape(picture, "portrait")
-    shrink = min(1.0, LONGEST_SIDE_PX / max(picture.shape[:2]))
+    shrink = min(1.0, MAX_SIDE_PX / max(picture.shape[:2]))
     if shrink == 1:
         return picture, shrink
     height, width = (round(length * shrink) for length in picture.shape[:2])
@@ -148,10 +153,10 @@ def _scaled_down(picture: Image) -> tuple[Image, float]:
 
 
 def _check_eyes(distance_px: float) -> None:
-    if distance_px < LEAST_EYE_DISTANCE_PX:
+    if distance_px < MIN_EYE_DISTANCE_PX:
         raise InputError(
-            f"The face is too small: its eyes are {distance_px:.0f} px apart in a picture of {LONGEST_SIDE_PX} px or "
-            f"less, wanted at least {LEAST_EYE_DISTANCE_PX}; give a larger picture or cut it closer to the face."
+            f"The face is too small: its eyes are {distance_px:.0f} px apart in a picture of {MAX_SIDE_PX} px or "
+            f"less, wanted at least {MIN_EYE_DISTANCE_PX}; give a larger picture or cut it closer to the face."
         )
 
 
@@ -182,7 +187,7 @@ def _choose(faces: list[Face], number: int | None, box: tuple[float, float, floa
 
 
 def _faces_of_face_alignment(picture: Image, tracker: FaceTracker) -> list[Face]:
-    """A last look with the detector of face-alignment, where the extra [fan] is installed."""
+    """Detect faces by face-alignment's S3FD, the fallback where the extra [fan] is installed."""
     try:
         from face_alignment.detection.sfd import FaceDetector  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
@@ -193,7 +198,8 @@ def _faces_of_face_alignment(picture: Image, tracker: FaceTracker) -> list[Face]
         boxes = FaceDetector("cpu").detect_from_image(picture)
     except OSError as error:  # its weights are downloaded on first use
         raise InputError(
-            f"No face was found in the picture, and the weights of face-alignment could not be had: {error}."
+            f"No face was found in the picture, and the weights of face-alignment could not be downloaded ({error}); "
+            "choose a picture in which the face is larger."
         ) from None
     regions = [region_of_box(*(float(value) for value in box[:4])) for box in boxes]
     found = [face for region in regions if (face := tracker.find_in(picture, region)) is not None]

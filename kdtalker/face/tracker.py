@@ -1,7 +1,7 @@
-"""Finds faces and follows them: BlazeFace detector, 468-point face mesh, lid contours from the iris model.
+"""Track faces: BlazeFace detector, 468-point face mesh, eyelid contours from the iris model.
 
-The three networks are MediaPipe's (Apache-2.0), run by LiteRT. A face is a value: what the tracker knows of the
-last frame is handed back to it with the next one.
+The three networks are MediaPipe's (Apache-2.0), run by LiteRT. The tracker is stateless: the face of the last frame is
+passed in with the next frame.
 """
 
 from __future__ import annotations
@@ -15,49 +15,48 @@ import numpy as np
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
-from kdtalker.face.detector import FaceDetector, is_one_face, looks, sigmoid
+from kdtalker.face.detector import FaceDetector, boxes_overlap, search_views, sigmoid
 from kdtalker.face.landmarks import EYE_CONTOURS, EYE_OUTER, LANDMARKS
 from kdtalker.face.litert import LiteRTModel
-from kdtalker.face.region import Region, region_around, transformed
+from kdtalker.face.region import Region, region_around, transform_points
 
 _log = logging.getLogger(__name__)
 
-_MESH_SIDE_PX, _IRIS_SIDE_PX = 192, 64
+_MESH_SIDE_PX, _IRIS_SIDE_PX = 192, 64  # inputs of the networks
 
-_MIN_PRESENCE = 0.5
+_MIN_PRESENCE = 0.5  # least probability of the mesh network that its input shows a face
 
-_IRIS_MARGIN = 2.3  # the iris network looks at the eye's width times this
+_IRIS_MARGIN = 2.3  # side of the iris network's input, in widths of the eye
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face in a picture: landmarks (468, 3) in px, x right, y down, z inward, lids as the iris model sees them;
-    presence 0..1 is the mesh network's own confidence."""
+    """Hold the landmarks (468, 3) of a face in px, x right, y down, z inward, with eyelids from the iris model, and
+    presence 0..1, the mesh network's confidence."""
 
     landmarks: Array
     presence: float
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """left, top, width, height in px."""
+        """Compute the bounding box: left, top, width, height in px."""
         low, high = self.landmarks[:, :2].min(0), self.landmarks[:, :2].max(0)
         return float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])
 
     @property
     def eye_distance_px(self) -> float:
-        """Distance between the eyes' centres."""
+        """Measure the distance between the centres of the eyes in px."""
         right, left = (self.landmarks[list(contour), :2].mean(0) for contour in EYE_CONTOURS)
         return float(np.linalg.norm(right - left))
 
     @property
     def region(self) -> Region:
-        """Where to look for this face in the next frame."""
+        """Compute the region in which to track this face in the next frame."""
         return region_around(self.landmarks[:, :2], self.landmarks[list(EYE_OUTER), :2])
 
 
 class FaceTracker:
-    """The detector and the two networks that look closer. Holds nothing of what it has seen; several threads may use
-    it."""
+    """Run the detector, the face mesh and the iris network. Stateless and thread-safe."""
 
     def __init__(self) -> None:
         self._detector = FaceDetector()
@@ -65,23 +64,23 @@ class FaceTracker:
         self._iris = LiteRTModel("iris_landmark.tflite")
 
     def find(self, image: Image, *, everywhere: bool = False) -> list[Face]:
-        """Faces of a still picture (H, W, 3), the largest first. Looks harder where the first look finds none, or
-        `everywhere` is wanted: at smaller and larger scales and with the picture turned."""
+        """Find the faces of a still picture (H, W, 3), by falling size. Searches other scales, rotations and tiles
+        until a face is found, or with `everywhere` in any case."""
         faces: list[Face] = []
-        for look in looks(image):
-            regions = look.to_picture(self._detector.find(look.image))
+        for view in search_views(image):
+            regions = view.to_picture(self._detector.find(view.image))
             faces += [face for region in regions if (face := self._fit_twice(image, region)) is not None]
-            if faces and look.last_of_its_kind and not everywhere:
+            if faces and view.ends_stage and not everywhere:
                 break
-        return sorted(_distinct(faces), key=lambda face: -face.box[2] * face.box[3])
+        return sorted(_deduplicate(faces), key=lambda face: -face.box[2] * face.box[3])
 
     def find_in(self, image: Image, region: Region) -> Face | None:
-        """The face in a region that somebody else has found."""
+        """Fit the face mesh in a region from another detector; None where it shows no face."""
         return self._fit_twice(image, region)
 
     def follow(self, image: Image, last: Face | None) -> Face | None:
-        """The face of one film frame after another: the largest where `last` is None, the nearest to it where it is
-        lost."""
+        """Track a face into the next frame (H, W, 3). Where `last` is None the largest face is detected, where it is
+        lost the one nearest to it; returns None where there is none."""
         if last is not None and (face := self._fit(image, last.region)) is not None:
             return face
         regions = self._detector.find(image)
@@ -92,18 +91,18 @@ class FaceTracker:
         return self._fit_twice(image, regions[0]) if regions else None
 
     def follow_film(self, frames: Iterable[Image]) -> Iterator[Face | None]:
-        """One face a frame, None where there is none."""
+        """Track the largest face through a video, frame by frame; yields None for a frame without a face."""
         face = None
         for frame in frames:
             face = self.follow(frame, face)
             yield face
 
     def follow_driving(self, frames: Iterable[Image]) -> Iterator[Face | None]:
-        """Track the face of a driving video, one frame a piece, None where it is lost: the largest face of the first
-        frame that has one, searched for at all scales, and from there on the same.
+        """Track the face of a driving video: the largest of the first frame with a face, searched for in all views,
+        and then the same one. Yields None for a frame in which it is lost.
 
-        Logs in how many frames it was lost, also where the iteration is closed early. Raises InputError after the last
-        frame of a video without a face.
+        Logs the number of lost frames, also when the iteration is closed early. Raises InputError after the last frame
+        of a video without a face.
         """
         count, lost, last = 0, 0, None
         with contextlib.suppress(GeneratorExit):
@@ -132,14 +131,15 @@ class FaceTracker:
             return None
         points = points.reshape(LANDMARKS, 3)
         landmarks = np.empty((LANDMARKS, 3), np.float32)
-        landmarks[:, :2] = transformed(matrix, points[:, :2])
+        landmarks[:, :2] = transform_points(matrix, points[:, :2])
         landmarks[:, 2] = points[:, 2] * (region.side / _MESH_SIDE_PX)
         for mirrored, contour in zip((False, True), EYE_CONTOURS, strict=True):
-            landmarks[list(contour), :2] = self._lids(image, landmarks[list(contour), :2], mirrored)
+            landmarks[list(contour), :2] = self._fit_eyelids(image, landmarks[list(contour), :2], mirrored)
         return Face(landmarks, presence)
 
-    def _lids(self, image: Image, contour: Array, mirrored: bool) -> Array:
-        """The contour (16, 2) of one eye as the iris network sees it. It knows eyes whose outer corner is left."""
+    def _fit_eyelids(self, image: Image, contour: Array, mirrored: bool) -> Array:
+        """Refine the contour (16, 2) px of one eye by the iris network, which is trained on eyes whose outer corner is
+        on the left; others are mirrored."""
         outer, inner = contour[0], contour[8]
         across = outer - inner if mirrored else inner - outer
         middle, width = (outer + inner) / 2, float(np.linalg.norm(across))
@@ -151,19 +151,32 @@ class FaceTracker:
         points = contours.reshape(-1, 3)[: len(contour), :2]
         if mirrored:
             points = np.stack([_IRIS_SIDE_PX - 1 - points[:, 0], points[:, 1]], -1)
-        return transformed(matrix, points)
+        return transform_points(matrix, points)
 
 
-def _distinct(faces: list[Face]) -> list[Face]:
-    """Drops faces that were found twice."""
+def hold_last(faces: Iterable[Face | None]) -> Iterator[Face]:
+    """Fill the gaps of a track, one face a frame: a lost face repeats the last one; before the first one, the first.
+
+    Yields nothing where there is no face at all."""
+    last, waiting = None, 0
+    for face in faces:
+        last = face or last
+        waiting += 1
+        if last is not None:
+            yield from [last] * waiting
+            waiting = 0
+
+
+def _deduplicate(faces: list[Face]) -> list[Face]:
+    """Drop duplicate detections (non-maximum suppression)."""
     kept: list[Face] = []
     for face in faces:
-        if not any(is_one_face(_centred(face), _centred(other)) for other in kept):
+        if not any(boxes_overlap(_centre_box(face), _centre_box(other)) for other in kept):
             kept.append(face)
     return kept
 
 
-def _centred(face: Face) -> Array:
-    """The face's box as centre x, y, width, height."""
+def _centre_box(face: Face) -> Array:
+    """Convert the face's bounding box to centre x, y, width, height."""
     left, top, width, height = face.box
     return np.array([left + width / 2, top + height / 2, width, height], np.float32)

@@ -15,7 +15,7 @@ from kdtalker.core.motion import KEYPOINTS, Motion
 from kdtalker.core.protocols import Box, Edit, Engine, Openings, Speech, Square
 from kdtalker.diffusion.published import load_speech
 from kdtalker.edits.transfer import transfer_rotations
-from kdtalker.face.openings import measured
+from kdtalker.face.openings import measure_openings
 from kdtalker.face.portrait import find_squares
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.renderers.liveportrait.canvas import Canvas
@@ -81,7 +81,7 @@ class LivePortraitEngine(Engine[LivePortraitSource]):
         return transfer_absolute(motion, rest=rest)
 
     def track_openings(self, frames: Iterable[Image]) -> Openings:
-        return measured(frames, self.tracker)
+        return measure_openings(frames, self.tracker)
 
     def retarget(self, source: LivePortraitSource, eyes: Array | float | None, lips: Array | float | None) -> Edit:
         return self.renderer.retargeting(source, eyes, lips)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kdtalker.core.arrays import Array
+from kdtalker.core.arrays import Array, smoothstep
 from kdtalker.core.protocols import ExpressionBasis, ExpressionModel
 from kdtalker.face.landmarks import LIP_PAIRS
 from kdtalker.renderers.mesh.geometry import FaceModel
@@ -29,14 +29,13 @@ BROW: Ways = {(105, 334): (0, -0.05), (66, 296): (0, -0.05), (55, 285): (0, -0.0
               (145, 374): (0, 0), (61, 291): (0, 0), **HELD}  # fmt: skip
 FROWN: Ways = {(55, 285): (0.02, 0.045), (66, 296): (0.01, 0.03), (70, 300): (0, -0.01), (159, 386): (0, 0.004),
                (145, 374): (0, 0), (61, 291): (0, 0), **HELD}  # fmt: skip
-SURE = 1e-3  # of the mean variance, by which a wish may be missed
 
 
 def expression_model(model: FaceModel) -> ExpressionModel:
     height = model.mean[:, 1]
     return ExpressionModel(
-        mouth=part(model, _smoothstep((height - MOUTH_FROM) / (MOUTH_TO - MOUTH_FROM))),
-        eyes=part(model, _smoothstep((height - EYES_FROM) / (EYES_TO - EYES_FROM))),
+        mouth=part(model, smoothstep((height - MOUTH_FROM) / (MOUTH_TO - MOUTH_FROM))),
+        eyes=part(model, smoothstep((height - EYES_FROM) / (EYES_TO - EYES_FROM))),
         basis=ExpressionBasis(*(wished(model, ways) for ways in (SMILE, SULK, BROW, FROWN)), **_lips(model)),
     )
 
@@ -54,32 +53,12 @@ def wished(model: FaceModel, ways: Ways) -> Array:
     points = [point for pair in ways for point in pair]
     wanted = np.array([(side * x, y) for x, y in ways.values() for side in (1, -1)]).ravel()
     observe = np.einsum("pk,cd->pckd", model.spreads[points], np.eye(3)[:2]).reshape(len(wanted), -1)
-    observe = np.concatenate([observe, _gaps(model)])
+    observe = np.concatenate([observe, model.lip_gap_jacobian()])
     wanted = np.append(wanted, np.zeros(len(LIP_PAIRS)))
-    likeliest = _likeliest(model, np.asarray(observe, np.float32)) @ wanted
+    likeliest = model.map_expression(np.asarray(observe, np.float32), np.eye(len(wanted))) @ wanted
     return np.asarray(likeliest.reshape(-1, 3), np.float32)
 
 
 def _lips(model: FaceModel) -> dict[str, Array]:
-    gaps = _gaps(model)
-    return {"lip_gap_jacobian": gaps, "lip_gap_inverse": _likeliest(model, gaps)}
-
-
-def _gaps(model: FaceModel) -> Array:
-    """(pairs, 63): how far an expression takes the inner lips apart."""
-    upper, lower = np.array(LIP_PAIRS).T
-    apart = np.zeros((len(LIP_PAIRS), len(model.picks), 3), np.float32)
-    apart[..., 1] = model.spreads[lower] - model.spreads[upper]
-    return apart.reshape(len(LIP_PAIRS), -1)
-
-
-def _likeliest(model: FaceModel, observe: Array) -> Array:
-    """(63, N): from what is observed of an expression, (N, 63) @ it, to the likeliest one."""
-    gram = observe @ model.covariance @ observe.T
-    noise = SURE * np.trace(gram) / len(gram) * np.eye(len(gram))
-    return np.asarray(model.covariance @ observe.T @ np.linalg.inv(gram + noise), np.float32)
-
-
-def _smoothstep(share: Array) -> Array:
-    inside = np.clip(share, 0, 1)
-    return np.asarray(inside**2 * (3 - 2 * inside), np.float32)
+    gaps = model.lip_gap_jacobian()
+    return {"lip_gap_jacobian": gaps, "lip_gap_inverse": model.map_expression(gaps, np.eye(len(gaps)))}

@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import KEYPOINTS, Motion, pose_of_rotation, rotation_matrix
-from kdtalker.face.landmarks import LIP_PAIRS
+from kdtalker.face.landmarks import lip_gap
 from kdtalker.weights.find import find
 
 WEIGHTS = "mesh_keypoints.safetensors"
+
+REGULARISATION = 1e-3  # noise of an observed offset, as a share of the mean variance of the observations
 
 # Landmarks that move little when a face speaks or blinks: forehead, temples, bridge and sides of the nose, cheekbones.
 RIGID = (10, 151, 9, 8, 168, 6, 197, 195, 5, 108, 337, 69, 299, 104, 333, 68, 298, 54, 284, 21, 251, 71, 301, 162, 389,
@@ -95,15 +98,24 @@ class FaceModel:
     def resting_offset(self, canonical: Array) -> Array:
         """The part (21, 3) of a canonical face (468, 3) that is an open mouth: the likeliest keypoint offset, by
         the covariance of speech, that leaves the inner lips closed when it is taken away (conditional Gaussian)."""
-        upper, lower = np.array(LIP_PAIRS).T
-        gap = self.spreads[lower] - self.spreads[upper]  # (pairs, 21)
-        observe = np.einsum("pk,cd->pckd", gap, np.eye(3, dtype=np.float32))[:, 1].reshape(len(gap), -1)  # y alone
-        opening = (canonical[lower, 1] - canonical[upper, 1]) - self.closed
-        opening = np.maximum(opening, 0)
-        gram = observe @ self.covariance @ observe.T
-        noise = 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram))
-        offset = self.covariance @ observe.T @ np.linalg.solve(gram + noise, opening)
-        return np.asarray(offset.reshape(KEYPOINTS, 3), np.float32)
+        opening = np.maximum(lip_gap(canonical[:, 1]) - self.closed, 0)
+        return self.map_expression(self.lip_gap_jacobian(), opening).reshape(KEYPOINTS, 3)
+
+    def lip_gap_jacobian(self) -> Array:
+        """Return the (pairs, 63) derivative of the vertical gaps of the inner lips by the keypoint offsets."""
+        gaps = lip_gap(self.spreads)
+        jacobian = np.zeros((*gaps.shape, 3), np.float32)
+        jacobian[..., 1] = gaps
+        return jacobian.reshape(len(gaps), -1)
+
+    def map_expression(self, jacobian: Array, target: NDArray[np.floating]) -> Array:
+        """Estimate the most probable (MAP) keypoint offset under the Gaussian prior of speech: the conditional mean
+        given jacobian (N, 63) @ offset = target, with observation noise of REGULARISATION times the mean variance.
+
+        target (N,) to (63,); N columns of targets, such as the identity for the gain matrix, to (63, columns)."""
+        gram = jacobian @ self.covariance @ jacobian.T
+        noise = REGULARISATION * np.trace(gram) / len(gram) * np.eye(len(gram))
+        return np.asarray(self.covariance @ jacobian.T @ np.linalg.solve(gram + noise, target), np.float32)
 
 
 def to_square(landmarks: Array, left: float, top: float, side: float) -> Array:

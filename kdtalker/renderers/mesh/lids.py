@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdtalker.core.arrays import Array
+from kdtalker.core.arrays import Array, smoothstep
 from kdtalker.face.landmarks import EYE_CONTOURS
 
 SHUT_GAP = 0.4  # lids nearer than this share of the photograph's gap are drawn nearer still, so that no slit is left
@@ -68,8 +68,7 @@ def _in_the_corners(x: Array, y: Array, contour: Array) -> Array:
     """How far places in px take part in the eye's turning: 1 in its middle, 0 at the corners of contour (16, 2)."""
     across = contour[8] - contour[0]
     along = ((x - contour[0, 0]) * across[0] + (y - contour[0, 1]) * across[1]) / max(float(across @ across), 1e-6)
-    share = np.clip(np.minimum(along, 1 - along) / CORNER, 0, 1)
-    return np.asarray(share**2 * (3 - 2 * share), np.float32)
+    return smoothstep(np.minimum(along, 1 - along) / CORNER)
 
 
 def _gaps(landmarks: Array, lower: list[int], upper: list[int]) -> tuple[Array, Array]:

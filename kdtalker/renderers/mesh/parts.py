@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kdtalker.core.arrays import Array, Image
+from kdtalker.core.arrays import Array, Image, smoothstep
 from kdtalker.face.landmarks import EYE_CONTOURS
 from kdtalker.renderers.mesh.curves import soft_polygon, spline
 from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, OUTER_LOWER_LIP, OUTER_UPPER_LIP
@@ -239,6 +239,5 @@ def _near(view: NDArray[np.uint8], margin: float) -> Array:
 def rim(side_px: int) -> Array:
     """(side_px, side_px) 0..1: 1 but for a crop's border."""
     places = np.arange(side_px)
-    along = np.clip(np.minimum(places, places[::-1]) / (RIM * side_px), 0, 1)
-    smooth = along * along * (3 - 2 * along)
-    return np.asarray(np.minimum(smooth[:, None], smooth[None]), np.float32)
+    along = smoothstep(np.minimum(places, places[::-1]) / (RIM * side_px))
+    return np.minimum(along[:, None], along[None])

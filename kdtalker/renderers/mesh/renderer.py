@@ -17,7 +17,7 @@ from kdtalker.edits.basic import turn_head
 from kdtalker.face.landmarks import eye_opening, mouth_opening
 from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.portrait import face_square
-from kdtalker.face.tracker import FaceTracker
+from kdtalker.face.tracker import FaceTracker, hold_last
 from kdtalker.renderers.mesh.anatomy import expression_model
 from kdtalker.renderers.mesh.geometry import FaceModel, to_pixels, to_square
 from kdtalker.renderers.mesh.parts import EYES, MOUTH, Part, PhotographedPart, view
@@ -164,22 +164,15 @@ class MeshRenderer:
     def track(self, frames: Iterable[Image]) -> Iterator[Motion]:
         """The motion of a film's face, one frame a piece: the largest face of the first frame that has one, in the
         square around it; where it is lost it rests, which is logged. Raises InputError for a film without a face."""
-        face, last, identity, waiting = None, None, None, 0
-        for seen in self._tracker.follow_driving(frames):
-            face = seen or face
-            if face is None:
-                waiting += 1
-                continue
+        identity = None
+        for face in hold_last(self._tracker.follow_driving(frames)):
             if identity is None:
                 square = face_square(face)
                 canonical = self.model.fit(to_square(face.landmarks, *square))[3]
                 identity = canonical - self.model.spreads @ self.model.resting_offset(canonical)
             scale, rotation, shift, canonical = self.model.fit(to_square(face.landmarks, *square))
             expression = self.model.offsets(canonical[None], identity) @ rotation
-            last = Motion(scale[None], pose_of_rotation(rotation[None]), shift[None], expression, MESH_SPACE)
-            for _ in range(waiting + 1):
-                yield last
-            waiting = 0
+            yield Motion(scale[None], pose_of_rotation(rotation[None]), shift[None], expression, MESH_SPACE)
 
 
 def _posed_rings(source: MeshSource, motion: Motion, vertices: Array) -> Array:

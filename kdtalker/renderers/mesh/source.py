@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MESH_SPACE, Motion, pose_of_rotation
 from kdtalker.face.landmarks import EYE_LOWER, EYE_UPPER, LANDMARKS
 from kdtalker.face.litert import LiteRTModel
+from kdtalker.face.segmentation import segment_person
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.renderers.mesh.geometry import FaceModel, to_pixels, to_square
 from kdtalker.renderers.mesh.glasses import held_by_glasses, wears_glasses
@@ -33,9 +33,9 @@ RING_DEPTH = (0.1, 0.25, 0.35, 0.4, 0.4)  # behind the oval, in canonical units
 STEEP_FROM, STEEPNESS = 0.7, 0.4  # depth behind the tip of the nose, in eye distances, and what is left of it beyond
 STANDS_OUT = 1.1  # what stands so far out beyond the oval, seen from its middle, is not of its depth
 SURE_FACE = 0.92  # the face's landmarks, drawn in by this towards its middle, are the person whatever the network says
-GUIDE_NOISE = 2e-3  # variance of light below which the picture shows no edge
+MASK_RANGE, MATTE_RANGE = (0.15, 0.75), (0.1, 0.9)  # wider than those of a matte that is shown: hair moves too
+EPSILON = 2e-3  # of the guided filter that refines the mask
 FARTHEST_IN = 0.12  # of the way to the face's middle, by which a landmark beside the person may be moved in
-_SEGMENTER_SIDE_PX = 256
 
 
 @dataclass(frozen=True)
@@ -193,30 +193,15 @@ def _triangles() -> NDArray[np.int32]:
 
 
 def _person_mask(face: Image, segmenter: LiteRTModel, landmarks: Array) -> Array:
-    """(S, S) 0..1: the person, the face certainly included, its border moved onto the picture's own edges."""
+    """Segment the person in a face crop (S, S, 3): a soft mask (S, S) 0..1 in which the face is always included."""
     side = len(face)
-    small = cv2.resize(face, (_SEGMENTER_SIDE_PX, _SEGMENTER_SIDE_PX), interpolation=cv2.INTER_AREA)
-    (mask,) = segmenter(small.astype(np.float32) / 255)
-    sure = np.clip((mask.reshape(_SEGMENTER_SIDE_PX, _SEGMENTER_SIDE_PX) - 0.15) / 0.6, 0, 1)
-    sure = cv2.resize(sure.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
-    edged = np.clip((_guided(sure, face) - 0.1) / 0.8, 0, 1)
+    matte = segment_person(
+        face, segmenter, mask_range=MASK_RANGE, matte_range=MATTE_RANGE, radius=side // 80, epsilon=EPSILON
+    )
     middle = landmarks[:, :2].mean(0)
     inner = cv2.convexHull(np.round(middle + SURE_FACE * (landmarks[:, :2] - middle)).astype(np.int32))
     hull = cv2.fillConvexPoly(np.zeros((side, side), np.float32), inner, 1.0)
-    return np.asarray(np.maximum(edged, cv2.GaussianBlur(hull, (0, 0), side / 128)), np.float32)
-
-
-def _guided(mask: Array, picture: Image) -> Array:
-    """The mask (S, S) as a locally linear function of the picture's light (He et al. 2010, eq. 5-8)."""
-    reach = 2 * (len(picture) // 80) + 1
-
-    def mean(value: NDArray[Any]) -> Array:
-        return np.asarray(cv2.blur(value, (reach, reach)), np.float32)
-
-    light = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.float32) / 255
-    mean_light, mean_mask = mean(light), mean(mask)
-    slope = (mean(light * mask) - mean_light * mean_mask) / (mean(light * light) - mean_light**2 + GUIDE_NOISE)
-    return np.asarray(mean(slope) * light + mean(mean_mask - slope * mean_light), np.float32)
+    return np.asarray(np.maximum(matte, cv2.GaussianBlur(hull, (0, 0), side / 128)), np.float32)
 
 
 def _inside(landmarks: Array, person: Array) -> Array:
