@@ -10,7 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from kdtalker.audio.mel import advance_mel, start_mel
+from kdtalker.audio.blocks import BlockEncoder
+from kdtalker.audio.mel import LEVEL_FLOOR, log_mel, track_level
 from kdtalker.core.errors import InputError
 from kdtalker.core.rates import frame_count
 from kdtalker.media import ffmpeg as ffmpeg_process
@@ -175,12 +176,28 @@ def filters():
     return librosa.filters.mel(sr=16_000, n_fft=400, n_mels=80)
 
 
-def mel_in_pieces(samples, size, filters, lead_frames):
-    state, blocks = start_mel(lead_frames), []
+class MelEncoder(BlockEncoder[None]):
+    """The log-mel itself as features: four columns of 80 bands a frame."""
+
+    feature_size, block_frames, left_samples, right_samples = 320, 16, 200, 40
+
+    def __init__(self, filters):
+        self.filters = filters
+
+    def start_carry(self):
+        return None
+
+    def encode_block(self, carry, samples, block):
+        return log_mel(samples, self.filters).T.reshape(block.frames, -1), None
+
+
+def mel_in_pieces(samples, size, filters):
+    encoder, parts = MelEncoder(filters), []
+    state = encoder.start()
     for start in range(0, len(samples), size):
-        found, state = advance_mel(state, samples[start : start + size], filters)
-        blocks += found
-    return np.concatenate([block for block, _ in blocks], axis=1), [level for _, level in blocks]
+        found, state = encoder.encode(state, samples[start : start + size])
+        parts.append(found.reshape(-1, 80))
+    return np.concatenate(parts).T
 
 
 def test_the_mel_in_pieces_is_that_of_the_whole_by_torch(voice, filters):
@@ -189,7 +206,7 @@ def test_the_mel_in_pieces_is_that_of_the_whole_by_torch(voice, filters):
     whole = torch.stft(samples, 400, 160, window=window, pad_mode="constant", return_complex=True)
     power = torch.tensor(filters, dtype=torch.float64) @ whole.abs().square()
     expected = power.clamp(min=1e-10).log10().numpy()
-    ours, _ = mel_in_pieces(voice, 3_001, filters, lead_frames=0)
+    ours = mel_in_pieces(voice, 3_001, filters)
     assert ours.shape[1] > 400
     np.testing.assert_allclose(ours, expected[:, : ours.shape[1]], rtol=0, atol=1e-5)
 
@@ -197,17 +214,16 @@ def test_the_mel_in_pieces_is_that_of_the_whole_by_torch(voice, filters):
 def test_mel_column_c_is_centred_at_sample_160_c(filters):
     click = np.zeros(40_000, np.float32)
     click[160 * 37] = 1
-    mel, _ = mel_in_pieces(click, 999, filters, lead_frames=0)
-    assert mel.mean(0).argmax() == 37
-    later, _ = mel_in_pieces(click, 999, filters, lead_frames=4)
-    assert later.mean(0).argmax() == 37 + 16
+    assert mel_in_pieces(click, 999, filters).mean(0).argmax() == 37
 
 
 def test_the_level_rises_at_once_falls_slowly_and_has_a_floor(filters):
     sound = np.zeros(16_000 * 60, np.float32)
     sound[:16_000] = 0.5 * np.sin(np.arange(16_000) * 0.3)
-    mel, levels = mel_in_pieces(sound, 16_000, filters, lead_frames=0)
-    assert levels[0] == pytest.approx(mel[:, :64].max())
-    falls = -np.diff(levels[3:])
+    mel, levels = mel_in_pieces(sound, 16_000, filters), [LEVEL_FLOOR]
+    for start in range(0, mel.shape[1], 64):
+        levels.append(track_level(levels[-1], mel[:, start : start + 64]))
+    assert levels[1] == pytest.approx(mel[:, :64].max())
+    falls = -np.diff(levels[4:])
     assert falls.max() <= 0.05 + 1e-6 and falls[:10] == pytest.approx(0.05)
-    assert levels[-1] == -1.5
+    assert levels[-1] == LEVEL_FLOOR == -1.5

@@ -100,7 +100,7 @@ def test_what_is_no_checkpoint_is_told_before_torch_is_imported(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from kdtalker.checkpoint_header import check_checkpoint
+from kdtalker.diffusion.header import check_checkpoint
 from kdtalker.core.errors import InputError
 print(check_checkpoint(Path(sys.argv[1]), "mesh").config.width)
 for name in sys.argv[2:]:

@@ -7,18 +7,19 @@ The sound is worked on in blocks of BLOCK_FRAMES frames, so that the features do
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kdtalker.audio.blocks import Block, BlockEncoder
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, frame_count
+from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from kdtalker.weights.strict import Find, load_strictly, rename_entry
 
 FEATURE_SIZE = 512
@@ -35,7 +36,7 @@ COLUMN_RATE_HZ = SAMPLE_RATE_HZ // HOP
 
 FRAMES_BEFORE = 2
 
-BLOCK_FRAMES = 25
+COLUMNS_BEFORE_BLOCK = 7  # the first frame of a block sees this many columns from before it
 
 # Inputs, outputs, kernel, stride (mel, time), padding; a layer with as many outputs as inputs adds its input.
 LAYERS = (
@@ -108,7 +109,7 @@ def _hann() -> Array:
     return np.asarray(window, np.float32)
 
 
-def emphasise(samples: Array, last: float) -> Array:
+def emphasise(samples: Array, last: float | np.float32) -> Array:
     """y[n] = x[n] - 0.97 x[n - 1]; `last` is the sample before the first."""
     before = np.concatenate([np.full(1, last, np.float32), samples[:-1]])
     return np.asarray(samples - np.float32(PRE_EMPHASIS) * before, np.float32)
@@ -136,64 +137,33 @@ def first_column(frame: int) -> int:
     return int(COLUMN_RATE_HZ * (frame - FRAMES_BEFORE) / FRAME_RATE_HZ)
 
 
-@dataclass(frozen=True)
-class Wav2LipState:
-    """A stream's past as a value: samples (n,) pre-emphasised from sample number `start` on, the last raw sample,
-    samples and frames so far."""
-
-    samples: Array
-    start: int
-    last: float
-    heard: int
-    frames: int
-
-
-class Wav2LipEncoder:
-    """The network as an AudioEncoder: `encode` any pieces of sound, `flush` at the end; 25 features (512,) a second."""
+class Wav2LipEncoder(BlockEncoder[None]):
+    """Encode a frame as 512 numbers from the 16 mel columns around it, in blocks of one second."""
 
     feature_size = FEATURE_SIZE
+    block_frames = 25
+    last_block_frames = 28  # with the frames that the look-ahead of 1600 samples has begun
+    left_samples = COLUMNS_BEFORE_BLOCK * HOP + WINDOW // 2 + 1  # and a sample for the pre-emphasis
+    right_samples = 1600
 
     def __init__(self, network: Wav2LipNetwork) -> None:
         self._network = network.eval().requires_grad_(False)
 
-    def start(self) -> Wav2LipState:
-        return Wav2LipState(np.zeros(WINDOW // 2, np.float32), -WINDOW // 2, 0.0, 0, 0)
+    def start_carry(self) -> None:
+        return None
 
-    def encode(self, state: Wav2LipState, samples: Array) -> tuple[Array, Wav2LipState]:
-        """Samples (N,) at 16 kHz to the features (n, 512) of all blocks that they complete."""
-        samples = np.asarray(samples, np.float32)
-        if len(samples):
-            kept = np.concatenate([state.samples, emphasise(samples, state.last)])
-            state = Wav2LipState(kept, state.start, float(samples[-1]), state.heard + len(samples), state.frames)
-        parts = [np.zeros((0, FEATURE_SIZE), np.float32)]
-        while (first_column(state.frames + BLOCK_FRAMES - 1) + COLUMNS_PER_FRAME) * HOP + WINDOW // 2 <= state.heard:
-            features, state = self._block(state, BLOCK_FRAMES, last_column=None)
-            parts.append(features)
-        return np.concatenate(parts), state
-
-    def flush(self, state: Wav2LipState) -> Array:
-        """The features still owed: ceil(samples / 640) in all, the last frame filled with silence."""
-        owed = frame_count(state.heard) - state.frames
-        if owed <= 0:
-            return np.zeros((0, FEATURE_SIZE), np.float32)
-        whole = frame_count(state.heard) * SAMPLES_PER_FRAME
-        silence = emphasise(np.zeros(whole - state.heard, np.float32), state.last)
-        padding = np.pad(silence, (0, WINDOW))
-        padded = Wav2LipState(np.concatenate([state.samples, padding]), state.start, 0.0, whole, state.frames)
-        return self._block(padded, owed, last_column=whole // HOP)[0]
-
-    def _block(self, state: Wav2LipState, frames: int, last_column: int | None) -> tuple[Array, Wav2LipState]:
-        """The next frames' features."""
-        wanted = columns_seen(state.frames, frames, last_column)
+    def encode_block(self, carry: None, samples: Array, block: Block) -> tuple[Array, None]:
+        first, start = block.first_frame, block.first_frame * SAMPLES_PER_FRAME - self.left_samples + 1
+        end = (first + block.frames) * SAMPLES_PER_FRAME if block.is_last else None
+        emphasised = emphasise(samples[1:], samples[0])
+        if end is not None:
+            emphasised[end - start :] = 0
+        wanted = columns_seen(first, block.frames, None if end is None else end // HOP)
         low, high = int(wanted.min()), int(wanted.max())
-        offset = low * HOP - WINDOW // 2 - state.start
-        columns = mel_columns(state.samples[offset:], high - low + 1)
-        seen = torch.from_numpy(columns[wanted - low].transpose(0, 2, 1)[:, None].copy())
+        columns = mel_columns(emphasised[low * HOP - WINDOW // 2 - start :], high - low + 1)
+        seen = torch.from_numpy(rearrange(columns[wanted - low], "t columns bands -> t 1 bands columns").copy())
         features: Array = self._network(seen).numpy()
-        next_low = max(0, first_column(state.frames + frames))
-        used = max(0, next_low * HOP - WINDOW // 2 - state.start)
-        rest = state.samples[used:].copy()
-        return features, Wav2LipState(rest, state.start + used, state.last, state.heard, state.frames + frames)
+        return features, None
 
 
 def load_wav2lip(find: Find) -> Wav2LipEncoder:

@@ -1,64 +1,47 @@
-"""From sound to features, 25 a second: the encoder of Whisper tiny.en, run on a fixed grid of blocks.
-
-A block of 16 frames is encoded with 48 frames before it and 12 after it, always at the same positions and by the
-same operations: the features do not depend on how the sound was cut. Nothing grows with the length of the sound.
-"""
+"""Encode sound with Whisper tiny.en (arXiv 2212.04356), 25 features a second, as a `BlockEncoder`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kdtalker.audio.blocks import Block, BlockEncoder
 from kdtalker.audio.mel import (
+    LEVEL_FLOOR,
     MEL_BANDS,
-    MEL_BLOCK_COLUMNS,
-    MEL_BLOCK_FRAMES,
     MEL_COLUMNS_PER_FRAME,
+    MEL_HOP,
     MEL_SILENCE,
-    MelState,
-    advance_mel,
+    MEL_WINDOW,
+    log_mel,
     scale_mel,
-    start_mel,
+    track_level,
 )
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.rates import SAMPLES_PER_FRAME, frame_count
+from kdtalker.core.rates import SAMPLES_PER_FRAME
 from kdtalker.weights.checkpoint import read_checkpoint
 from kdtalker.weights.find import find
 
 WHISPER_FILE = "whisper_tiny_en_encoder.safetensors"
 
-_LEFT_FRAMES, _RIGHT_FRAMES = 48, 12
-
-_BLOCK_FRAMES = MEL_BLOCK_FRAMES
-
-_WINDOW_COLUMNS = (_LEFT_FRAMES + _BLOCK_FRAMES + _RIGHT_FRAMES) * MEL_COLUMNS_PER_FRAME
+_LEFT_FRAMES, _RIGHT_FRAMES = 48, 12  # context that the network sees before and after a block
 
 _STEPS_PER_FRAME = 2  # the encoder's own rate is 50 Hz
 
-_LAYERS_KEPT = 3
-
-
-@dataclass(frozen=True)
-class EncoderState:
-    """Where one sound stands: its last 76 frames of log-mel (80, 304); samples taken, frames given."""
-
-    mel: MelState
-    window: Array
-    samples: int
-    frames: int
-    skip: int  # blocks of mel still to come before the window's middle holds the first frame
+_LAYERS_KEPT = 3  # the last ones, of four
 
 
 @dataclass(frozen=True)
 class WhisperConfig:
-    """The sizes of Whisper's encoder, as they stand in the header of its file."""
+    """Sizes of Whisper's encoder, as in the header of its file."""
 
     layers: int
     heads: int
@@ -68,7 +51,7 @@ class WhisperConfig:
 
 
 class WhisperBlock(nn.Module):
-    """One pre-norm transformer layer (N, L, width) → the same."""
+    """Pre-norm transformer layer: (N, L, width) to the same."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -81,18 +64,17 @@ class WhisperBlock(nn.Module):
         self.mlp_out = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, length, width = x.shape
-        split = self.attention_in(self.attention_norm(x)).view(n, length, 3, self.heads, width // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4)
+        qkv = self.attention_in(self.attention_norm(x))
+        query, key, value = rearrange(qkv, "n t (qkv heads c) -> qkv n heads t c", qkv=3, heads=self.heads)
         mixed = functional.scaled_dot_product_attention(query, key, value)
-        x = x + self.attention_out(mixed.transpose(1, 2).reshape(n, length, width))
+        x = x + self.attention_out(rearrange(mixed, "n heads t c -> n t (heads c)"))
         widened: Tensor = self.mlp_in(self.mlp_norm(x))
         out: Tensor = x + self.mlp_out(functional.gelu(widened))
         return out
 
 
 class WhisperNetwork(nn.Module):
-    """The encoder of Whisper: scaled log-mel (N, bands, 2L) → the output of every layer, each (N, L, width).
+    """Encoder of Whisper: scaled log-mel (N, bands, 2L) to the output of every layer, each (N, L, width).
 
     The final layer norm is applied to the last one. L may be anything up to the config's positions.
     """
@@ -118,12 +100,24 @@ class WhisperNetwork(nn.Module):
         return outputs
 
 
-class WhisperEncoder:
-    """Features of a frame: the last three layers at its two 50 Hz steps, laid out (2 steps, 3 layers, width).
+@dataclass(frozen=True)
+class WhisperCarry:
+    """Carry the last 76 frames of log-mel (80, 304) and the running level from block to block."""
 
-    Frame f covers samples [640·f, 640·f + 640). It is final once the 28 frames from the start of its block of
-    16 and 40 samples more have come in.
+    window: Array
+    level: float
+
+
+class WhisperEncoder(BlockEncoder[WhisperCarry]):
+    """Encode a frame as the last three layers at its two 50 Hz steps, laid out (2 steps, 3 layers, width).
+
+    Frame f covers samples [640·f, 640·f + 640). A block of 16 frames is encoded with 48 frames before it and 12 after
+    it: it is final once 28 frames from its start and 40 samples more have come in.
     """
+
+    block_frames = 16
+    left_samples = (block_frames - _RIGHT_FRAMES) * SAMPLES_PER_FRAME + MEL_WINDOW // 2
+    right_samples = _RIGHT_FRAMES * SAMPLES_PER_FRAME + MEL_WINDOW // 2 - MEL_HOP
 
     def __init__(self, network: WhisperNetwork, mel_filters: Array) -> None:
         self.network = network.eval()
@@ -151,46 +145,39 @@ class WhisperEncoder:
     def feature_size(self) -> int:
         return _STEPS_PER_FRAME * _LAYERS_KEPT * self.network.norm.normalized_shape[0]
 
-    def start(self) -> EncoderState:
-        window = np.full((MEL_BANDS, _WINDOW_COLUMNS), MEL_SILENCE, np.float32)
-        mel = start_mel(lead_frames=_BLOCK_FRAMES - _RIGHT_FRAMES)
-        return EncoderState(mel, window, samples=0, frames=0, skip=1)
+    def start_carry(self) -> WhisperCarry:
+        columns = (_LEFT_FRAMES + self.block_frames + _RIGHT_FRAMES) * MEL_COLUMNS_PER_FRAME
+        return WhisperCarry(np.full((MEL_BANDS, columns), MEL_SILENCE, np.float32), LEVEL_FLOOR)
 
-    def encode(self, state: EncoderState, samples: Array) -> tuple[Array, EncoderState]:
-        features, state = self._advance(state, samples)
-        return features, replace(state, samples=state.samples + len(samples))
+    def encode_block(self, carry: WhisperCarry, samples: Array, block: Block) -> tuple[Array, WhisperCarry]:
+        hop = self.block_frames * SAMPLES_PER_FRAME
+        if block.first_frame == 0:
+            carry = self._push_columns(carry, samples[: len(samples) - hop])
+        carry = self._push_columns(carry, samples[hop:])
+        return self._encode_window(scale_mel(carry.window, carry.level)), carry
 
-    def flush(self, state: EncoderState) -> Array:
-        missing = frame_count(state.samples) - state.frames
-        silence = np.zeros(_BLOCK_FRAMES * SAMPLES_PER_FRAME, np.float32)
-        parts = [np.zeros((0, self.feature_size), np.float32)]
-        while sum(map(len, parts)) < missing:
-            features, state = self._advance(state, silence)
-            parts.append(features)
-        return np.concatenate(parts)[:missing]
-
-    def _advance(self, state: EncoderState, samples: Array) -> tuple[Array, EncoderState]:
-        blocks, mel = advance_mel(state.mel, samples, self.mel_filters)
-        window, skip = state.window, state.skip
-        parts = [np.zeros((0, self.feature_size), np.float32)]
-        for block, level in blocks:
-            window = np.concatenate([window[:, MEL_BLOCK_COLUMNS:], block], axis=1)
-            if skip:
-                skip -= 1
-            else:
-                parts.append(self._encode_window(scale_mel(window, level)))
-        features = np.concatenate(parts)
-        frames = state.frames + len(features)
-        return features, replace(state, mel=mel, window=window, frames=frames, skip=skip)
+    def _push_columns(self, carry: WhisperCarry, samples: Array) -> WhisperCarry:
+        """Append the log-mel of one block's samples to the window, whose oldest columns go."""
+        columns = log_mel(samples, self.mel_filters)
+        window = np.concatenate([carry.window[:, columns.shape[1] :], columns], axis=1)
+        return WhisperCarry(window, track_level(carry.level, columns))
 
     @torch.inference_mode()
     def _encode_window(self, mel: Array) -> Array:
-        """Scaled log-mel (80, 304) → features (16, C). torch.tensor copies: same alignment, same bits."""
+        """Encode scaled log-mel (80, 304) into features (16, C). torch.tensor copies: same alignment, same bits."""
         layers = self.network(torch.tensor(mel)[None])[-_LAYERS_KEPT:]
         first = _LEFT_FRAMES * _STEPS_PER_FRAME
-        steps = torch.cat(layers, dim=-1)[0, first : first + _BLOCK_FRAMES * _STEPS_PER_FRAME]
-        features: Array = steps.reshape(_BLOCK_FRAMES, self.feature_size).numpy()
+        steps = torch.cat(layers, dim=-1)[0, first : first + self.block_frames * _STEPS_PER_FRAME]
+        features: Array = rearrange(steps, "(t s) c -> t (s c)", s=_STEPS_PER_FRAME).numpy()
         return features
+
+
+def average_upper_layers(features: Array) -> Array:
+    """Average the upper two layers of features (T, 2304) over a frame's two steps: (T, 768), for A/V sync."""
+    steps = features.astype(np.float32)
+    layers = reduce(steps, "t (s l c) -> t l c", "mean", s=_STEPS_PER_FRAME, l=_LAYERS_KEPT)
+    upper: Array = rearrange(layers[:, 1:], "t l c -> t (l c)")
+    return upper
 
 
 def _config(header: dict[str, Any]) -> WhisperConfig:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr
 
-from kdtalker.audio.encoders import ENCODERS
+from kdtalker.audio.encoders import encoder_spec
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import SPACES
 from kdtalker.diffusion.config import DenoiserConfig
@@ -35,9 +35,10 @@ def check_checkpoint(path: Path, space: str) -> MotionHeader:
             f"'{path}' moves keypoints of the space '{header.space}', this engine draws '{space}'; "
             "choose the other engine, or a model that was trained for this one."
         )
-    encoder = header.config.audio_encoder
-    if encoder not in ENCODERS:
-        raise InputError(f"'{path}' hears through {repr(encoder)}, known are {' and '.join(ENCODERS)}.")
+    try:
+        encoder_spec(header.config.audio_encoder)
+    except InputError as error:
+        raise InputError(f"'{path}' cannot be used: {error}") from None
     return header
 
 

@@ -18,17 +18,17 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from kdtalker.audio.encoders import encode_all
-from kdtalker.audio.whisper import WhisperEncoder
+from kdtalker.audio.encoders import DEFAULT_ENCODER, ENCODERS, encoder_spec
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.files import write_atomically
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 from kdtalker.face.landmarks import EYE_CONTOURS, LANDMARKS, mouth_opening
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.sound import read_sound
 from kdtalker.media.video import read_film
+from kdtalker.weights.find import find
 from train.data.cluster import HERE, for_all, for_all_on_ray
+from train.data.features import load_features
 from train.data.films import LAYOUTS, Film, find_films
 from train.data.records import REPORT_FILE, Drop, Record, write_manifest, write_report
 from train.data.shards import PUBLISHED, Shard, shard_paths
@@ -105,7 +105,8 @@ def make_shards(film: Film, out: Path, *, published: bool = False) -> None:
             return
         for name in old.shards:
             (out / f"{name}.npz").unlink(missing_ok=True)
-            (out / "features" / f"{name}.npy").unlink(missing_ok=True)
+            for spec in ENCODERS.values():
+                (out / spec.cache_folder / f"{name}.npy").unlink(missing_ok=True)
             (out / PUBLISHED / f"{name}.npz").unlink(missing_ok=True)
     try:
         landmarks, crowded_s = track(film.path)
@@ -154,8 +155,9 @@ def _rename_speaker(film: Film, old: Record, out: Path) -> None:
 
 def synchronise(out: Path) -> list[Drop]:
     """Estimate every shard's lag and write it down there; shards that their sound does not explain are marked."""
-    (out / "features").mkdir(exist_ok=True)
-    encoder = WhisperEncoder.load()
+    spec = encoder_spec(DEFAULT_ENCODER)
+    encoder, folder = spec.load(find), out / spec.cache_folder
+    folder.mkdir(exist_ok=True)
     names, speakers, openings, features = [], [], [], []
     for path in tqdm(shard_paths(out), desc="audio features", disable=None):
         shard = Shard.load(path)
@@ -163,7 +165,7 @@ def synchronise(out: Path) -> list[Drop]:
             names.append(shard.name)
             speakers.append(shard.speaker)
             openings.append(mouth_opening(shard.landmarks))
-            features.append(_upper_layers(shard, encoder, out / "features" / f"{shard.name}.npy"))
+            features.append(spec.sync_features(load_features(shard, encoder, folder)))
     syncs = dict(zip(names, estimate_lags(openings, features, speakers), strict=True))
     drops = []
     for path in shard_paths(out):
@@ -172,16 +174,6 @@ def synchronise(out: Path) -> list[Drop]:
         if reason:
             drops.append(Drop(shard.film, f"{reason} (kept for the face model)", len(shard.landmarks) / FRAME_RATE_HZ))
     return drops
-
-
-def _upper_layers(shard: Shard, encoder: WhisperEncoder, kept: Path) -> Array:
-    """Layers 3 and 4 of the audio features (T, 768); all features are kept in a file for whoever trains on them."""
-    if not kept.exists():
-        features = encode_all(encoder, shard.sound.astype(np.float32)).astype(np.float16)
-        write_atomically(kept, lambda file: np.save(file, features))
-    steps = np.load(kept).reshape(len(shard.landmarks), 2, 3, -1)
-    layers: Array = steps.astype(np.float32).mean(1)[:, 1:]
-    return layers.reshape(len(layers), -1)
 
 
 def _mark(shard: Shard, sync: Sync | None, out: Path) -> str:

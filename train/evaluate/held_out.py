@@ -8,16 +8,16 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic
 
 import numpy as np
 
 from kdtalker import Options, TalkingPortraitPipeline
-from kdtalker.audio.whisper import EncoderState
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
 from kdtalker.core.files import write_atomically
 from kdtalker.core.motion import Motion
-from kdtalker.core.protocols import AudioEncoder, EncodedPortrait, Speech
+from kdtalker.core.protocols import AudioEncoder, EncodedPortrait, Speech, StateT
 from kdtalker.face.landmarks import MOUTH_CORNERS, eye_opening, mouth_opening, outer_eye_distance
 from kdtalker.face.tracker import Face, FaceTracker
 from kdtalker.media.sound import read_sound
@@ -43,23 +43,23 @@ class Film:
 
 
 @dataclass(frozen=True)
-class ZeroedEncoder:
+class ZeroedEncoder(Generic[StateT]):
     """The same stream of features with every number 0: what the model does without hearing anything."""
 
-    encoder: AudioEncoder[EncoderState]
+    encoder: AudioEncoder[StateT]
 
     @property
     def feature_size(self) -> int:
         return self.encoder.feature_size
 
-    def start(self) -> EncoderState:
+    def start(self) -> StateT:
         return self.encoder.start()
 
-    def encode(self, state: EncoderState, samples: Array) -> tuple[Array, EncoderState]:
+    def encode(self, state: StateT, samples: Array) -> tuple[Array, StateT]:
         features, state = self.encoder.encode(state, samples)
         return 0 * features, state
 
-    def flush(self, state: EncoderState) -> Array:
+    def flush(self, state: StateT) -> Array:
         return 0 * self.encoder.flush(state)
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kdtalker.audio.encoders import encode_all, load_encoder
+from kdtalker.audio.encoders import encoder_spec, load_encoder
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.files import write_atomically
 from kdtalker.core.motion import KEYPOINTS, MESH_SPACE, Motion, rotation_matrix, to_head_frame
 from kdtalker.core.protocols import AudioEncoder
 from kdtalker.diffusion.config import DenoiserConfig
@@ -19,7 +18,8 @@ from kdtalker.face.landmarks import LIP_PAIRS
 from kdtalker.face.portrait import SQUARE_RISE, SQUARE_SIDE
 from kdtalker.renderers.liveportrait.regions import LIP_KEYPOINTS
 from kdtalker.renderers.mesh.geometry import FaceModel
-from train.data.shards import Shard, load_published, load_shards
+from train.data.features import load_features
+from train.data.shards import load_published, load_shards
 from train.motion.recipe import Recipe
 
 
@@ -95,34 +95,18 @@ def in_time(motion: Array, features: Array, lag_frames: int) -> tuple[Array, Arr
 def load_takes(folder: Path, space: str, encoder: AudioEncoder, config: DenoiserConfig) -> list[Take]:
     """One take for each shard whose sound is that of the mouth. Features stay on the disk, where they are kept between
     runs. Raises InputError where there are no such shards, or none of that keypoint space."""
-    kept = folder / ("features" if config.audio_encoder == "whisper-tiny.en" else f"features-{config.audio_encoder}")
+    cache = folder / encoder_spec(config.audio_encoder).cache_folder
     face, takes = FaceModel.load(), []
     for shard in load_shards(folder):
         if not shard.synced:
             continue
         motion, canonical = mesh_motion(shard.landmarks, face) if space == MESH_SPACE else load_published(folder, shard)
-        features = _features(shard, encoder, kept / f"{shard.name}.npy")
+        features = load_features(shard, encoder, cache)
         motion_vectors, features = in_time(vectors(motion, relative=config.relative), features, shard.lag_frames)
         takes.append(Take(motion_vectors, features, canonical, shard.speaker, shard.split, shard.film))
     if not takes:
         raise InputError(f"No shard in '{folder}' is in sync with its sound; prepare films of people who speak.")
     return takes
-
-
-def _features(shard: Shard, encoder: AudioEncoder, kept: Path) -> Array:
-    """(T, C) float16, as a view of a file."""
-    if not kept.exists():
-        kept.parent.mkdir(exist_ok=True)
-        write_atomically(kept, lambda file: np.save(file, _encoded(shard, encoder)))
-    features: Array = np.load(kept, mmap_mode="r")
-    if features.shape[1:] != (encoder.feature_size,):
-        raise InputError(f"'{kept}' holds {features.shape[1:]} numbers a frame, wanted {encoder.feature_size}; "
-                         "remove that folder, it is made again.")  # fmt: skip
-    return features
-
-
-def _encoded(shard: Shard, encoder: AudioEncoder) -> Array:
-    return encode_all(encoder, shard.sound.astype(np.float32)).astype(np.float16)
 
 
 def fit_normalisation(takes: list[Take], *, relative: bool) -> Normalisation:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdtalker.audio.encoders import DEFAULT_ENCODER, ENCODERS
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import SPACES
 from kdtalker.diffusion.config import DenoiserConfig
 from train.harness.training import Training, number
 
+_ENCODER = ENCODERS[DEFAULT_ENCODER]
+
 OURS = DenoiserConfig(
-    width=192, layers=4, heads=4, head_width=48, rotary_width=12, time_width=64, audio_width=128, audio_input=2304,
-    adapter_blocks=3, dropout=0.2, prediction="sample", beta_schedule="squaredcos_cap_v2", scheduler="dpmsolver++",
-    timestep_spacing="quadratic", window=64, context=10, overlap=14, relative=True, audio_encoder="whisper-tiny.en",
-    audio_features="layers 2, 3, 4 of the encoder, two 50 Hz steps a frame",
+    width=192, layers=4, heads=4, head_width=48, rotary_width=12, time_width=64, audio_width=128, adapter_blocks=3,
+    dropout=0.2, prediction="sample", beta_schedule="squaredcos_cap_v2", scheduler="dpmsolver++",
+    timestep_spacing="quadratic", window=64, context=10, overlap=14, relative=True, audio_encoder=DEFAULT_ENCODER,
+    audio_input=_ENCODER.feature_size, audio_features=_ENCODER.description,
 )  # fmt: skip
 
 
