@@ -1,4 +1,4 @@
-"""What the page is made of, without what it does: its look, and a widget for every choice."""
+"""Widgets of the web page: its style, and a widget for every option. What they do is in app.py."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 import cv2
 import gradio as gr
+from gradio.components import Component
 
 from kdtalker import InputError, Options
 from kdtalker.apps.arguments import ENGINES
-from kdtalker.apps.service import Progress
+from kdtalker.apps.service import Preview
 from kdtalker.core.options import PRESETS, Control, controls
 from kdtalker.tts.espeak import espeak
 from kdtalker.tts.kokoro import voices_here
@@ -57,7 +58,7 @@ footer { display: none !important; }
 #make.waiting::after { content: "…"; }
 """
 
-# Whoever presses the button while a file is still on its way is served when it has come.
+# Delay a click on the button until running uploads have finished.
 SCRIPT = r"""<script>
 (() => {
   const ask = window.fetch;
@@ -90,14 +91,14 @@ SCRIPT = r"""<script>
 
 
 def picture_input(label: str, **how: Any) -> gr.Image:
-    """A picture that is handed on as it is: `kdtalker.uploads` says what is read."""
+    """Create a picture input that hands on the uploaded file unread; `kdtalker.apps.uploads` validates it."""
     picture = gr.Image(label=label, type="filepath", **how)
-    picture.preprocess = lambda payload: payload and payload.path
+    picture.preprocess = lambda payload: payload and payload.path  # type: ignore[assignment,method-assign,return-value]
     return picture
 
 
-def voice_inputs() -> tuple[gr.Radio, gr.Audio, gr.Textbox, gr.Dropdown]:
-    """A sound or a text: which of the two, the sound, the text and who speaks it."""
+def voice_inputs() -> dict[str, Component]:
+    """Create the voice inputs by name: `kind` (sound or text), `sound`, `text` and `speaker`."""
     kind = gr.Radio([("Sound", "sound"), ("Text", "text")], value="sound", label="Voice", elem_id="kind")
     with gr.Column(visible=True) as heard:
         sound = gr.Audio(
@@ -106,8 +107,9 @@ def voice_inputs() -> tuple[gr.Radio, gr.Audio, gr.Textbox, gr.Dropdown]:
         sounds = sorted(EXAMPLES.glob("*.wav"))
         names = [f"Jane Austen, {number}" for number in range(1, len(sounds) + 1)]
         gr.Examples(
-            [[str(path)] for path in sounds], sound, label="Voices to try", example_labels=names, api_name=False
-        )
+            [[str(path)] for path in sounds], sound, label="Try a voice", example_labels=names,
+            api_name=False,  # type: ignore[arg-type]
+        )  # fmt: skip
     with gr.Column(visible=False) as said:
         text = gr.Textbox(
             label="What the portrait says", placeholder="A sentence or two", lines=3, max_length=LONGEST_TEXT,
@@ -118,27 +120,27 @@ def voice_inputs() -> tuple[gr.Radio, gr.Audio, gr.Textbox, gr.Dropdown]:
         lambda kind: (gr.update(visible=kind == "sound"), gr.update(visible=kind == "text")), kind, [heard, said],
         api_visibility="private", show_progress="hidden", queue=False,
     )  # fmt: skip
-    return kind, sound, text, speaker
+    return {"kind": kind, "sound": sound, "text": text, "speaker": speaker}
 
 
 def _speakers() -> gr.Dropdown:
-    """Every voice that is here; what brings more is said below."""
+    """Create the choice of all installed voices; its hint tells how to get more."""
     try:
-        voices, info = {**espeak().voices(), **voices_here()}, "a language, or one with a person behind it (en-us+f3)"
+        voices, info = {**espeak().voices(), **voices_here()}, "a language; en-us+f3 is another person"
     except InputError as error:
         voices, info = {DEFAULT_VOICE: "English (America)"}, str(error)
     if lacking := missing(KOKORO):
-        info += f"; `kdtalker weights get {' '.join(lacking)}` fetches Kokoro, which sounds like a person"
+        info += f"; `kdtalker weights get {' '.join(lacking)}` fetches Kokoro, whose voices sound like a person"
     choices = [(label, name) for name, label in voices.items()]
     return gr.Dropdown(
         choices, value=DEFAULT_VOICE, label="Spoken by", info=info, allow_custom_value=True, elem_id="speaker"
     )
 
 
-def settings() -> list[gr.components.Component]:
-    """A widget for every field of Options, in order, then those of the film."""
-    preset = gr.Radio(list(PRESETS), value="natural", label="Preset", info="sets everything but the seed")
-    widgets: dict[str, gr.components.Component] = {}
+def settings() -> dict[str, Component]:
+    """Create a widget for every field of Options, then those of the film, by the names of the endpoints' arguments."""
+    preset = gr.Radio(list(PRESETS), value="natural", label="Preset", info="sets all options but the seed")
+    widgets: dict[str, Component] = {}
     with gr.Column(elem_id="groups"):
         for group in dict.fromkeys(control.group for _, _, control in controls()):
             with gr.Column(elem_classes="group"):
@@ -147,7 +149,7 @@ def settings() -> list[gr.components.Component]:
                     if control.group == group:
                         widgets[name] = _widget(kind, control, getattr(Options, name))
                 if "seed" in widgets and len(widgets) == 1:
-                    reroll = gr.Button("Another take", elem_id="reroll")
+                    reroll = gr.Button("Another variation", elem_id="reroll")
         with gr.Column(elem_classes="group"):
             film = _film()
     reroll.click(lambda: random.randrange(10**6), None, widgets["seed"], api_visibility="private")
@@ -156,68 +158,72 @@ def settings() -> list[gr.components.Component]:
         lambda name: [getattr(PRESETS[name], option) for option in chosen], preset, list(chosen.values()),
         api_visibility="private",
     )  # fmt: skip
-    return [*(widgets[name] for name, _, _ in controls()), *film]
+    return {name: widgets[name] for name, _, _ in controls()} | film
 
 
-def _film() -> list[gr.components.Component]:
-    """Crop, mark, engine, colour and picture of another background, and the film whose head leads."""
+def _film() -> dict[str, Component]:
+    """Create the widgets of the film: crop, mark, engine, background and driving video of the head."""
     gr.Markdown("## Film")
-    return [
-        gr.Checkbox(label="Face alone", info="the film shows the square around the face, 512 px wide"),
-        gr.Checkbox(True, label="Mark as generated", info="a word in the corner of the picture"),
-        _engine(),
-        gr.Dropdown(
-            BACKGROUNDS, value="", label="Background", info="behind the person; any colour, as teal or #336699",
+    return {
+        "crop": gr.Checkbox(label="Face only", info="film only the square around the face, 512 px wide"),
+        "mark": gr.Checkbox(True, label="Mark as generated", info="shows the word in a corner of the film"),
+        "engine": _engine(),
+        "background": gr.Dropdown(
+            BACKGROUNDS, value="", label="Background", info="a colour behind the person, for example teal or #336699",
             allow_custom_value=True, elem_id="background",
         ),
-        picture_input("Background picture", sources=["upload", "clipboard"], height=200, elem_id="behind"),
-        gr.Video(
-            label="Film whose head leads", sources=["upload", "webcam"], height=240, buttons=[], elem_id="lead",
-            webcam_options=gr.WebcamOptions(mirror=False),
+        "background_picture": picture_input(
+            "Background picture", sources=["upload", "clipboard"], height=200, elem_id="behind"
         ),
-    ]  # fmt: skip
+        "pose_from": gr.Video(
+            label="Take the head's motion from a film", sources=["upload", "webcam"], height=240, buttons=[],
+            elem_id="lead", webcam_options=gr.WebcamOptions(mirror=False),
+        ),
+    }  # fmt: skip
 
 
 def _engine() -> gr.Radio:
-    """The engines, and what the published one lacks as soon as it is chosen."""
+    """Create the choice of engine; it lists the files that the published one lacks as soon as that is chosen."""
     labels = dict(zip(ENGINES, ("Mesh, in real time", "LivePortrait, published"), strict=True))
     engine = gr.Radio(
         [(label, name) for name, label in labels.items()], value=ENGINES[0], label="Engine", elem_id="engine",
-        info="the published networks take seconds a frame without a graphics card",
+        info="without a graphics card the published networks need seconds for each frame",
     )  # fmt: skip
     lacking = gr.Markdown(visible=False, elem_id="lacking")
 
-    def tell(name: str) -> Any:
-        told = published_engine_lacks() if name != ENGINES[0] else ""
-        return gr.update(value=told, visible=bool(told))
+    def show_missing_files(name: str) -> Any:
+        text = published_engine_lacks() if name != ENGINES[0] else ""
+        return gr.update(value=text, visible=bool(text))
 
-    engine.change(tell, engine, lacking, api_visibility="private", show_progress="hidden")
+    engine.change(show_missing_files, engine, lacking, api_visibility="private", show_progress="hidden")
     return engine
 
 
-def _widget(kind: type, control: Control, default: Any) -> gr.components.Component:
+def _widget(kind: type, control: Control, default: Any) -> Component:
+    """Create the widget of one option."""
     if kind is bool:
         return gr.Checkbox(default, label=control.label, info=control.help)
     if kind is str:
         return gr.Dropdown(list(control.choices), value=default, label=control.label, info=control.help)
     if control.maximum > 1000:
         return gr.Number(default, label=control.label, info=control.help, precision=0, minimum=0)
-    ends = {"minimum": control.minimum, "maximum": control.maximum, "step": control.step}
-    return gr.Slider(value=default, label=control.label, info=control.help, **ends)
+    ends = control.minimum, control.maximum
+    return gr.Slider(*ends, value=default, step=control.step, label=control.label, info=control.help)
 
 
 def on_stage(text: str, role: str = "status") -> str:
-    """Words where the film will be."""
+    """Format a text for the place where the film will be shown, as HTML."""
     return f'<div class="stage note {role}"><p role="{role}">{html.escape(text)}</p></div>'
 
 
-def in_progress(step: Progress) -> str:
-    """The frame itself, so that no file of it lies about, and how far the film is."""
-    height, width = step.frame.shape[:2]
+def show_preview(preview: Preview) -> str:
+    """Format a frame, embedded so that no file of it is left, with a progress bar, as HTML."""
+    height, width = preview.frame.shape[:2]
     scale = min(1.0, PREVIEW_PX / max(height, width))
-    small = cv2.resize(step.frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    data = base64.b64encode(cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1]).decode()
+    small = cv2.resize(preview.frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    _, jpeg = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    data = base64.b64encode(jpeg.tobytes()).decode()
     picture = f'<img alt="The film so far" src="data:image/jpeg;base64,{data}">'
-    bar = f'<progress aria-label="Frames made" value="{step.done}" max="{step.total}"></progress>'
-    told = f"<p>Frame {step.done} of {step.total}, {step.left_s:.0f} s left</p>"
-    return f'<div class="stage">{picture}{bar}{told}</div>'
+    bar = f'<progress aria-label="Frames made" value="{preview.done}" max="{preview.total}"></progress>'
+    text = f"<p>Frame {preview.done} of {preview.total}, {preview.left_s:.0f} s left</p>"
+    return f'<div class="stage">{picture}{bar}{text}</div>'

@@ -8,8 +8,8 @@ from unittest import mock
 import toy
 
 import app
-from kdtalker.apps.service import Studio
-from kdtalker.apps.uploads import Limits
+from kdtalker.apps.service import FilmService
+from kdtalker.apps.uploads import UploadLimits
 
 FRAME_S = 0.02
 
@@ -40,9 +40,9 @@ def own(checkpoint):
 @contextmanager
 def opened(folder, load=toy.pipeline, limits=None, **how):
     """Its address; the files of its visitors lie in the folder."""
-    limits = limits or Limits(voice_s=30)
+    limits = limits or UploadLimits(voice_s=30)
     with mock.patch.dict(os.environ, GRADIO_TEMP_DIR=str(folder)):
-        blocks = app.page(Studio(load, limits, published=app._published))
+        blocks = app.page(FilmService(load, limits, published=app._published))
         try:
             yield app.open_page(blocks, limits, **how)
         finally:

@@ -25,7 +25,7 @@ from test_uploads import BAD_PICTURES, BAD_SOUNDS, LIMITS, PICTURE, wav_claiming
 
 import app
 from kdtalker import Motion
-from kdtalker.apps.uploads import Limits
+from kdtalker.apps.uploads import UploadLimits
 from kdtalker.core.options import controls
 from kdtalker.media.video import read_film
 
@@ -232,7 +232,7 @@ def test_what_was_uploaded_goes_after_a_while(tmp_path, monkeypatch):
 
 
 def test_more_than_the_allowed_size_is_refused_without_a_path(tmp_path):
-    with page.opened(tmp_path, limits=Limits(file_megabytes=1)) as address:
+    with page.opened(tmp_path, limits=UploadLimits(file_megabytes=1)) as address:
         before = set(tmp_path.rglob("*"))
         with pytest.raises(urllib.error.HTTPError) as caught:
             upload(address, bytes(2_000_000))

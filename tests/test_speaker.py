@@ -185,7 +185,7 @@ def test_the_command_line_speaks(tmp_path, capfd):
     [
         (["--text", "Hello", "--audio", "a.wav"], "not allowed with argument"),
         (["--text", "Hello", "--driving", "a.mp4"], "Exactly one of --audio, --text, --driving and --motion"),
-        (["--voice", "de", "--audio", "a.wav"], "--voice says who speaks --text"),
+        (["--voice", "de", "--audio", "a.wav"], "--voice was given without --text"),
         (["--text", " "], "no text to say"),
         (["--text", "Hello", "--voice", "nobody"], "no voice 'nobody'"),
     ],

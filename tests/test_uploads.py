@@ -12,12 +12,12 @@ import pytest
 import toy
 from test_cli import write_film, write_wav
 
-from kdtalker.apps.uploads import Limits, copy_film, copy_sound, read_picture
+from kdtalker.apps.uploads import UploadLimits, copy_film, copy_sound, read_picture
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.media.sound import read_sound
 from kdtalker.media.video import film_info, read_film
 
-LIMITS = Limits(voice_s=2, picture_megapixels=1, file_megabytes=3)
+LIMITS = UploadLimits(voice_s=2, picture_megapixels=1, file_megabytes=3)
 
 
 def png_of_nothing(side):
@@ -118,7 +118,7 @@ def test_films_are_copied_small_and_no_longer_than_wanted(tmp_path):
     assert np.allclose(light, 8 * np.arange(10), atol=4)
     with pytest.raises(InputError, match="at most 1 megapixels a frame"):
         write_film(tmp_path / "large", [np.zeros((1200, 1200, 3), np.uint8)] * 2, "-f", "mp4")
-        copy_film(tmp_path / "large", tmp_path / "copy.mp4", Limits(film_megapixels=1), 1)
+        copy_film(tmp_path / "large", tmp_path / "copy.mp4", UploadLimits(film_megapixels=1), 1)
 
 
 def test_good_pictures_come_whole_under_any_name(tmp_path):

@@ -1,4 +1,4 @@
-"""The words of the command line: flags, their types and their help."""
+"""Parser of the film command: flags, their types and their help."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from kdtalker.tts.line import DEFAULT_VOICE, SAID_OF_VOICES
 
 ENGINES = ("mesh", "liveportrait")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
-FOLLOW = "driving"  # --retarget-eyes and --retarget-lips: as far open as in what drives the portrait
-WIDEST = 0.8  # the largest ratio that may be asked for
+FOLLOW = "driving"  # --retarget-eyes and --retarget-lips take the ratios of the driving video or template
+WIDEST = 0.8  # the largest ratio that --retarget-eyes and --retarget-lips accept
 
 Backdrop = Path | tuple[int, int, int]  # a picture, or a colour: red, green, blue 0..255
 
 
 class Parser(argparse.ArgumentParser):
-    """Wrong words end like everything else that goes wrong: in an InputError."""
+    """Parse arguments; raise InputError for wrong ones."""
 
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (-\S+)", message)
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see --help.{near}")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as argparse does; a misspelt option is told before one that is missing for it."""
+        """Parse as argparse does, but report a misspelt option before a missing one."""
         words = sys.argv[1:] if args is None else list(args)
         known = self._option_string_actions
         for word in (word.split("=")[0] for word in words if re.match(r"--[a-z]", word)):
@@ -47,59 +47,58 @@ def film_parser() -> Parser:
     parser = Parser(
         prog="kdtalker",
         description="One portrait and a voice become a talking film.",
-        epilog="`kdtalker weights --help` tells of the weight files.",
+        epilog="`kdtalker weights --help` explains the weight files.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--image", type=Path, required=True, metavar="PICTURE", help="the portrait")
+    add("--image", type=Path, required=True, metavar="PICTURE", help="the source image: a portrait")
     add("--output", type=Path, required=True, metavar="FILM",
-        help="the film to write: .mp4, .mov, .webm or .gif (silent)")  # fmt: skip
+        help="the film to write: .mp4, .mov, .webm or .gif (silent); always 25 frames a second")  # fmt: skip
     said = parser.add_mutually_exclusive_group()
-    said.add_argument(
-        "--audio", type=Path, metavar="SOUND", help="what the portrait says: any sound file or film with sound"
-    )
-    said.add_argument("--text", metavar="WORDS", help="what the portrait says, spoken by --voice")
-    add("--voice", metavar="NAME", help=f"who speaks --text: {SAID_OF_VOICES} (default: {DEFAULT_VOICE})")
+    said.add_argument("--audio", type=Path, metavar="SOUND", help="the voice: a sound file, or a film with sound")
+    said.add_argument("--text", metavar="WORDS", help="a text to say, spoken by --voice")
+    add("--voice", metavar="NAME", help=f"the voice of --text: {SAID_OF_VOICES} (default: {DEFAULT_VOICE})")
     add("--voices", action=_ListVoices, help="list the voices and exit")
-    add("--start", type=_number, default=0.0, metavar="S", help="leave out so much of the sound, in s (default: 0)")
-    add("--duration", type=_number, metavar="S", help="of the sound, in s (default: all of it)")
+    add("--start", type=_number, default=0.0, metavar="S", help="skip this many seconds of the sound (default: 0)")
+    add("--duration", type=_number, metavar="S", help="use this many seconds of the sound (default: all)")
     add("--pose-from", type=Path, metavar="FILM",
-        help="a film whose head's motion the portrait takes, forward and backward in turn")  # fmt: skip
+        help="take the head's motion from a film, played forward and backward in turn")  # fmt: skip
     add("--background", type=_backdrop, metavar="PICTURE|COLOUR",
-        help="what stands behind the person instead of the portrait's own: #336699, teal, or a picture")  # fmt: skip
+        help="replace the background: by a colour (#336699, teal) or a picture")  # fmt: skip
     add("--alpha", action="store_true",
-        help="the person alone, the background transparent: .mov (ProRes 4444) or .webm (VP9)")  # fmt: skip
-    add("--driving", type=Path, metavar="FILM", help="a film whose face the portrait follows, with its sound")
+        help="make the background transparent: .mov (ProRes 4444) or .webm (VP9)")  # fmt: skip
+    add("--driving", type=Path, metavar="FILM", help="a driving video: the portrait follows its face, with its sound")
     add("--motion", type=Path, metavar="FILE",
-        help="a saved motion (.npz) or LivePortrait template (.pkl) to follow, silent or with a voice")  # fmt: skip
-    add("--save-motion", type=Path, metavar="NPZ", help="save the motion of the film too (.npz)")
+        help="follow a saved motion (.npz) or LivePortrait template (.pkl); silent without a voice")  # fmt: skip
+    add("--save-motion", type=Path, metavar="NPZ", help="also save the motion of the film (.npz)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--face", type=_whole_number, metavar="N", help="which face, by size from 0 (default: the largest)"
+        "--face", type=_whole_number, metavar="N", help="which face, numbered by size from 0 (default: the largest)"
     )
-    which.add_argument("--box", type=_box, metavar="X,Y,W,H", help="the face in this box, in px")
-    add("--crop", action="store_true", help="the film shows the square around the face alone, 512 px wide")
+    which.add_argument("--box", type=_box, metavar="X,Y,W,H", help="the face in this box, in px from the upper left")
+    add("--crop", action="store_true", help="film only the square around the face, 512 px wide")
     add("--crf", type=_whole_number, default=18, metavar="0..51",
-        help="quality of the film, smaller is better (default: 18; a .gif has one quality)")  # fmt: skip
+        help="quality of the film; smaller is better (default: 18; .gif ignores it)")  # fmt: skip
     add("--engine", choices=ENGINES, default=ENGINES[0],
-        help="mesh ships with the package; liveportrait is the published networks (default: mesh)")  # fmt: skip
-    add("--device", default="auto", help="of --engine liveportrait: auto, cpu, cuda, or mps (experimental)")
-    add("--precision", choices=PRECISIONS, default="auto", help="of --engine liveportrait (default: half on cuda)")
+        help="mesh ships with the package; liveportrait: the published networks (default: mesh)")  # fmt: skip
+    add("--device", default="auto", help="for --engine liveportrait: auto, cpu, cuda, or mps (experimental)")
+    add("--precision", choices=PRECISIONS, default="auto",
+        help="for --engine liveportrait (default: float16 on cuda, else float32)")  # fmt: skip
     add("--compile", action="store_true",
-        help="of --engine liveportrait: paint by torch.compile (experimental; wants a C++ compiler)")  # fmt: skip
+        help="for --engine liveportrait: use torch.compile (experimental; needs a C++ compiler on a CPU)")  # fmt: skip
     add("--checkpoint", type=Path, metavar="FILE", help="a motion model of your own, see docs/training.md")
-    add("--weights", type=Path, metavar="FOLDER", help="of --engine liveportrait: look for its files here first")
-    for part, gap in (("eyes", "lids' gap over the eyes' width"), ("lips", "lips' gap over the mouth's width")):
+    add("--weights", type=Path, metavar="FOLDER", help="for --engine liveportrait: the folder to search first")
+    for part, gap in (("eyes", "lid gap / eye width"), ("lips", "lip gap / mouth width")):
         add(f"--retarget-{part}", type=_ratio, metavar=f"{FOLLOW}|0..{WIDEST}",
-            help=f"of --engine liveportrait: {part} as far open as the driving film's, or by this {gap}")  # fmt: skip
+            help=f"for --engine liveportrait: {part} as open as in the driving video, or a ratio: {gap}")  # fmt: skip
     _add_options(parser)
-    add("--quiet", action="store_true", help="report no progress, only what went wrong and the last line")
+    add("--quiet", action="store_true", help="show no progress, only errors and the last line")
     add("--version", action="version", version=f"kdtalker {__version__}")
     return parser
 
 
 def _add_options(parser: Parser) -> None:
-    """A flag for each of the Options."""
+    """Add a flag for each of the Options."""
     for name, kind, control in controls():
         flag, default = "--" + name.replace("_", "-"), getattr(Options, name)
         if kind is bool:
@@ -156,7 +155,7 @@ def _box(text: str) -> tuple[float, float, float, float]:
 
 
 def _backdrop(text: str) -> Backdrop:
-    """Read a colour, or else the path of a picture, which is checked with the other inputs."""
+    """Parse a colour, or else the path of a picture, which is checked with the other inputs."""
     from kdtalker.face.background import parse_colour
 
     try:

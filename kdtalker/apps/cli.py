@@ -1,7 +1,7 @@
-"""The entry point of the command line: every outcome ends in one line and an exit code.
+"""Run the command line: every outcome ends in one line and an exit code.
 
-Nothing but the standard library is imported here, so that a signal, a missing package or a closed stderr is answered
-from the first moment. The films are made by film_command, weight files are managed by weights_command.
+Only the standard library is imported here, so that signals, missing packages and a closed stderr are handled from the
+first moment. film_command makes films, weights_command manages weight files.
 """
 
 from __future__ import annotations
@@ -28,39 +28,44 @@ if TYPE_CHECKING:
     Load = Callable[[Job], TalkingPortraitPipeline[Any]]
 
 DEBUG_VARIABLE = "KDTALKER_DEBUG"  # set to 1: tracebacks are printed and warnings of libraries are shown
-FAULT = 1  # the exit code of what is neither the input's nor the call's fault
-SIGNAL = 128  # the exit code after a signal is this and its number
+FAULT = 1  # the exit code of errors that are the fault of neither the input nor the call
+SIGNAL = 128  # the exit code after a signal is this plus its number
 
 
 def main(arguments: Sequence[str] | None = None, load: Load | None = None) -> int:
-    """Run the command that the arguments (default: the process's own) name; returns the exit code.
+    """Run the command that the arguments (default: sys.argv) name; return the exit code.
 
-    `load` loads the engine that a job names (default: film_command.load_engine).
+    load: loads the engine of a job (default: film_command.load_engine).
     """
     try:
-        return _answer(arguments, load)
+        return _run_safely(arguments, load)
     except KeyboardInterrupt as error:  # a signal that came while another answer was being given
         return SIGNAL + (error.number if isinstance(error, Interruption) else signal.SIGINT)
 
 
-def _answer(arguments: Sequence[str] | None, load: Load | None) -> int:
-    """Run the command with signals, streams and errors answered."""
+def _run_safely(arguments: Sequence[str] | None, load: Load | None) -> int:
+    """Run the command; handle signals, streams and errors."""
     is_process = arguments is None
     words = sys.argv[1:] if arguments is None else arguments
     _open_standard_descriptors()
     made_film = False
-    with _stderr_of_our_own(), interruptible(ignore_after=is_process) as listener, _notes(), _quiet_libraries():
+    with (
+        _silence_libraries_on_stderr(),
+        interruptible(ignore_after=is_process) as listener,
+        _print_notes(),
+        _ignore_warnings(),
+    ):
         try:
-            text, made_film = _run(words, load)
+            text, made_film = _dispatch(words, load)
             if _print(text):
                 return 0
             _say(f"{'note: ' if made_film else ''}the result cannot be printed: standard output is full or broken.")
             return 0 if made_film else FAULT
-        except BaseException as error:  # the last net: whatever it is, it ends in one sentence
+        except BaseException as error:  # every error ends in one sentence
             return 0 if made_film and isinstance(error, Interruption) else _fail(error, listener)
 
 
-def _run(words: Sequence[str], load: Load | None) -> tuple[str, bool]:
+def _dispatch(words: Sequence[str], load: Load | None) -> tuple[str, bool]:
     """Run the command; returns the text for stdout, and whether a film was made, which is worth more than the text."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         try:
@@ -79,7 +84,7 @@ def _run(words: Sequence[str], load: Load | None) -> tuple[str, bool]:
 
 
 def _fail(error: BaseException, listener: Listener) -> int:
-    """Say in one line what went wrong; returns the exit code."""
+    """Print an error in one line; return the exit code."""
     if os.environ.get(DEBUG_VARIABLE) == "1":
         _write("".join(traceback.format_exception(error)))
     number = error.number if isinstance(error, Interruption) else listener.heard
@@ -97,7 +102,7 @@ def _fail(error: BaseException, listener: Listener) -> int:
 
 
 def _explain(error: BaseException) -> str:
-    """Find one sentence for an error that no part of the program expected."""
+    """Describe an unexpected error in one sentence."""
     number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno if isinstance(error, OSError) else None
     if number in SHORTAGES:
         return SHORTAGES[number]
@@ -122,7 +127,7 @@ def _open_standard_descriptors() -> None:
 
 
 class _NeverFails(io.FileIO):
-    """A raw stream that drops what cannot be written: a full stderr must not change an exit code."""
+    """Drop what cannot be written to a raw stream: a full stderr must not change the exit code."""
 
     def write(self, content: object) -> int:
         try:
@@ -132,7 +137,7 @@ class _NeverFails(io.FileIO):
 
 
 @contextlib.contextmanager
-def _stderr_of_our_own() -> Iterator[None]:
+def _silence_libraries_on_stderr() -> Iterator[None]:
     """Silence what C libraries write to file descriptor 2 (LiteRT, libjpeg); sys.stderr still reaches the real one."""
     original, real, silent = sys.stderr, os.dup(2), os.open(os.devnull, os.O_WRONLY)
     ours = io.TextIOWrapper(_NeverFails(real, "w"), errors="backslashreplace", write_through=True)
@@ -148,7 +153,7 @@ def _stderr_of_our_own() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def _ignore_warnings() -> Iterator[None]:
     """Ignore Python warnings, which are for developers of libraries."""
     if os.environ.get(DEBUG_VARIABLE) == "1":
         yield
@@ -158,23 +163,24 @@ def _quiet_libraries() -> Iterator[None]:
         yield
 
 
-class _Notes(logging.Handler):
-    """Prints what the package logs, once each: something odd although the film is made."""
+class _NotePrinter(logging.Handler):
+    """Print each warning that the package logs once, as a note: something odd that does not prevent the film."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._said: set[str] = set()
+        self._printed: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        if message not in self._said:
-            self._said.add(message)
+        if message not in self._printed:
+            self._printed.add(message)
             _say(f"note: {message}")
 
 
 @contextlib.contextmanager
-def _notes() -> Iterator[None]:
-    logger, handler = logging.getLogger("kdtalker"), _Notes()
+def _print_notes() -> Iterator[None]:
+    """Print warnings of the package while a command runs."""
+    logger, handler = logging.getLogger("kdtalker"), _NotePrinter()
     logger.addHandler(handler)
     try:
         yield
@@ -183,6 +189,7 @@ def _notes() -> Iterator[None]:
 
 
 def _say(sentence: str) -> None:
+    """Print a sentence to stderr, in one line."""
     _write(f"kdtalker: {' '.join(sentence.split())}\n")
 
 
@@ -196,7 +203,7 @@ def _write(text: str) -> None:
 
 
 def _print(text: str) -> bool:
-    """Print to stdout; False where it is full or broken. A closed one, or a reader that has left, is nobody's fault."""
+    """Print to stdout; return False if it is full or broken, but True if it is closed or its reader has left."""
     if sys.stdout is None:
         return True
     try:

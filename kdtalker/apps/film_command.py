@@ -1,4 +1,4 @@
-"""Make the film that a job describes: checks first, then the networks, then the frames."""
+"""Make the film of a job: check the inputs, load the networks, write the frames."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     Load = Callable[[Job], TalkingPortraitPipeline[Any]]
 
-LENGTHS_APART_S = 0.2
-PIECE_FRAMES = 250  # of a saved motion that are drawn at a time, so that memory does not grow with its length
-LEAST_ADDRESS_SPACE_GB = 2.2  # torch and OpenBLAS end the process without a word where they get less
+LENGTH_TOLERANCE_S = 0.2  # a sound beside --motion may differ so much in length before a note is logged
+PIECE_FRAMES = 250  # a saved motion is drawn in pieces of this length, so that memory does not grow with it
+LEAST_ADDRESS_SPACE_GB = 2.2  # with less, torch and OpenBLAS abort the process without a message
 
 
 def load_engine(job: Job) -> TalkingPortraitPipeline[Any]:
@@ -77,10 +77,9 @@ def _check_address_space() -> None:
 
 
 @dataclass(frozen=True)
-class Drive:
-    """What moves the portrait, read far enough to know that it is good: how many frames it makes, how long its sound
-    lasts (None: as long as the frames), the file of that sound, a saved motion where that was given, and where it
-    tells that, how far eyes and lips are open in it."""
+class DrivingInput:
+    """Hold what moves the portrait: the number of frames, the length of the sound (None: that of the frames) and its
+    file, a saved motion, and the eye and lip ratios of a template."""
 
     frames: int
     sound_s: float | None
@@ -90,7 +89,7 @@ class Drive:
 
 
 def make_film(job: Job, load: Load) -> str:
-    """Speak the text where that is the voice, then make the film. Returns a line about it."""
+    """Make the film of a job, speaking its text first if there is one. Returns a line that sums it up."""
     began, progress = time.perf_counter(), Progress(quiet=job.quiet)
     if job.checkpoint is not None:
         check_checkpoint(job.checkpoint, job.engine)  # engines are named after their keypoint spaces
@@ -112,9 +111,9 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
     progress.stage("reading the portrait and what moves it")
     image = read_image(job.image)
     behind = read_image(job.background) if isinstance(job.background, Path) else job.background
-    drive = _open(job)
-    if drive.motion is not None:
-        drive.motion.require_space(job.engine)
+    driving = _open_driving_input(job)
+    if driving.motion is not None:
+        driving.motion.require_space(job.engine)
     if behind is not None:
         from kdtalker.face.background import replace_background
 
@@ -122,11 +121,11 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
     progress.stage("loading the networks")
     pipeline = load(job)
     progress.stage("finding the face")
-    framing = drive.motion.framing if drive.motion is not None else "driving" if job.driving else "speech"
+    framing = driving.motion.framing if driving.motion is not None else "driving" if job.driving else "speech"
     portrait = pipeline.portrait(image, face=job.face, box=job.box, crop=job.crop, alpha=job.alpha, framing=framing)
     recorded: list[Motion] = []
-    frames = _frames(pipeline, portrait, job, drive, recorded.append if job.save_motion else None)
-    progress.stage(f"making {_length(drive.frames)}")
+    frames = _frames(pipeline, portrait, job, driving, recorded.append if job.save_motion else None)
+    progress.stage(f"making {_length(driving.frames)}")
     first = next(frames)
     height, width = first.shape[:2]
     count = 0
@@ -135,11 +134,11 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
         film = files.enter_context(
             VideoWriter(
                 job.output, width, height,
-                sound=drive.sound, crf=job.crf, duration_s=drive.sound_s, sound_start_s=job.start,
+                sound=driving.sound, crf=job.crf, duration_s=driving.sound_s, sound_start_s=job.start,
                 alpha=job.alpha,
             )
         )  # fmt: skip
-        for count, frame in enumerate(progress.count(chain([first], frames), drive.frames), 1):  # noqa: B007
+        for count, frame in enumerate(progress.count(chain([first], frames), driving.frames), 1):  # noqa: B007
             film.write(frame)
         film.finish()
         if saved is not None:
@@ -152,57 +151,58 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
     return _summary(count, time.perf_counter() - began, job.output)
 
 
-def _tell_lengths(sound_s: float, motion: Motion) -> None:
-    """Log it where a sound that is laid under a saved motion is shorter or longer than that."""
+def _note_lengths(sound_s: float, motion: Motion) -> None:
+    """Log a note if the sound beside a saved motion is shorter or longer than that."""
     film_s = len(motion) / FRAME_RATE_HZ
-    if sound_s and abs(sound_s - film_s) > LENGTHS_APART_S:
+    if sound_s and abs(sound_s - film_s) > LENGTH_TOLERANCE_S:
         _log.warning(
             "The sound lasts %.1f s, the motion and so the film %.1f s; beside --motion a sound is only laid under it.",
             sound_s, film_s,
         )  # fmt: skip
 
 
-def _open(job: Job) -> Drive:
+def _open_driving_input(job: Job) -> DrivingInput:
+    """Read what moves the portrait, far enough to know that it is valid. Raises InputError where it is not."""
     from kdtalker.media.video import film_info
 
     if job.driving is not None:
         info = film_info(job.driving)
-        return Drive(round(info.duration_s * FRAME_RATE_HZ), None, job.driving if info.has_sound else None)
+        return DrivingInput(round(info.duration_s * FRAME_RATE_HZ), None, job.driving if info.has_sound else None)
     if job.pose_from is not None:
         film_info(job.pose_from)
     samples = sum(map(len, read_sound(job.audio, job.start, job.duration, report=True))) if job.audio is not None else 0
     if job.motion is None:
-        return Drive(frame_count(samples), samples / SAMPLE_RATE_HZ, job.audio)
+        return DrivingInput(frame_count(samples), samples / SAMPLE_RATE_HZ, job.audio)
     if is_template(job.motion):
         from kdtalker.renderers.liveportrait.template import read_template
 
         template = read_template(job.motion)
-        _tell_lengths(samples / SAMPLE_RATE_HZ, template.motion)
-        return Drive(len(template.motion), None, job.audio, template.motion, template.openings)
+        _note_lengths(samples / SAMPLE_RATE_HZ, template.motion)
+        return DrivingInput(len(template.motion), None, job.audio, template.motion, template.openings)
     motion = Motion.load(job.motion)
     if not len(motion):
         raise InputError(f"The motion '{job.motion}' has no frames.")
-    _tell_lengths(samples / SAMPLE_RATE_HZ, motion)
-    return Drive(len(motion), None, job.audio, motion)
+    _note_lengths(samples / SAMPLE_RATE_HZ, motion)
+    return DrivingInput(len(motion), None, job.audio, motion)
 
 
 def _frames(
     pipeline: TalkingPortraitPipeline[Any],
     portrait: EncodedPortrait[Any],
     job: Job,
-    drive: Drive,
+    driving: DrivingInput,
     record: Record | None,
 ) -> Iterator[Image]:
     from kdtalker.media.video import VideoFrames
 
-    edit = _retargeting(pipeline, portrait, job, drive)
-    if drive.motion is not None:
-        starts = range(0, len(drive.motion), PIECE_FRAMES)
-        pieces = (drive.motion[start : start + PIECE_FRAMES] for start in starts)
+    edit = _retargeting(pipeline, portrait, job, driving)
+    if driving.motion is not None:
+        starts = range(0, len(driving.motion), PIECE_FRAMES)
+        pieces = (driving.motion[start : start + PIECE_FRAMES] for start in starts)
         return pipeline.reenact(portrait, pieces, job.options, record, edit)
     if job.driving is not None:
-        driving = pipeline.engine.track(VideoFrames(job.driving))
-        return pipeline.reenact(portrait, driving, job.options, record, edit)
+        motion = pipeline.engine.track(VideoFrames(job.driving))
+        return pipeline.reenact(portrait, motion, job.options, record, edit)
     assert job.audio is not None
     sound = read_sound(job.audio, job.start, job.duration)
     head = None if job.pose_from is None else pipeline.engine.track(VideoFrames(job.pose_from))
@@ -210,22 +210,23 @@ def _frames(
 
 
 def _retargeting(
-    pipeline: TalkingPortraitPipeline[Any], portrait: EncodedPortrait[Any], job: Job, drive: Drive
+    pipeline: TalkingPortraitPipeline[Any], portrait: EncodedPortrait[Any], job: Job, driving: DrivingInput
 ) -> Edit | None:
-    """The edit that opens eyes and lips as was asked for; a driving film is looked through for it beforehand."""
+    """Build the retargeting edit, if one is asked for; this tracks a driving video once beforehand."""
     from kdtalker.media.video import read_film
 
     asked = job.retarget_eyes, job.retarget_lips
     if asked == (None, None):
         return None
-    openings = drive.openings
+    openings = driving.openings
     if job.driving is not None and FOLLOW in asked:
         openings = pipeline.engine.track_openings(read_film(job.driving))
     eyes, lips = (openings.eyes, openings.lips) if openings else (None, None)
-    return pipeline.engine.retarget(portrait.source, _wanted(asked[0], eyes, "eyes"), _wanted(asked[1], lips, "lips"))
+    return pipeline.engine.retarget(portrait.source, _opening(asked[0], eyes, "eyes"), _opening(asked[1], lips, "lips"))
 
 
-def _wanted(asked: float | str | None, measured: Array | None, part: str) -> Array | float | None:
+def _opening(asked: float | str | None, measured: Array | None, part: str) -> Array | float | None:
+    """Choose the ratio that is asked for, or those that were measured. Raises InputError where there are none."""
     if not isinstance(asked, str):
         return asked
     if measured is None:

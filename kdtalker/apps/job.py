@@ -1,4 +1,4 @@
-"""What the command line asks for: its words read and checked, as far as can be told without reading a file."""
+"""Parse and check the arguments of the film command, without reading a file."""
 
 from __future__ import annotations
 
@@ -17,19 +17,13 @@ from kdtalker.tts.line import DEFAULT_VOICE, Line
 from kdtalker.weights.find import locate
 from kdtalker.weights.table import TABLE
 
-PUBLISHED_ONLY = (
-    "device",
-    "precision",
-    "compile",
-    "weights",
-    "retarget_eyes",
-    "retarget_lips",
-)  # not of the mesh engine
+# arguments that only --engine liveportrait takes
+PUBLISHED_ONLY = ("device", "precision", "compile", "weights", "retarget_eyes", "retarget_lips")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the command line asked for."""
+    """Hold the checked arguments of the film command."""
 
     image: Path
     output: Path
@@ -60,7 +54,7 @@ class Job:
 
 
 def parse(arguments: Sequence[str]) -> Job:
-    """Raises InputError or OutputError for everything that can be told without reading a file."""
+    """Parse the arguments. Raises InputError or OutputError for every fault that shows without reading a file."""
     parser = film_parser()
     values = vars(parser.parse_args(arguments))
     _check_engine(values, parser)
@@ -92,15 +86,16 @@ def parse(arguments: Sequence[str]) -> Job:
 
 
 def is_template(path: Path | None) -> bool:
-    """Whether the file is a motion template of LivePortrait, by its name."""
+    """Tell by its name whether a file is a motion template of LivePortrait."""
     return path is not None and path.suffix.lower() == ".pkl"
 
 
 def _line(text: str | None, voice: str | None) -> Line | None:
+    """Build the line to speak. Raises InputError for a voice without a text."""
     if text is not None:
         return Line(text, DEFAULT_VOICE if voice is None else voice)
     if voice is not None:
-        raise InputError("--voice says who speaks --text, which was not given.")
+        raise InputError("--voice was given without --text; give a text, or leave --voice out.")
     return None
 
 
@@ -119,7 +114,7 @@ def _check_engine(values: dict[str, Any], parser: Parser) -> None:
     given = [f"--{name.replace('_', '-')}" for name in PUBLISHED_ONLY if values[name] != parser.get_default(name)]
     if given and values["engine"] != "liveportrait":
         raise InputError(
-            f"{' and '.join(given)} can only be chosen for --engine liveportrait, this film is made by the engine "
+            f"{' and '.join(given)} can only be chosen for --engine liveportrait, but the engine is "
             f"'{values['engine']}'; leave it out or choose the other engine."
         )
     folder = values["weights"]

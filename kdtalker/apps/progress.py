@@ -10,25 +10,25 @@ from typing import TypeVar
 
 Frame = TypeVar("Frame")
 
-LINE_EVERY_S = 30.0
-_COLUMNS = 80  # of a terminal that does not tell its width
+LINE_EVERY_S = 30.0  # without a terminal a line is written at least this often
+_COLUMNS = 80  # the width of a terminal that does not report it
 
 
 class Progress:
-    """The stages and the frames of one film. `quiet`: nothing is reported."""
+    """Report the stages and frames of one film on stderr; quiet: report nothing."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._is_terminal = not quiet and sys.stderr.isatty()
 
     def stage(self, text: str) -> None:
-        """Report what is being done before the first frame, for example "loading the networks"."""
+        """Report a stage before the first frame, for example "loading the networks"."""
         if not self._quiet:
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
 
     def count(self, frames: Iterable[Frame], total: int) -> Iterator[Frame]:
-        """Hand the frames on and report how many of `total` have passed."""
+        """Pass frames on and report how many of `total` have passed."""
         if self._quiet:
             yield from frames
         elif self._is_terminal:

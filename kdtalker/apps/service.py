@@ -1,4 +1,4 @@
-"""What a page does for its visitors, without the page: one engine for all, one Session and one folder for each film."""
+"""Film service behind the web page: one engine for all requests, one Session and one folder for each film."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from kdtalker.apps.arguments import ENGINES, Backdrop
-from kdtalker.apps.chart import chart, loudness
-from kdtalker.apps.uploads import Limits, copy_film, copy_sound, read_picture
-from kdtalker.apps.watermark import Mark
+from kdtalker.apps.chart import draw_chart, loudness
+from kdtalker.apps.uploads import UploadLimits, copy_film, copy_sound, read_picture
+from kdtalker.apps.watermark import Watermark
 from kdtalker.core.arrays import Image
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.motion import Motion
@@ -34,9 +34,9 @@ Load = Callable[[], TalkingPortraitPipeline[Any]]
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a visitor asks for. `voice`: a file or words to be spoken; `face` counts by size from 0; `crop`: the film
-    shows the face's square alone; `background` stands behind the person, `pose_from` is a film whose head leads."""
+class Request:
+    """Hold what a visitor asks for. voice: a sound file or a text; face: its number by size from 0; crop: film only the
+    square around the face; background: replaces the portrait's own; pose_from: a driving video for the head."""
 
     picture: Path | None
     voice: Path | Line | None
@@ -50,8 +50,8 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """A frame (H, W, 3) on its way into the film: the `done`th of `total`, `left_s` before the last one."""
+class Preview:
+    """Hold a frame (H, W, 3) of a film in the making: number `done` of `total`, about `left_s` before the last one."""
 
     frame: Image
     done: int
@@ -60,8 +60,8 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Take:
-    """A finished film and its motion, `film_s` long, made in `took_s`; `chart` (SVG) shows what happened in it."""
+class Result:
+    """Hold a finished film and its motion, `film_s` long, made in `took_s`; chart: an SVG of voice, mouth and head."""
 
     film: Path
     motion: Path
@@ -70,38 +70,38 @@ class Take:
     took_s: float
 
 
-class Studio:
-    """Loads the engine behind the caller's back; whoever wants a film before it is there waits for it."""
+class FilmService:
+    """Make films on request. The engine is loaded in a background thread; requests that come earlier wait for it."""
 
     def __init__(
-        self, load: Load, limits: Limits | None = None, warm_up: Path | None = None, published: Load | None = None
+        self, load: Load, limits: UploadLimits | None = None, warm_up: Path | None = None, published: Load | None = None
     ) -> None:
-        """warm_up: a portrait to try the engine on, so that the first visitor does not wait for what is slow once.
-        published: loads the published engine, when it is first asked for."""
-        self.limits = limits or Limits()
+        """warm_up: a portrait to run the engine on once, so that the first request is not slow. published: loads the
+        published engine, at the first request for it."""
+        self.limits = limits or UploadLimits()
         self._loads = dict(zip(ENGINES, (load, published), strict=True))
         self._warm_up = warm_up
         self._engines: dict[str, TalkingPortraitPipeline[Any]] = {}
         self._is_closed = False
-        self._opening = Lock()  # one engine at a time
-        Thread(target=self._open_first, daemon=True).start()
+        self._loading = Lock()  # one engine at a time
+        Thread(target=self._load_first, daemon=True).start()
 
-    def _open_first(self) -> None:
-        with suppress(Exception):  # the first visitor tries again and is told
+    def _load_first(self) -> None:
+        with suppress(Exception):  # the first request tries again and reports the error
             self._engine(ENGINES[0])
 
     def _engine(self, name: str) -> TalkingPortraitPipeline[Any]:
-        """Raises InputError where it cannot be opened."""
+        """Return an engine, loading it first if need be. Raises InputError where it cannot be loaded."""
         load = self._loads.get(name)
         if load is None:
             raise InputError(f"There is no engine '{name}' on this page, wanted '{ENGINES[0]}'.")
         if name not in self._engines:
-            with self._opening:
+            with self._loading:
                 if name not in self._engines:
-                    self._engines[name] = self._opened(load, self._warm_up if name == ENGINES[0] else None)
+                    self._engines[name] = self._load(load, self._warm_up if name == ENGINES[0] else None)
         return self._engines[name]
 
-    def _opened(self, load: Load, warm_up: Path | None) -> TalkingPortraitPipeline[Any]:
+    def _load(self, load: Load, warm_up: Path | None) -> TalkingPortraitPipeline[Any]:
         pipeline = load()
         pipeline.engine.speech.warm_up()
         if warm_up:
@@ -110,58 +110,59 @@ class Studio:
         return pipeline
 
     def is_ready(self, engine: str) -> bool:
+        """Tell whether the engine of that name is loaded."""
         return engine in self._engines
 
     def close(self) -> None:
-        """Films in the making end with their next frame, in an error."""
+        """Stop films in the making: each raises OutputError at its next frame."""
         self._is_closed = True
 
-    def film(self, wish: Wish, folder: Path) -> Iterator[Progress | Take]:
-        """Make a film in `folder`, a frame a step, and at last the Take. Whoever stops asking leaves nothing running
-        and no film; the folder is the caller's to remove. Raises KDTalkerError."""
+    def film(self, request: Request, folder: Path) -> Iterator[Preview | Result]:
+        """Make a film in `folder`: yield each frame, then the Result. Closing the iterator early stops everything and
+        leaves no film; the caller removes the folder. Raises KDTalkerError."""
         began = time.perf_counter()
-        picture, voice, film_s = self._receive(wish, folder)
-        pipeline = self._engine(wish.engine)
-        portrait = pipeline.portrait(picture, face=wish.face, crop=wish.crop)
+        picture, voice, film_s = self._receive(request, folder)
+        pipeline = self._engine(request.engine)
+        portrait = pipeline.portrait(picture, face=request.face, crop=request.crop)
         recorded: list[Motion] = []
-        head = pipeline.engine.track(VideoFrames(folder / "head.mp4")) if wish.pose_from else None
-        frames = pipeline.animate(portrait, read_sound(voice), wish.options, recorded.append, head=head)
-        yield from self._write(wish, frames, portrait, folder, film_s)
+        head = pipeline.engine.track(VideoFrames(folder / "head.mp4")) if request.pose_from else None
+        frames = pipeline.animate(portrait, read_sound(voice), request.options, recorded.append, head=head)
+        yield from self._write(request, frames, portrait, folder, film_s)
         motion = Motion.concatenate(recorded)
         motion.save(folder / "motion.npz")
         openings = pipeline.engine.measure_openings(portrait.source, motion)
-        drawn = chart(loudness(read_sound(voice)), motion.pose, openings)
-        yield Take(folder / "film.mp4", folder / "motion.npz", drawn, film_s, time.perf_counter() - began)
+        svg = draw_chart(loudness(read_sound(voice)), motion.pose, openings)
+        yield Result(folder / "film.mp4", folder / "motion.npz", svg, film_s, time.perf_counter() - began)
 
     def faces(self, picture: Path) -> tuple[Image, list[Square]]:
-        """The picture and the squares around its faces as they are numbered. Raises InputError."""
+        """Find faces: return the picture and the squares around them, by number. Raises InputError."""
         image = read_picture(picture, self.limits)
         return image, self._engine(ENGINES[0]).engine.find_faces(image)
 
-    def _receive(self, wish: Wish, folder: Path) -> tuple[Image, Path, float]:
-        """The picture, our own copy of the voice, and how many seconds that lasts."""
-        if wish.picture is None:
+    def _receive(self, request: Request, folder: Path) -> tuple[Image, Path, float]:
+        """Check and copy the inputs: return the picture, a copy of the voice, and its length in s."""
+        if request.picture is None:
             raise InputError("There is no portrait yet: choose a picture of a face first.")
-        if wish.voice is None:
+        if request.voice is None:
             raise InputError("There is no voice yet: choose a sound or record one first.")
-        picture, voice, heard = read_picture(wish.picture, self.limits), folder / "voice.wav", wish.voice
-        if isinstance(heard, Line):
-            speak(heard, folder / "spoken.wav")
-            heard = folder / "spoken.wav"
-        film_s = copy_sound(heard, voice, self.limits)
-        if wish.pose_from:
-            copy_film(wish.pose_from, folder / "head.mp4", self.limits, film_s)
-        if isinstance(wish.background, Path):
-            picture = replace_background(picture, read_picture(wish.background, self.limits))
-        elif wish.background:
-            picture = replace_background(picture, wish.background)
+        picture, voice, spoken = read_picture(request.picture, self.limits), folder / "voice.wav", request.voice
+        if isinstance(spoken, Line):
+            speak(spoken, folder / "spoken.wav")
+            spoken = folder / "spoken.wav"
+        film_s = copy_sound(spoken, voice, self.limits)
+        if request.pose_from:
+            copy_film(request.pose_from, folder / "head.mp4", self.limits, film_s)
+        if isinstance(request.background, Path):
+            picture = replace_background(picture, read_picture(request.background, self.limits))
+        elif request.background:
+            picture = replace_background(picture, request.background)
         return picture, voice, film_s
 
     def _write(
-        self, wish: Wish, frames: Iterator[Image], portrait: EncodedPortrait[Any], folder: Path, film_s: float
-    ) -> Iterator[Progress]:
+        self, request: Request, frames: Iterator[Image], portrait: EncodedPortrait[Any], folder: Path, film_s: float
+    ) -> Iterator[Preview]:
         height, width = portrait.canvas.paste(portrait.canvas.face).shape[:2]
-        mark = Mark(height, width) if wish.mark else None
+        mark = Watermark(height, width) if request.mark else None
         total = frame_count(round(film_s * SAMPLE_RATE_HZ))
         began = time.perf_counter()
         voice = folder / "voice.wav"
@@ -171,4 +172,4 @@ class Studio:
                     raise OutputError("The server is being stopped, no film was made; try again later.")
                 shown = mark.on(frame) if mark else frame
                 film.write(shown)
-                yield Progress(shown, done, total, (time.perf_counter() - began) / done * (total - done))
+                yield Preview(shown, done, total, (time.perf_counter() - began) / done * (total - done))

@@ -1,4 +1,4 @@
-"""Files from strangers: known by what is in them, not by their names, and never larger than is good for the server."""
+"""Validate untrusted uploads: by content, not by file name, and within size limits."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from kdtalker.media.probe import is_playlist
 from kdtalker.media.sound import read_sound
 
 PICTURES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-SOUNDS = "wav,mp3,mov,ogg,flac,matroska,aac,aiff,caf,amr"  # demuxers, fewer than on one's own machine
+SOUNDS = "wav,mp3,mov,ogg,flac,matroska,aac,aiff,caf,amr"  # the only ffmpeg demuxers that uploads may use
 FILMS = "mov,matroska,avi,mpegts,mpeg,flv"
 _RATES = "8000|11025|12000|16000|22050|24000|32000|44100|48000"
-_PIECE = 1 << 16  # bytes
-_FILM_SIDE_PX = 640  # enough to follow a head
+_PIECE = 1 << 16  # bytes that are copied at a time
+_FILM_SIDE_PX = 640  # the longer side of the copy, which is enough to track a head
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How much one visitor may ask for."""
+class UploadLimits:
+    """Bound what one visitor may ask for."""
 
     voice_s: int = 120
     picture_megapixels: int = 40
@@ -35,8 +35,8 @@ class Limits:
     file_megabytes: int = 50
 
 
-def read_picture(path: Path, limits: Limits) -> RGB:
-    """An uploaded picture as RGB (H, W, 3). Raises InputError for what is no picture or too large, before decoding."""
+def read_picture(path: Path, limits: UploadLimits) -> RGB:
+    """Read an uploaded picture as RGB (H, W, 3). Raises InputError, before decoding, for no picture or a large one."""
     _check_size(path, limits)
     try:
         with warnings.catch_warnings():
@@ -60,11 +60,11 @@ def read_picture(path: Path, limits: Limits) -> RGB:
         raise type(error)(_without(path, error)) from None
 
 
-def copy_sound(path: Path, copy: Path, limits: Limits) -> float:
-    """Write the first sound track of an upload as a plain WAV that nobody else has a say in; its length in s.
+def copy_sound(path: Path, copy: Path, limits: UploadLimits) -> float:
+    """Convert the first sound track of an upload to a plain WAV; return its length in s.
 
-    What the file claims of its length is not believed: reading stops at the limit. Raises InputError for what is no
-    sound or too long.
+    The length in the file's header is not trusted: reading stops at the limit. Raises InputError for what is no sound
+    or too long.
     """
     _check_size(path, limits)
     track = media_input(path, format_whitelist=SOUNDS, t=limits.voice_s + 1).audio
@@ -90,9 +90,9 @@ def copy_sound(path: Path, copy: Path, limits: Limits) -> float:
     return seconds
 
 
-def copy_film(path: Path, copy: Path, limits: Limits, length_s: float) -> None:
-    """Write what the first `length_s` of an upload show as a small MP4 that nobody else has a say in. Raises InputError
-    for what shows nothing that moves or has larger frames than allowed."""
+def copy_film(path: Path, copy: Path, limits: UploadLimits, length_s: float) -> None:
+    """Convert the first `length_s` seconds of an uploaded film to a small MP4. Raises InputError for what is no film or
+    has larger frames than allowed."""
     _check_size(path, limits)
     pixels = limits.film_megapixels * 1_000_000
     track = media_input(path, format_whitelist=FILMS, t=length_s, max_pixels=pixels, threads=1).video
@@ -116,7 +116,7 @@ def _refuse_playlist(path: Path) -> None:
         raise InputError("This file is a playlist, which leads to other files; choose the sound or film itself.")
 
 
-def _check_size(path: Path, limits: Limits) -> None:
+def _check_size(path: Path, limits: UploadLimits) -> None:
     try:
         check_file(path, "a file")
     except InputError:
@@ -127,5 +127,5 @@ def _check_size(path: Path, limits: Limits) -> None:
 
 
 def _without(path: Path, error: Exception) -> str:
-    """What went wrong, without telling where the server keeps its files."""
+    """Return an error's text without the path of a file on the server."""
     return str(error).replace(f"'{path}'", "This file").replace(str(path), "the file")

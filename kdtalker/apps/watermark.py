@@ -1,4 +1,4 @@
-"""What is drawn on pictures for people: the word that tells a made film from a recorded one, squares around faces."""
+"""Draw on pictures: the watermark of generated films, and squares around faces."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from kdtalker.core.arrays import Image
 
 WORD = "generated"
 
-_HEIGHT = 1 / 22  # of the picture's shorter side
+_HEIGHT = 1 / 22  # height of the word, relative to the shorter side of the picture
 _LEAST_HEIGHT_PX = 10
 _OPACITY = 0.8
 _SHOWN_PX = 640
 _FRAME = (255, 200, 0)
 
 
-class Mark:
-    """The word in the lower left corner of frames (height, width, 3): white on a dark rim, readable on any ground."""
+class Watermark:
+    """Stamp the word "generated" into the lower left corner of frames (height, width, 3): white with a dark rim."""
 
     def __init__(self, height: int, width: int) -> None:
         size_px = max(_LEAST_HEIGHT_PX, round(min(height, width) * _HEIGHT))
@@ -36,21 +36,21 @@ class Mark:
         self._alpha = alpha / 255 * _OPACITY
 
     def on(self, frame: Image) -> Image:
-        """A copy of the frame that bears the mark."""
+        """Return a copy of the frame with the watermark."""
         marked = frame.copy()
         ground = frame[self._area]
         marked[self._area] = np.rint(ground + self._alpha * (self._colour - ground)).astype(np.uint8)
         return marked
 
 
-def shown_scale(picture: Image) -> float:
-    """How much smaller `framed` shows a picture."""
+def preview_scale(picture: Image) -> float:
+    """Return the factor (0..1] by which `draw_squares` scales a picture."""
     return min(1.0, _SHOWN_PX / float(max(picture.shape[:2])))
 
 
-def framed(picture: Image, squares: Sequence[tuple[int, int, int]]) -> Image:
-    """A small copy of the picture (H, W, 3) with the squares (left, top, side in its px), numbered if several."""
-    scale = shown_scale(picture)
+def draw_squares(picture: Image, squares: Sequence[tuple[int, int, int]]) -> Image:
+    """Draw squares (left, top, side in px) onto a small copy of a picture (H, W, 3), numbered if several."""
+    scale = preview_scale(picture)
     shown = Pillow.fromarray(picture)
     shown = shown.resize((max(1, round(shown.width * scale)), max(1, round(shown.height * scale))))
     pen, font = ImageDraw.Draw(shown), ImageFont.load_default(22)

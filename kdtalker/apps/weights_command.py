@@ -1,4 +1,4 @@
-"""`kdtalker weights list|get|verify|convert`: the files, where they are, and how they come there."""
+"""Manage weight files: `kdtalker weights list|get|verify|convert`."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from kdtalker.weights.table import LIVEPORTRAIT, TABLE, row
 
 
 def run(arguments: Sequence[str]) -> str:
-    """Do what the words after `kdtalker weights` ask for; returns the lines that tell of it."""
+    """Run `kdtalker weights` with these arguments; return the lines to print."""
     parser = _parser()
     asked = parser.parse_args(arguments)
     if asked.action == "convert":
-        return _converted(asked.names, asked.weights)
+        return _convert(asked.names, asked.weights)
     named = tuple(map(row, dict.fromkeys(asked.names)))
     if asked.action == "get":
-        return _all_got(named or tuple(map(row, LIVEPORTRAIT)), asked.weights)
+        return _fetch_all(named or tuple(map(row, LIVEPORTRAIT)), asked.weights)
     chosen = named or TABLE
     if asked.weights is not None and not is_folder(asked.weights):
         raise InputError(f"There is no folder '{asked.weights}'.")
     if asked.action == "list":
-        return "\n".join(_listed(weight, asked.weights) for weight in chosen)
-    return _verified(chosen, asked.weights, named=bool(named))
+        return "\n".join(_describe(weight, asked.weights) for weight in chosen)
+    return _verify_all(chosen, asked.weights, named=bool(named))
 
 
 def _parser() -> Parser:
     order = "--weights, $KDTALKER_WEIGHTS, ./weights, ~/.cache/kdtalker"
     parser = Parser(
         prog="kdtalker weights",
-        description="The weight files of the package, and those that others publish.",
-        epilog=f"Published files are looked for in {order}, in this order, and put into the first of these that is "
-        "given or there. HF_ENDPOINT names a mirror of the hub, HF_HUB_OFFLINE=1 keeps off the network.",
+        description="List, fetch and check weight files: of the package, and published by others.",
+        epilog=f"Published files are searched in {order}, in this order, and put into the first of these that is given "
+        "or exists. HF_ENDPOINT names a mirror of the hub; HF_HUB_OFFLINE=1 forbids the network.",
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("action", choices=("list", "get", "verify", "convert"),
-        help="tell of the files, fetch the missing ones, check them, or convert a .pth that is refused")  # fmt: skip
+        help="list the files, fetch the missing ones, check them, or convert a .pth that was refused")  # fmt: skip
     add("names", nargs="*", metavar="NAME",
         help="which files (default: all; for get: those of --engine liveportrait); for convert: FILE.pth and "
         "OUT.safetensors, which without a name is put beside it")  # fmt: skip
-    add("--weights", type=Path, metavar="FOLDER", help="look here first; for get: put them here")
+    add("--weights", type=Path, metavar="FOLDER", help="search this folder first; for get: put the files here")
     return parser
 
 
-def _all_got(chosen: Sequence[Weight], folder: Path | None) -> str:
-    """Fetch all that can be had; returns a line for each, or raises OutputError that tells of those that cannot."""
+def _fetch_all(chosen: Sequence[Weight], folder: Path | None) -> str:
+    """Fetch all files that can be had; return a line for each. Raises OutputError that lists those that cannot."""
     lines, lacking = [], []
     for weight in chosen:
         try:
-            lines.append(_got(weight, folder))
+            lines.append(_fetch_missing(weight, folder))
         except NotFetched as error:
             url, place = weight.published[-1].url, destination(folder).absolute()
             lacking.append(f"{error}; load {url} by hand and put it into '{place}' as '{weight.name}'")
@@ -68,7 +68,8 @@ def _all_got(chosen: Sequence[Weight], folder: Path | None) -> str:
     return "\n".join(lines)
 
 
-def _converted(names: Sequence[str], folder: Path | None) -> str:
+def _convert(names: Sequence[str], folder: Path | None) -> str:
+    """Convert a .pth to .safetensors; return a line about it."""
     if folder is not None or len(names) not in (1, 2):
         raise InputError(
             "`kdtalker weights convert` takes FILE.pth, the name to write (.safetensors) if any, and no more."
@@ -78,8 +79,8 @@ def _converted(names: Sequence[str], folder: Path | None) -> str:
     return convert_pth(*map(Path, names))
 
 
-def _got(weight: Weight, folder: Path | None) -> str:
-    """Fetch the file if it is nowhere (or, with a folder, not there); returns a line that tells of it."""
+def _fetch_missing(weight: Weight, folder: Path | None) -> str:
+    """Fetch one file if it is missing (in the folder, if one is given); return a line about it."""
     if not weight.published:
         return f"{weight.name}: came with the package: {find(weight.name)}"
     path = locate(weight) if folder is None else folder / weight.file
@@ -90,20 +91,22 @@ def _got(weight: Weight, folder: Path | None) -> str:
 
 
 def _fetch(weight: Weight, folder: Path) -> str:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read on import: ask the hub for the file, nothing else
+    """Download one file into a folder; return a line about it."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # is read on import: no telemetry is sent
     from kdtalker.weights.hub import check_endpoint, fetch
 
     check_endpoint()
     from huggingface_hub.utils.logging import set_verbosity
 
-    set_verbosity(logging.ERROR)  # what goes wrong is told once, by us
+    set_verbosity(logging.ERROR)  # errors are reported once, by this program
     try:
         return fetch(weight, folder)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on from where it stopped.") from None
 
 
-def _listed(weight: Weight, folder: Path | None) -> str:
+def _describe(weight: Weight, folder: Path | None) -> str:
+    """Describe one file: size, place, purpose, licence, sha256 and sources."""
     path = locate(weight, folder)
     size = f"{weight.bytes:,} bytes" if weight.bytes else "size unknown"
     where = f"in {path.parent}" if path else "not here"
@@ -123,8 +126,8 @@ def _listed(weight: Weight, folder: Path | None) -> str:
     )
 
 
-def _verified(chosen: Sequence[Weight], folder: Path | None, *, named: bool) -> str:
-    """A line for each file; raises InputError that tells of every damaged one and, if named, every missing one."""
+def _verify_all(chosen: Sequence[Weight], folder: Path | None, *, named: bool) -> str:
+    """Verify files; return a line for each. Raises InputError for damaged files and, if named, missing ones."""
     lines, wrong = [], []
     for weight in chosen:
         path = locate(weight, folder)

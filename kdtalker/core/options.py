@@ -1,4 +1,4 @@
-"""What a person may choose about a film. Flags of the command line and sliders of an app are built from here."""
+"""Options of a film, each with the control that shows it: command line flags and sliders are built from here."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from kdtalker.core.moods import MOODS
 
 @dataclass(frozen=True)
 class Control:
-    """How one option is shown: a label, one line of help, for numbers the range with its step, its neighbours, and for
-    words the ones that are known."""
+    """Describe how one option is shown: label, help, group; range and step of a number; choices of a word."""
 
     label: str
     help: str
@@ -30,34 +29,40 @@ def _option(default: Any, *control: Any, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class Options:
-    """Every choice with its default. Raises InputError for a value of another kind or outside its range."""
+    """Hold every choice about a film. Raises InputError for a value of another type or outside its range."""
 
-    seed: int = _option(0, "Seed", "another number, another take of the same sentence", 0, 2**31 - 1, 1, "Take")
+    seed: int = _option(0, "Seed", "another number gives another performance", 0, 2**31 - 1, 1, "Variation")
     steps: int = _option(
-        0, "Sampling steps", "more take longer; 0 is the motion model's own number", 0, 100, 1, "Sampling"
+        0, "Sampling steps", "steps of the diffusion sampler; 0 is the model's own number", 0, 100, 1, "Sampling"
     )
     guidance: float = _option(
-        1.0, "Audio guidance", "how closely the face follows the sound; 1 is unguided", 0, 6, 0.1, "Sampling"
+        1.0,
+        "Audio guidance",
+        "strength of classifier-free guidance by the sound; 1 is none",
+        0,
+        6,
+        0.1,
+        "Sampling",
     )
-    expression: float = _option(1.0, "Expression", "strength of mouth and face; 1 is as sampled", 0, 2, 0.05)
-    mouth: float = _option(1.0, "Mouth", "strength of mouth and jaw alone, beside the expression's", 0, 2, 0.05)
-    eyes: float = _option(
-        1.0, "Eyes", "strength of the lids' and brows' own motion, beside the expression's", 0, 2, 0.05
-    )
-    head: float = _option(1.0, "Head", "strength of the head's motion; 1 is as sampled", 0, 2, 0.05)
-    absolute: bool = _option(False, "Absolute", "motion as it was made, not led from how the picture looks")
-    still: bool = _option(False, "Still head", "only the face moves, the head stays as in the picture")
-    blink: float = _option(15.0, "Blinks", "a minute; 0 is none", 0, 40, 1, "Face")
+    expression: float = _option(1.0, "Expression", "strength of the whole face's motion; 1 is as generated", 0, 2, 0.05)
+    mouth: float = _option(1.0, "Mouth", "strength of mouth and jaw, times that of the expression", 0, 2, 0.05)
+    eyes: float = _option(1.0, "Eyes", "strength of lids and brows, times that of the expression", 0, 2, 0.05)
+    head: float = _option(1.0, "Head", "strength of the head's motion; 1 is as generated", 0, 2, 0.05)
+    absolute: bool = _option(False, "Absolute", "use absolute motion: do not retarget to the source pose")
+    still: bool = _option(False, "Still head", "keep the head as in the picture; only the face moves")
+    blink: float = _option(15.0, "Blinks", "blinks a minute; 0 is none", 0, 40, 1, "Face")
     gaze: str = _option(
-        "camera", "Gaze", "eyes rest on the camera, or wander", group="Face", choices=("camera", "free")
+        "camera", "Gaze", "eyes stay on the camera, or wander freely", group="Face", choices=("camera", "free")
     )
-    emphasis: float = _option(1.0, "Emphasis", "how far brows rise with the voice's emphasis", 0, 2, 0.05, "Face")
-    smile: float = _option(0.0, "Smile", "corners of the mouth: up, or below 0 down", -1, 1, 0.05, "Face")
-    brow: float = _option(0.0, "Brows", "up, or below 0 down", -1, 1, 0.05, "Face")
-    emotion: str = _option("neutral", "Emotion", "a mood made of these", group="Face", choices=tuple(MOODS))
-    yaw: float = _option(0.0, "Turn", "degrees to the picture's left, or below 0 right", -30, 30, 0.5, "Pose")
-    pitch: float = _option(0.0, "Nod", "degrees down, or below 0 up", -30, 30, 0.5, "Pose")
-    roll: float = _option(0.0, "Tilt", "degrees clockwise, or below 0 the other way", -30, 30, 0.5, "Pose")
+    emphasis: float = _option(1.0, "Emphasis", "how far the brows rise with the voice's emphasis", 0, 2, 0.05, "Face")
+    smile: float = _option(0.0, "Smile", "mouth corners up; below 0 down", -1, 1, 0.05, "Face")
+    brow: float = _option(0.0, "Brows", "brows up; below 0 down", -1, 1, 0.05, "Face")
+    emotion: str = _option(
+        "neutral", "Emotion", "adds a mood to the face and the pose", group="Face", choices=tuple(MOODS)
+    )
+    yaw: float = _option(0.0, "Turn", "degrees to the left of the picture; below 0 to the right", -30, 30, 0.5, "Pose")
+    pitch: float = _option(0.0, "Nod", "degrees down; below 0 up", -30, 30, 0.5, "Pose")
+    roll: float = _option(0.0, "Tilt", "degrees clockwise; below 0 counterclockwise", -30, 30, 0.5, "Pose")
 
     def __post_init__(self) -> None:
         for name, kind, control in controls():
@@ -65,7 +70,7 @@ class Options:
 
 
 def controls() -> list[tuple[str, type, Control]]:
-    """Name, kind (int, float, bool or str) and control of every option, in order."""
+    """Return name, type (int, float, bool or str) and control of every option, in order."""
     return [(option.name, type(option.default), option.metadata["control"]) for option in fields(Options)]
 
 
