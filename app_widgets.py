@@ -16,8 +16,8 @@ from kdtalker.apps.arguments import ENGINES
 from kdtalker.apps.service import Progress
 from kdtalker.core.options import PRESETS, Control, controls
 from kdtalker.tts.espeak import espeak
-from kdtalker.tts.kokoro import voices_here
-from kdtalker.tts.line import DEFAULT_VOICE, LONGEST_TEXT
+from kdtalker.tts.kokoro import installed_voices
+from kdtalker.tts.line import DEFAULT_VOICE, MAX_CHARS
 from kdtalker.weights.find import missing, published_engine_lacks
 from kdtalker.weights.table import KOKORO
 
@@ -110,7 +110,7 @@ def voice_inputs() -> tuple[gr.Radio, gr.Audio, gr.Textbox, gr.Dropdown]:
         )
     with gr.Column(visible=False) as said:
         text = gr.Textbox(
-            label="What the portrait says", placeholder="A sentence or two", lines=3, max_length=LONGEST_TEXT,
+            label="What the portrait says", placeholder="A sentence or two", lines=3, max_length=MAX_CHARS,
             elem_id="text",
         )  # fmt: skip
         speaker = _speakers()
@@ -124,7 +124,8 @@ def voice_inputs() -> tuple[gr.Radio, gr.Audio, gr.Textbox, gr.Dropdown]:
 def _speakers() -> gr.Dropdown:
     """Every voice that is here; what brings more is said below."""
     try:
-        voices, info = {**espeak().voices(), **voices_here()}, "a language, or one with a person behind it (en-us+f3)"
+        voices = {**espeak().voices(), **installed_voices()}
+        info = "a language, or one with a person behind it (en-us+f3)"
     except InputError as error:
         voices, info = {DEFAULT_VOICE: "English (America)"}, str(error)
     if lacking := missing(KOKORO):

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from kdtalker import __version__
 from kdtalker.core.errors import InputError, did_you_mean
 from kdtalker.core.options import Options, controls
-from kdtalker.tts.line import DEFAULT_VOICE, SAID_OF_VOICES
+from kdtalker.tts.line import DEFAULT_VOICE, VOICE_HELP
 
 ENGINES = ("mesh", "liveportrait")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
@@ -59,7 +59,7 @@ def film_parser() -> Parser:
         "--audio", type=Path, metavar="SOUND", help="what the portrait says: any sound file or film with sound"
     )
     said.add_argument("--text", metavar="WORDS", help="what the portrait says, spoken by --voice")
-    add("--voice", metavar="NAME", help=f"who speaks --text: {SAID_OF_VOICES} (default: {DEFAULT_VOICE})")
+    add("--voice", metavar="NAME", help=f"who speaks --text: {VOICE_HELP} (default: {DEFAULT_VOICE})")
     add("--voices", action=_ListVoices, help="list the voices and exit")
     add("--start", type=_number, default=0.0, metavar="S", help="leave out so much of the sound, in s (default: 0)")
     add("--duration", type=_number, metavar="S", help="of the sound, in s (default: all of it)")
