@@ -17,8 +17,8 @@ from kdtalker.apps.arguments import ENGINES
 from kdtalker.apps.service import Preview
 from kdtalker.core.options import PRESETS, Control, controls
 from kdtalker.tts.espeak import espeak
-from kdtalker.tts.kokoro import voices_here
-from kdtalker.tts.line import DEFAULT_VOICE, LONGEST_TEXT
+from kdtalker.tts.kokoro import installed_voices
+from kdtalker.tts.line import DEFAULT_VOICE, MAX_CHARS
 from kdtalker.weights.find import missing, published_engine_lacks
 from kdtalker.weights.table import KOKORO
 
@@ -112,7 +112,7 @@ def voice_inputs() -> dict[str, Component]:
         )  # fmt: skip
     with gr.Column(visible=False) as said:
         text = gr.Textbox(
-            label="What the portrait says", placeholder="A sentence or two", lines=3, max_length=LONGEST_TEXT,
+            label="What the portrait says", placeholder="A sentence or two", lines=3, max_length=MAX_CHARS,
             elem_id="text",
         )  # fmt: skip
         speaker = _speakers()
@@ -126,7 +126,7 @@ def voice_inputs() -> dict[str, Component]:
 def _speakers() -> gr.Dropdown:
     """Create the choice of all installed voices; its hint tells how to get more."""
     try:
-        voices, info = {**espeak().voices(), **voices_here()}, "a language; en-us+f3 is another person"
+        voices, info = {**espeak().voices(), **installed_voices()}, "a language; en-us+f3 is another person"
     except InputError as error:
         voices, info = {DEFAULT_VOICE: "English (America)"}, str(error)
     if lacking := missing(KOKORO):

@@ -15,7 +15,7 @@ from test_diffusion import AS_PUBLISHED, TINY, begin, make_features, make_model
 
 from kdtalker.core.errors import InputError
 from kdtalker.diffusion.header import check_checkpoint
-from kdtalker.diffusion.model import MotionModel
+from kdtalker.diffusion.model import DiffusionMotionModel
 from kdtalker.diffusion.speech import load_model
 from kdtalker.weights.find import find
 
@@ -120,7 +120,7 @@ print("torch" in sys.modules)
 
 
 def test_the_shipped_model_passes():
-    assert check_checkpoint(SHIPPED, "mesh").config == MotionModel.load(SHIPPED).config
+    assert check_checkpoint(SHIPPED, "mesh").config == DiffusionMotionModel.load(SHIPPED).config
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -94,7 +94,7 @@ def test_a_denoiser_learns_from_a_toy(toy, tmp_path):
     assert len(list((tmp_path / "shards" / "features-loud").iterdir())) == 4
     objective = Objective(Denoiser(recipe.model), recipe, corpus)
     optimiser = torch.optim.SGD(objective.parameters(), 0.01)
-    batch = Windows(corpus.seen, corpus.normalisation, recipe, 4, 0)[0]
+    batch = Windows(corpus.training, corpus.normalisation, recipe, 4, 0)[0]
     before = objective.denoiser.adapter.input.weight.clone()
     objective(**vars(batch)).backward()
     optimiser.step()

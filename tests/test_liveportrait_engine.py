@@ -12,8 +12,8 @@ from kdtalker.apps.cli import main
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import Motion, rotation_matrix
 from kdtalker.core.protocols import Sampling
-from kdtalker.diffusion.kalman_smoothing import SmoothedModel, smooth
-from kdtalker.diffusion.model import MotionModel
+from kdtalker.diffusion.kalman_smoothing import KalmanSmoothedModel, smooth
+from kdtalker.diffusion.model import DiffusionMotionModel
 from kdtalker.diffusion.published import read_normalisation
 from kdtalker.edits.transfer import transfer_rotations
 from kdtalker.media.picture import read_image
@@ -86,7 +86,7 @@ def talked(pipeline, source, voice):
     """The motion of a sound, the model's numbers asked for directly."""
     speech = pipeline.engine.speech
     model = speech.motion_model.model
-    assert isinstance(model, MotionModel)
+    assert isinstance(model, DiffusionMotionModel)
     samples = np.concatenate(list(read_sound(voice)))
     features, state = speech.audio_encoder.encode(speech.audio_encoder.start(), samples)
     features = np.concatenate([features, speech.audio_encoder.flush(state)])
@@ -144,7 +144,7 @@ class ToyModel:
 @pytest.mark.parametrize("cuts", [[0, 20], [0, 1, 2, 9, 20], [0, 20, 20], [0, 2]])
 def test_live_motion_is_smoothed_as_a_whole_film_is(cuts):
     """All but to the last bits: how it was cut makes no difference at all."""
-    model, frames, parts = SmoothedModel(ToyModel()), vectors(20)[: cuts[-1]], []
+    model, frames, parts = KalmanSmoothedModel(ToyModel()), vectors(20)[: cuts[-1]], []
     state = model.start(None, None, None)
     for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
         is_last = {"last": len(parts) == len(cuts) - 2}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kdtalker.core.motion import MOTION_WIDTH, Motion
-from kdtalker.diffusion.fir_smoothing import SteadyModel
+from kdtalker.diffusion.fir_smoothing import FIRSmoothedModel
 
 REST = Motion.from_vector(np.ones((1, MOTION_WIDTH), np.float32), "mesh")
 
@@ -24,7 +24,7 @@ class Given:
 
 
 def steadied(vectors, pieces):
-    model = SteadyModel(Given(vectors))
+    model = FIRSmoothedModel(Given(vectors))
     state = model.start(np.zeros((21, 3)), REST, np.zeros(1))
     made = []
     for number, piece in enumerate(pieces):

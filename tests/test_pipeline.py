@@ -41,7 +41,7 @@ def networks():
     from kdtalker.audio.whisper import WhisperEncoder
     from kdtalker.diffusion.config import DenoiserConfig
     from kdtalker.diffusion.denoiser import Denoiser
-    from kdtalker.diffusion.model import MotionModel
+    from kdtalker.diffusion.model import DiffusionMotionModel
     from kdtalker.diffusion.normalisation import Normalisation
 
     torch.manual_seed(0)
@@ -52,7 +52,7 @@ def networks():
     config = DenoiserConfig(**sizes, **sound, window=16, context=4, overlap=3, relative=True, prediction="sample")
     unit = Normalisation(np.zeros(70), np.ones(70), np.zeros(63), np.ones(63))
     denoiser = Denoiser(config).eval().requires_grad_(False)
-    return toy.pipeline(toy.ToyEngine(speech=Speech(encoder, MotionModel(denoiser, unit, "mesh"))))
+    return toy.pipeline(toy.ToyEngine(speech=Speech(encoder, DiffusionMotionModel(denoiser, unit, "mesh"))))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from kdtalker.audio.wav2lip import Wav2LipNetwork
 from kdtalker.core.motion import FRAMINGS, rotation_matrix
 from kdtalker.diffusion.config import DenoiserConfig
 from kdtalker.diffusion.denoiser import Denoiser
-from kdtalker.diffusion.model import MotionModel
+from kdtalker.diffusion.model import DiffusionMotionModel
 from kdtalker.diffusion.normalisation import Normalisation
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
@@ -84,7 +84,7 @@ def weights(tmp_path_factory):
     mean = np.concatenate([[1.68], draw.normal(0, 3, 3), draw.normal(0, 0.02, 66)])
     std = np.concatenate([[0.02], draw.uniform(1, 3, 3), draw.uniform(0.01, 0.03, 3), draw.uniform(0.002, 0.02, 63)])
     normalisation = Normalisation(mean, std, draw.normal(0, 0.1, 63), draw.uniform(0.1, 0.2, 63))
-    MotionModel(denoiser, normalisation, "liveportrait").save(folder / "toy.safetensors", half=False)
+    DiffusionMotionModel(denoiser, normalisation, "liveportrait").save(folder / "toy.safetensors", half=False)
     return folder, sound, motion, {name: np.float64(value) for name, value in vars(normalisation).items()}
 
 

@@ -16,8 +16,8 @@ from kdtalker.core.rates import SAMPLE_RATE_HZ
 from kdtalker.media.sound import read_sound
 from kdtalker.tts.espeak import Espeak, espeak
 from kdtalker.tts.kokoro import LANGUAGES, Kokoro, kokoro
-from kdtalker.tts.line import DEFAULT_VOICE, LONGEST_TEXT, Line
-from kdtalker.tts.speak import speak, speaker_of
+from kdtalker.tts.line import DEFAULT_VOICE, MAX_CHARS, Line
+from kdtalker.tts.speak import load_speaker, speak
 from kdtalker.weights import table as weights
 
 SENTENCE = "She had no wish to be told that it was late."
@@ -90,7 +90,7 @@ def test_voices_on_the_list_can_be_chosen_by_several_at_once():
     voices = espeak().voices()
     assert len(voices) > 100 and voices["en-us"] == "English (America)" and voices["de"] == "German"
     with ThreadPoolExecutor(2) as pool:
-        said = list(pool.map(lambda name: espeak().say(Line("1 2 3", name)), ["de", "fr-fr", "sw", "th"]))
+        said = list(pool.map(lambda name: espeak().synthesise(Line("1 2 3", name)), ["de", "fr-fr", "sw", "th"]))
     assert all(len(sound.samples) > sound.rate_hz / 2 and sound.samples.any() for sound in said)
 
 
@@ -99,7 +99,7 @@ def test_voices_on_the_list_can_be_chosen_by_several_at_once():
     [
         ("", "en-us", "no text to say"),
         (" \n ?! \0", "en-us", "no text to say"),
-        ("a" * (LONGEST_TEXT + 1), "en-us", f"has {LONGEST_TEXT + 1} characters, wanted at most {LONGEST_TEXT}"),
+        ("a" * (MAX_CHARS + 1), "en-us", f"has {MAX_CHARS + 1} characters, wanted at most {MAX_CHARS}"),
         ("Hello", "tlh", "There is no voice 'tlh'.*--voices"),
         ("Hello", "en-us+../../x", "There is no voice"),
         ("Hello", "en-us+f9", "There is no voice"),
@@ -132,7 +132,7 @@ def test_kokoros_voices_are_told_by_their_names_and_fetched_on_request(tmp_path,
     kokoro.cache_clear()
     for voice in ("af_heart", "bm_george", "zf_xiaobei"):
         with pytest.raises(InputError, match="`kdtalker weights get kokoro-v1.0.onnx voices-v1.0.bin` fetches them"):
-            speaker_of(voice)
+            load_speaker(voice)
 
 
 def test_kokoro_speaks_over_its_package(toy_kokoro, heard):
@@ -140,7 +140,7 @@ def test_kokoro_speaks_over_its_package(toy_kokoro, heard):
     one, longer, other = heard("Hello there.", "af_one"), heard(SENTENCE, "af_one"), heard("Guten Tag.", "bm_two")
     assert 0.3 < len(one) / SAMPLE_RATE_HZ < len(longer) / SAMPLE_RATE_HZ < 10
     assert 0.5 < np.abs(one).max() <= 1 and len(other) > 0
-    assert speaker_of("af_one").voices() == {"af_one": "Kokoro One (en-us)", "bm_two": "Kokoro Two (en-gb)"}
+    assert load_speaker("af_one").voices() == {"af_one": "Kokoro One (en-us)", "bm_two": "Kokoro Two (en-gb)"}
     assert set(LANGUAGES.values()) <= set(espeak().voices())
     with pytest.raises(InputError, match="Kokoro has no voice 'am_none'. Did you mean 'af_one'"):
         heard("Hello", "am_none")

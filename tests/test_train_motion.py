@@ -18,7 +18,7 @@ from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.files import write_atomically
 from kdtalker.core.motion import Motion
 from kdtalker.diffusion.denoiser import Denoiser
-from kdtalker.diffusion.model import MotionModel
+from kdtalker.diffusion.model import DiffusionMotionModel
 from kdtalker.diffusion.speech import load_trained
 from train.data.shards import save_published
 from train.harness.command import command as command_of
@@ -62,7 +62,7 @@ def test_a_run_that_was_killed_three_times_ends_in_the_same_bits(tmp_path, shard
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert {"r", "r_best", "lag", "amplitude", "yaw"} <= rows[0].keys()
     assert all((tmp_path / "once" / name).stat().st_size > 10_000 for name in ("curves.png", "motion.png"))
-    model = MotionModel.load(tmp_path / "once" / "motion.safetensors")
+    model = DiffusionMotionModel.load(tmp_path / "once" / "motion.safetensors")
     assert (model.space, model.config.window) == ("mesh", 16)
 
 
@@ -199,7 +199,7 @@ def test_shards_that_cannot_serve_are_told(tmp_path, shards):
     recipe = recipe_of(tmp_path, shards, model="[model]\nwindow = 61")
     corpus = Corpus.load(recipe)
     with pytest.raises(InputError, match="has 61 frames, the longest stretch of film to learn from 60"):
-        Windows(corpus.seen, corpus.normalisation, recipe, 4, 0)
+        Windows(corpus.training, corpus.normalisation, recipe, 4, 0)
     mute = replace(shard(), synced=False)
     (tmp_path / "mute").mkdir()
     mute.save(tmp_path / "mute")
@@ -219,7 +219,7 @@ def test_the_published_recipe_trains_in_its_own_space(tmp_path):
     model = SMALL_MODEL.replace("context = 4\noverlap = 3", 'audio_encoder = "whisper-tiny.en"\naudio_input = 2304')
     extra = 'preset = "paper"\nsteps = 2\nworkers = 0\nvalidate_every = 2'
     assert train(write_config(tmp_path / "c.toml", folder, tmp_path / "run", extra, model)) == 0
-    made = MotionModel.load(tmp_path / "run" / "motion.safetensors")
+    made = DiffusionMotionModel.load(tmp_path / "run" / "motion.safetensors")
     assert (made.space, made.config.relative, made.config.prediction) == ("liveportrait", False, "epsilon")
 
 
@@ -232,7 +232,7 @@ def motion_in_published_space(frames):
 def test_batches_follow_from_their_number(tmp_path, shards):
     recipe = recipe_of(tmp_path, shards)
     corpus = Corpus.load(recipe)
-    windows, others = (Windows(corpus.seen, corpus.normalisation, recipe, 4, rank) for rank in (0, 1))
+    windows, others = (Windows(corpus.training, corpus.normalisation, recipe, 4, rank) for rank in (0, 1))
     assert torch.equal(windows[7].x, windows[7].x)
     assert windows[7].x.shape != windows[8].x.shape or not torch.equal(windows[7].x, windows[8].x)
     assert windows[7].x.shape != others[7].x.shape or not torch.equal(windows[7].x, others[7].x)
@@ -244,7 +244,7 @@ def test_known_frames_do_not_count_and_silence_is_dropped_audio(tmp_path, shards
     recipe = recipe_of(tmp_path, shards)
     corpus = Corpus.load(recipe)
     objective = Objective(motion.Denoiser(recipe.model).eval(), recipe, corpus)
-    batch = Windows(corpus.seen, corpus.normalisation, recipe, 4, 0)[0]
+    batch = Windows(corpus.training, corpus.normalisation, recipe, 4, 0)[0]
     everything = torch.ones_like(batch.known)
     assert objective(batch.x, everything, batch.features, batch.canonical, batch.reference).item() == 0
     assert objective(batch.x, batch.known, batch.features, batch.canonical, batch.reference).item() > 0
@@ -262,7 +262,7 @@ def test_an_exported_run_speaks(trained, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["export", str(trained), "--out", str(file), "--licence", "mine"])
     export.main()
     assert "licence: mine" in capsys.readouterr().out
-    card = MotionModel.load(file).card
+    card = DiffusionMotionModel.load(file).card
     assert card["licence"] == "mine" and json.loads(card["figures"])["step"] == 12
     said = ["--image", str(EXAMPLES / "grace_hopper.jpg"), "--audio", str(EXAMPLES / "austen_0920.wav")]
     assert cli.main([*said, "--output", str(film), "--checkpoint", str(file)]) == 0
@@ -283,7 +283,7 @@ def narrow(model):
     ids=["space", "dimensions", "encoder"],
 )
 def test_a_model_that_does_not_fit_is_refused(trained, tmp_path, change, told):
-    change(MotionModel.load(trained / "motion.safetensors")).save(tmp_path / "other.safetensors")
+    change(DiffusionMotionModel.load(trained / "motion.safetensors")).save(tmp_path / "other.safetensors")
     with pytest.raises(InputError, match=told):
         load_trained(tmp_path / "other.safetensors", "mesh")
 

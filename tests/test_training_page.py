@@ -13,7 +13,7 @@ import pytest
 
 from kdtalker import TalkingPortraitPipeline
 from kdtalker.core.rates import SAMPLE_RATE_HZ
-from kdtalker.diffusion.model import MotionModel
+from kdtalker.diffusion.model import DiffusionMotionModel
 from kdtalker.media.picture import read_image
 from kdtalker.media.sound import read_sound
 from kdtalker.media.video_writer import VideoWriter
@@ -63,7 +63,7 @@ def test_the_page_runs_from_films_to_figures(folder):
                 [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, (line, done.stderr)
-    model = MotionModel.load(folder / "results" / "mine.safetensors")
+    model = DiffusionMotionModel.load(folder / "results" / "mine.safetensors")
     assert model.card["note"] == "a first try" and json.loads(model.card["figures"])["step"] == 50
     figures = json.loads((folder / "results" / "figures" / "figures.json").read_text())
     (film,) = figures["films"].values()

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from kdtalker import __version__
 from kdtalker.core.errors import InputError, did_you_mean
 from kdtalker.core.options import Options, controls
-from kdtalker.tts.line import DEFAULT_VOICE, SAID_OF_VOICES
+from kdtalker.tts.line import DEFAULT_VOICE, VOICE_HELP
 
 ENGINES = ("mesh", "liveportrait")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
@@ -57,7 +57,7 @@ def film_parser() -> Parser:
     said = parser.add_mutually_exclusive_group()
     said.add_argument("--audio", type=Path, metavar="SOUND", help="the voice: a sound file, or a film with sound")
     said.add_argument("--text", metavar="WORDS", help="a text to say, spoken by --voice")
-    add("--voice", metavar="NAME", help=f"the voice of --text: {SAID_OF_VOICES} (default: {DEFAULT_VOICE})")
+    add("--voice", metavar="NAME", help=f"the voice of --text: {VOICE_HELP} (default: {DEFAULT_VOICE})")
     add("--voices", action=_ListVoices, help="list the voices and exit")
     add("--start", type=_number, default=0.0, metavar="S", help="skip this many seconds of the sound (default: 0)")
     add("--duration", type=_number, metavar="S", help="use this many seconds of the sound (default: all)")

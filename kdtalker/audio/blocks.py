@@ -1,4 +1,4 @@
-"""Block streaming with look-ahead: encode sound in pieces of any size on a fixed grid of blocks."""
+"""BlockSpan streaming with look-ahead: encode sound in pieces of any size on a fixed grid of blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CarryT = TypeVar("CarryT")
 
 
 @dataclass(frozen=True)
-class Block:
+class BlockSpan:
     """Describe the block to encode: its first frame, its number of frames, and whether the sound ends with it."""
 
     first_frame: int
@@ -61,7 +61,7 @@ class BlockEncoder(ABC, Generic[CarryT]):
         """Return what the first block gets of the blocks before it."""
 
     @abstractmethod
-    def encode_block(self, carry: CarryT, samples: Array, block: Block) -> tuple[Array, CarryT]:
+    def encode_block(self, carry: CarryT, samples: Array, block: BlockSpan) -> tuple[Array, CarryT]:
         """Encode samples (left_samples + 640 frames + right_samples,); return features (frames, C) and the next carry.
         The last block may have fewer frames: it gets the samples of a full one, and features beyond its own are cut."""
 
@@ -93,7 +93,7 @@ class BlockEncoder(ABC, Generic[CarryT]):
     def _next(
         self, state: BlockState[CarryT], frames: int, *, is_last: bool = False
     ) -> tuple[Array, BlockState[CarryT]]:
-        block = Block(state.frames, frames, is_last)
+        block = BlockSpan(state.frames, frames, is_last)
         samples = state.pending[: self._span(max(frames, self.block_frames))]
         features, carry = self.encode_block(state.carry, samples, block)
         pending = state.pending[frames * SAMPLES_PER_FRAME :]

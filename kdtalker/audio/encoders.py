@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ENCODER = "whisper-tiny.en"  # new motion models learn from its features, and A/V sync is estimated by them
 
+PUBLISHED_ENCODER = "wav2lip"  # the published KDTalker model was trained on its features
+
 
 def _load_whisper(find: Find) -> AudioEncoder[Any]:
     from kdtalker.audio.whisper import WHISPER_FILE, WhisperEncoder
@@ -64,11 +66,11 @@ class EncoderSpec:
 
 
 ENCODERS = {
-    "whisper-tiny.en": EncoderSpec(
+    DEFAULT_ENCODER: EncoderSpec(
         _load_whisper, 2304, "layers 2, 3, 4 of the encoder, two 50 Hz steps a frame", "features", 13,
         _whisper_sync_features,
     ),
-    "wav2lip": EncoderSpec(
+    PUBLISHED_ENCODER: EncoderSpec(
         _load_wav2lip, 512, "512 numbers a frame from Wav2Lip's audio encoder", "features-wav2lip", 3
     ),
 }  # fmt: skip

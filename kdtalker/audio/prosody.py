@@ -1,5 +1,4 @@
-"""What of a voice a face shows beside its words: emphasis, and that it has fallen silent. One number for each frame at
-25 fps, from the loudness up to that frame and nothing later."""
+"""Causal prosody features, one row a frame at 25 fps: emphasis, and a silence gate (energy-based VAD)."""
 
 from __future__ import annotations
 
@@ -7,92 +6,100 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from einops import rearrange, reduce
 from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.protocols import Prosody
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 
-FLOOR_DB = -60.0
-SILENT_DB, WEAK_DB = 27.0, 18.0  # so far below its running peak a voice is silent, or weak
-PEAK_FALL_DB_S = 1.5  # how fast that peak is forgotten
-LEAST_PEAK_DB = -22.0  # that a voice is taken to have
-FAST_S, SLOW_S = 0.1, 2.0  # over which loudness, and what is usual of it, are averaged
-KNOWN_S = 0.4  # of speech, until it is known what is usual
-EMPHASIS_FROM_DB, EMPHASIS_TO_DB = 1.5, 6.0  # above the usual
-RISE_S, FALL_S = 0.12, 0.5  # in which emphasis shows and is gone
-LOOKAHEAD_FRAMES = 8  # before a voice begins the mouth is free
-HUSH_FROM_S, HUSH_TO_S, WAKE_S = 0.12, 0.28, 0.08  # of silence, until the mouth is shut; of sound, until it is free
+FLOOR_DB = -60.0  # loudness of digital silence
+VAD_THRESHOLD_DB = 27.0  # a frame this far below the running peak is silent
+SPEECH_THRESHOLD_DB = 18.0  # a frame less far below the running peak counts as speech in the long-term loudness
+PEAK_DECAY_DB_S = 1.5  # the running peak falls by this much a second
+MIN_PEAK_DB = -22.0  # the running peak never falls below this
+FAST_AVERAGE_S, SLOW_AVERAGE_S = 0.1, 2.0  # time constants of the short-term and the long-term loudness
+WARM_UP_S = 0.4  # there is no emphasis before so much speech: the long-term loudness is not known yet
+EMPHASIS_FROM_DB, EMPHASIS_TO_DB = 1.5, 6.0  # short-term over long-term loudness at which emphasis is 0, and 1
+EMPHASIS_ATTACK_S, EMPHASIS_RELEASE_S = 0.12, 0.5  # time constants with which emphasis rises and falls
+GATE_FROM_S, GATE_TO_S = 0.12, 0.28  # the silence gate rises from 0 to 1 between these durations of silence
+GATE_RELEASE_S = 0.08  # the silence gate falls from 1 to 0 in this time once there is sound
+LOOKAHEAD_FRAMES = 8  # the silence gate falls this many frames before the sound
 
 
 NO_PROSODY = Prosody(np.zeros(0, np.float32), np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What listening remembers: samples of a frame that is not whole, averages in dB, and where both numbers stand."""
+class ProsodyState:
+    """Hold the state of a stream: samples (N,) of an incomplete frame, loudness averages and running peak in dB,
+    durations of silence and speech, and the last row."""
 
     pending: Array
-    fast_db: float = FLOOR_DB
-    usual_db: float = FLOOR_DB
-    peak_db: float = LEAST_PEAK_DB
-    silent_s: float = 1.0
-    spoken_s: float = 0.0
+    short_term_db: float = FLOOR_DB
+    long_term_db: float = FLOOR_DB
+    peak_db: float = MIN_PEAK_DB
+    silence_s: float = 1.0
+    speech_s: float = 0.0
     emphasis: float = 0.0
-    hush: float = 1.0
+    silence_gate: float = 1.0
 
 
-def start_prosody() -> Heard:
-    """Before the first sample there was silence."""
-    return Heard(np.zeros(0, np.float32))
+def start_prosody() -> ProsodyState:
+    """Return the state before the first sample, in silence."""
+    return ProsodyState(np.zeros(0, np.float32))
 
 
-def extract_prosody(heard: Heard, samples: Array, *, last: bool = False) -> tuple[Prosody, Heard]:
-    """Samples (N,) at 16 kHz, N from 0, to the frames that they complete; `last` completes the last one by silence."""
-    waiting = np.concatenate([heard.pending, samples])
+def extract_prosody(state: ProsodyState, samples: Array, *, last: bool = False) -> tuple[Prosody, ProsodyState]:
+    """Take samples (N,) at 16 kHz, N from 0; return the prosody of the frames that they complete. last: the sound ends,
+    an incomplete frame is padded with silence."""
+    pending = np.concatenate([state.pending, samples])
     if last:
-        waiting = np.pad(waiting, (0, -len(waiting) % SAMPLES_PER_FRAME))
-    frames = waiting[: len(waiting) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME].reshape(-1, SAMPLES_PER_FRAME)
-    now, rows = replace(heard, pending=waiting[frames.size :].copy()), []
-    for level_db in _levels_db(frames):
-        now = _next(now, float(level_db))
-        rows.append((now.emphasis, now.hush))
+        pending = np.pad(pending, (0, -len(pending) % SAMPLES_PER_FRAME))
+    whole = len(pending) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
+    state, rows = replace(state, pending=pending[whole:].copy()), []
+    for level_db in _levels_db(rearrange(pending[:whole], "(t s) -> t s", s=SAMPLES_PER_FRAME)):
+        state = _advance(state, float(level_db))
+        rows.append((state.emphasis, state.silence_gate))
     emphasis, gate = np.array(rows, np.float32).reshape(-1, 2).T
-    return Prosody(emphasis, gate), now
+    return Prosody(emphasis, gate), state
 
 
 def _levels_db(frames: Array) -> NDArray[np.float64]:
-    power = (frames.astype(np.float64) ** 2).mean(1)
+    """Compute the loudness (T,) in dB of frames (T, 640)."""
+    power = reduce(frames.astype(np.float64) ** 2, "t s -> t", "mean")
     return np.asarray(10 * np.log10(np.maximum(power, 10 ** (FLOOR_DB / 10))))
 
 
-def _next(heard: Heard, level_db: float) -> Heard:
+def _advance(state: ProsodyState, level_db: float) -> ProsodyState:
+    """Advance envelope follower and VAD by one frame."""
     frame_s = 1 / FRAME_RATE_HZ
-    peak_db = max(level_db, heard.peak_db - PEAK_FALL_DB_S * frame_s, LEAST_PEAK_DB)
-    silent_s = heard.silent_s + frame_s if level_db < peak_db - SILENT_DB else 0.0
-    fast_db = _towards(heard.fast_db, level_db, FAST_S)
-    spoken_s, usual_db = heard.spoken_s, heard.usual_db
-    if level_db >= peak_db - WEAK_DB:
-        usual_db = _towards(usual_db, level_db, min(SLOW_S, spoken_s))
-        spoken_s += frame_s
-    above = np.clip((fast_db - usual_db - EMPHASIS_FROM_DB) / (EMPHASIS_TO_DB - EMPHASIS_FROM_DB), 0, 1)
-    above = above if spoken_s >= KNOWN_S else 0.0
-    shut = float(np.clip((silent_s - HUSH_FROM_S) / (HUSH_TO_S - HUSH_FROM_S), 0, 1))
+    peak_db = max(level_db, state.peak_db - PEAK_DECAY_DB_S * frame_s, MIN_PEAK_DB)
+    silence_s = state.silence_s + frame_s if level_db < peak_db - VAD_THRESHOLD_DB else 0.0
+    short_term_db = _smooth(state.short_term_db, level_db, FAST_AVERAGE_S)
+    speech_s, long_term_db = state.speech_s, state.long_term_db
+    if level_db >= peak_db - SPEECH_THRESHOLD_DB:
+        long_term_db = _smooth(long_term_db, level_db, min(SLOW_AVERAGE_S, speech_s))
+        speech_s += frame_s
+    excess = (short_term_db - long_term_db - EMPHASIS_FROM_DB) / (EMPHASIS_TO_DB - EMPHASIS_FROM_DB)
+    target = float(np.clip(excess, 0, 1)) if speech_s >= WARM_UP_S else 0.0
+    time_s = EMPHASIS_ATTACK_S if target > state.emphasis else EMPHASIS_RELEASE_S
+    gate = float(np.clip((silence_s - GATE_FROM_S) / (GATE_TO_S - GATE_FROM_S), 0, 1))
     return replace(
-        heard,
-        fast_db=fast_db,
-        usual_db=usual_db,
+        state,
+        short_term_db=short_term_db,
+        long_term_db=long_term_db,
         peak_db=peak_db,
-        silent_s=silent_s,
-        spoken_s=spoken_s,
-        emphasis=_towards(heard.emphasis, float(above), RISE_S if above > heard.emphasis else FALL_S),
-        hush=max(shut, heard.hush - frame_s / WAKE_S),
+        silence_s=silence_s,
+        speech_s=speech_s,
+        emphasis=_smooth(state.emphasis, target, time_s),
+        silence_gate=max(gate, state.silence_gate - frame_s / GATE_RELEASE_S),
     )
 
 
-def _towards(value: float, goal: float, time_s: float) -> float:
-    """One frame of exponential smoothing; at once where no time is given."""
-    return value + (goal - value) * (1 - math.exp(-1 / (FRAME_RATE_HZ * time_s)) if time_s > 0 else 1)
+def _smooth(value: float, target: float, time_s: float) -> float:
+    """Advance an exponential moving average (EMA) by one frame; a time constant of 0 follows at once."""
+    return value + (target - value) * (1 - math.exp(-1 / (FRAME_RATE_HZ * time_s)) if time_s > 0 else 1)
 
 
 def look_ahead(prosody: Prosody, frames: int) -> Prosody:

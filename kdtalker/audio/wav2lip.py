@@ -1,8 +1,5 @@
-"""Wav2Lip's audio encoder (arXiv 2008.10010, section 3.2), with which the published KDTalker listens: 512 numbers a
-frame from 16 columns of a mel spectrogram around it.
-
-The sound is worked on in blocks of BLOCK_FRAMES frames, so that the features do not depend on how it was cut.
-"""
+"""Encode sound with Wav2Lip's audio encoder (arXiv 2008.10010, section 3.2), as the published KDTalker model does: 512
+numbers a frame from the 16 columns of a mel spectrogram around it."""
 
 from __future__ import annotations
 
@@ -16,25 +13,25 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kdtalker.audio.blocks import Block, BlockEncoder
+from kdtalker.audio.blocks import BlockEncoder, BlockSpan
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from kdtalker.weights.strict import Find, load_strictly, rename_entry
 
-FEATURE_SIZE = 512
+FEATURE_SIZE = 512  # numbers a frame
 
 MEL_BANDS, WINDOW, HOP = 80, 800, 200  # samples
 
-LOWEST_HZ, HIGHEST_HZ = 55, 7600
+LOWEST_HZ, HIGHEST_HZ = 55, 7600  # the range of the mel bands
 
-PRE_EMPHASIS = 0.97
+PRE_EMPHASIS = 0.97  # coefficient of the high-pass filter
 
-COLUMNS_PER_FRAME = 16  # that the network sees, from 2 frames before
+COLUMNS_PER_FRAME = 16  # the network sees this many mel columns for a frame
 
 COLUMN_RATE_HZ = SAMPLE_RATE_HZ // HOP
 
-FRAMES_BEFORE = 2
+FRAMES_BEFORE = 2  # the columns of a frame begin this many frames before it
 
 COLUMNS_BEFORE_BLOCK = 7  # the first frame of a block sees this many columns from before it
 
@@ -59,7 +56,7 @@ _PREFIX, _ENCODER = "module.", "module.audio_encoder."
 
 
 class ConvBlock(nn.Module):
-    """Convolution, batch norm, its input where the shape stays, ReLU."""
+    """Convolution, batch norm, a residual connection where the shape stays, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: tuple[int, int], padding: int) -> None:
         super().__init__()
@@ -73,7 +70,7 @@ class ConvBlock(nn.Module):
 
 
 class Wav2LipNetwork(nn.Module):
-    """(N, 1, 80, 16) mel columns to (N, 512)."""
+    """Encode mel columns (N, 1, 80, 16) into features (N, 512)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +82,7 @@ class Wav2LipNetwork(nn.Module):
 
 
 def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The audio encoder's part of the published checkpoint (its `state_dict` entry), under our names, to be loaded
+    """Map the names of the published checkpoint's audio encoder (in its `state_dict` entry) to ours, to be loaded
     strictly. Raises InputError where there is none."""
     renamed = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_ENCODER)}
     if not renamed:
@@ -95,7 +92,7 @@ def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @cache
 def _mel_filters() -> Array:
-    """(80, 401) Slaney bands."""
+    """Return the Slaney mel filter bank (80, 401)."""
     from librosa.filters import mel
 
     filters: Array = mel(sr=SAMPLE_RATE_HZ, n_fft=WINDOW, n_mels=MEL_BANDS, fmin=LOWEST_HZ, fmax=HIGHEST_HZ)
@@ -104,20 +101,20 @@ def _mel_filters() -> Array:
 
 @cache
 def _hann() -> Array:
-    """(800,) periodic Hann window."""
+    """Return the periodic Hann window (800,)."""
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
     return np.asarray(window, np.float32)
 
 
 def emphasise(samples: Array, last: float | np.float32) -> Array:
-    """y[n] = x[n] - 0.97 x[n - 1]; `last` is the sample before the first."""
+    """Pre-emphasise samples (N,): y[n] = x[n] - 0.97 x[n - 1]; `last` is the sample before the first."""
     before = np.concatenate([np.full(1, last, np.float32), samples[:-1]])
     return np.asarray(samples - np.float32(PRE_EMPHASIS) * before, np.float32)
 
 
 def mel_columns(emphasised: Array, count: int) -> Array:
-    """(count, 80) columns from the pre-emphasised samples that their windows touch, the first window at the start:
-    decibels above -20, -100 ... 0 scaled to -4 ... 4."""
+    """Compute mel columns (count, 80) of pre-emphasised samples, the first window at their start: decibels above -20,
+    with -100 ... 0 scaled to -4 ... 4."""
     windows = np.lib.stride_tricks.sliding_window_view(emphasised, WINDOW)[::HOP][:count]
     magnitude = np.abs(np.fft.rfft(windows * _hann(), axis=1)).astype(np.float32)
     decibels = 20 * np.log10(np.maximum(1e-5, magnitude @ _mel_filters().T)) - 20
@@ -126,14 +123,14 @@ def mel_columns(emphasised: Array, count: int) -> Array:
 
 
 def columns_seen(first_frame: int, frames: int, last_column: int | None) -> NDArray[np.intp]:
-    """(frames, 16): the columns that each frame sees, those beyond the sound's ends being the last one there."""
+    """Return the column indices (frames, 16) that each frame sees, clamped to the ends of the sound."""
     firsts = np.array([first_column(first_frame + frame) for frame in range(frames)])
     wanted: NDArray[np.intp] = np.maximum(firsts[:, None] + np.arange(COLUMNS_PER_FRAME), 0)
     return wanted if last_column is None else np.minimum(wanted, last_column)
 
 
 def first_column(frame: int) -> int:
-    """The first of the 16 columns that a frame sees; before the sound where it is negative."""
+    """Return the first of the 16 columns that a frame sees; negative before the sound."""
     return int(COLUMN_RATE_HZ * (frame - FRAMES_BEFORE) / FRAME_RATE_HZ)
 
 
@@ -152,7 +149,7 @@ class Wav2LipEncoder(BlockEncoder[None]):
     def start_carry(self) -> None:
         return None
 
-    def encode_block(self, carry: None, samples: Array, block: Block) -> tuple[Array, None]:
+    def encode_block(self, carry: None, samples: Array, block: BlockSpan) -> tuple[Array, None]:
         first, start = block.first_frame, block.first_frame * SAMPLES_PER_FRAME - self.left_samples + 1
         end = (first + block.frames) * SAMPLES_PER_FRAME if block.is_last else None
         emphasised = emphasise(samples[1:], samples[0])
@@ -167,7 +164,7 @@ class Wav2LipEncoder(BlockEncoder[None]):
 
 
 def load_wav2lip(find: Find) -> Wav2LipEncoder:
-    """Wav2Lip's audio encoder, on the CPU."""
+    """Load the audio encoder on the CPU. Raises InputError where its weights are missing or damaged."""
     path = find("wav2lip.pth")
-    heard = rename_entry(rename_published, path, "state_dict")
-    return Wav2LipEncoder(load_strictly(Wav2LipNetwork, heard, path))
+    state = rename_entry(rename_published, path, "state_dict")
+    return Wav2LipEncoder(load_strictly(Wav2LipNetwork, state, path))

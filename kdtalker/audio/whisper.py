@@ -12,7 +12,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdtalker.audio.blocks import Block, BlockEncoder
+from kdtalker.audio.blocks import BlockEncoder, BlockSpan
 from kdtalker.audio.mel import (
     LEVEL_FLOOR,
     MEL_BANDS,
@@ -149,7 +149,7 @@ class WhisperEncoder(BlockEncoder[WhisperCarry]):
         columns = (_LEFT_FRAMES + self.block_frames + _RIGHT_FRAMES) * MEL_COLUMNS_PER_FRAME
         return WhisperCarry(np.full((MEL_BANDS, columns), MEL_SILENCE, np.float32), LEVEL_FLOOR)
 
-    def encode_block(self, carry: WhisperCarry, samples: Array, block: Block) -> tuple[Array, WhisperCarry]:
+    def encode_block(self, carry: WhisperCarry, samples: Array, block: BlockSpan) -> tuple[Array, WhisperCarry]:
         hop = self.block_frames * SAMPLES_PER_FRAME
         if block.first_frame == 0:
             carry = self._push_columns(carry, samples[: len(samples) - hop])

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from reprlib import repr  # of a header that anyone may have written, in short
 
+from kdtalker.audio.encoders import ENCODERS, PUBLISHED_ENCODER
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MOTION_WIDTH
 
-STEPS = {"ddim": 50, "dpmsolver++": 10}  # per window, by scheduler: first order, as published, and second order
+STEPS = {"ddim": 50, "dpmsolver++": 10}  # default sampling steps of a window; DDIM as published
 _CHOICES = {
     "prediction": ("epsilon", "sample"),
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
@@ -35,22 +36,20 @@ _RANGES = {  # wide enough for any model here, narrow enough that none asks for 
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """Everything about a motion model that its checkpoint's header states; the defaults are the published
-    model.
+    """Configure a motion model, as in the header of its checkpoint; the defaults are the published model.
 
-    width, layers, heads, head_width, rotary_width: the transformer. time_width + audio_width: the condition
-    of a token. audio_input: width of the audio encoder's features; adapter_blocks: 0 lets them in as they
-    are, n > 0 puts an AudioAdapter before the network. dropout: probability, during training only.
-    prediction: what the network says, the noise ("epsilon") or the clean motion ("sample"). scheduler,
-    timestep_spacing: how it is sampled, see `make_scheduler`. window, context, overlap: frames of a window,
-    the most clean frames it continues from (0: the reference token is the last frame before the window), and
-    the frames blended with the window before. relative: pose and shift are taken minus the portrait's own, and the
-    scale is the portrait's throughout; else it is sampled with the rest and stands in the next reference token.
+    width, layers, heads, head_width, rotary_width: the transformer. time_width + audio_width: the condition of a token.
+    audio_encoder: its name in the registry; audio_features: a description of its features for people; audio_input:
+    their number a frame; adapter_blocks: 0 feeds them as they are, n > 0 puts an AudioAdapter before the network.
+    dropout: probability, during training only. prediction: the network's target, the noise ("epsilon") or the clean
+    motion ("sample"). scheduler, timestep_spacing: how it is sampled, see `make_scheduler`. window, context, overlap:
+    frames of a window, the most clean frames it continues from (0: the reference token is the last frame before the
+    window), and the frames blended with the window before. relative: pose and shift are relative to the source's own,
+    and the scale is the source's throughout; else it is sampled with the rest and stands in the next reference token.
 
     Raises InputError for a value that cannot be.
     """
 
-    motion_width: int = MOTION_WIDTH
     width: int = 768
     layers: int = 6
     heads: int = 12
@@ -72,8 +71,8 @@ class DenoiserConfig:
     context: int = 0
     overlap: int = 0
     relative: bool = False
-    audio_encoder: str = "wav2lip"
-    audio_features: str = "512 numbers a frame from Wav2Lip's audio encoder"
+    audio_encoder: str = PUBLISHED_ENCODER
+    audio_features: str = ENCODERS[PUBLISHED_ENCODER].description
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -90,10 +89,6 @@ class DenoiserConfig:
             )
         if self.timestep_spacing == "quadratic" and self.scheduler != "dpmsolver++":
             raise InputError(f"The scheduler '{self.scheduler}' takes even steps; 'quadratic' needs 'dpmsolver++'.")
-        if self.motion_width != MOTION_WIDTH:
-            raise InputError(
-                f"The model's motion_width is {self.motion_width}, this program's motion has {MOTION_WIDTH}."
-            )
         if self.rotary_width % 2 or not 0 < self.rotary_width <= self.head_width:
             raise InputError(f"The model's rotary_width {self.rotary_width} must be even and within {self.head_width}.")
         if self.adapter_blocks == 0 and self.audio_input != self.audio_width:
@@ -108,18 +103,22 @@ class DenoiserConfig:
 
     @property
     def steps(self) -> int:
-        """Sampling steps of a window, where nobody asks for another number."""
+        """Return the default number of sampling steps of a window."""
         return STEPS[self.scheduler]
 
     def header(self) -> dict[str, object]:
-        """The fields by name, ready for JSON."""
+        """Return the fields by name, ready for JSON."""
         return asdict(self)
 
     @staticmethod
     def from_header(header: object) -> DenoiserConfig:
-        """The inverse of `header`. Raises InputError where a field is missing, unknown or of another type."""
+        """Read what `header` returned. Raises InputError where a field is missing, unknown or of another type."""
         if not isinstance(header, Mapping):
             raise InputError(f"The model's config is {repr(header)}, wanted its fields by name.")
+        header = dict(header)
+        width = header.pop("motion_width", MOTION_WIDTH)  # a field of older headers
+        if type(width) is not int or width != MOTION_WIDTH:
+            raise InputError(f"The model's motion_width is {repr(width)}, wanted {MOTION_WIDTH}.")
         known = {field.name: type(field.default) for field in fields(DenoiserConfig)}
         wrong = sorted(known.keys() ^ header.keys())
         if wrong:

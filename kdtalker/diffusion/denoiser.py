@@ -1,4 +1,4 @@
-"""The network that predicts motion: spatio-temporal attention over keypoint, reference and frame tokens.
+"""Denoiser of the motion diffusion model: a transformer over keypoint, reference and frame tokens.
 
 Tokens are [canonical keypoints, reference frame, frames...], each 70 wide (KDTalker, arXiv 2503.12963,
 section 3). One class holds the published network and our small one; every dimension comes from
@@ -11,25 +11,22 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
+from kdtalker.core.motion import MOTION_WIDTH
 from kdtalker.diffusion.config import DenoiserConfig
 
 LEADING_TOKENS = 2  # the canonical keypoints and the reference frame stand before the frames
-_NEAR, _BUCKETS, _FARTHEST = (
-    8,
-    16,
-    128,
-)  # position bias: exact below 8 frames, logarithmic up to 128, per direction
-_KERNEL = 5
+_NEAR, _BUCKETS, _FARTHEST = 8, 16, 128  # position bias per direction: exact below 8 frames, logarithmic up to 128
+_KERNEL = 5  # frames that a convolution of the adapter sees
 
 
 class AudioAdapter(nn.Module):
-    """Audio features to the condition: each frame's features are narrowed, then frames look at their
-    neighbours.
+    """Project audio features to the condition: a linear layer, then residual convolutions over time.
 
     (B, frames, audio_input) to (B, frames, audio_width); frame t sees t - 2n ... t + 2n for n blocks.
-    Features that are all zero are no audio: zeros come out, as in training where audio is dropped.
+    A frame of zeros is dropped audio (classifier-free guidance): zeros come out.
     """
 
     def __init__(self, config: DenoiserConfig) -> None:
@@ -51,7 +48,7 @@ class AudioAdapter(nn.Module):
 
 
 class ModulatedBlock(nn.Module):
-    """A residual block of one token, scaled and shifted by the token's condition (FiLM, arXiv 1709.07871)."""
+    """Residual MLP block with FiLM conditioning: scale and shift from a token's condition (arXiv 1709.07871)."""
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
@@ -62,7 +59,7 @@ class ModulatedBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x (B, N, width), condition (B, N, time_width + audio_width) after its SiLU, to (B, N, width)."""
+        """Map x (B, N, width), condition (B, N, time_width + audio_width) after its SiLU, to (B, N, width)."""
         scale, shift = self.modulation(condition).chunk(2, dim=-1)
         h = F.silu(torch.addcmul(shift, self.norm(self.input(x)), scale + 1))
         residual: Tensor = self.dropout(F.silu(self.output(h)))
@@ -70,7 +67,7 @@ class ModulatedBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention over all tokens; rotary positions on a head's first channels, and a shared position bias."""
+    """Self-attention over all tokens: rotary embedding on a head's first channels and a shared position bias."""
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
@@ -82,25 +79,23 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], bias: Tensor) -> Tensor:
-        """x (B, N, width), rotation two of (N, rotary_width / 2), bias (1, heads, N, N), to (B, N, width)."""
-        batch, tokens, _ = x.shape
-        qkv = self.qkv(self.norm(x)).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
+        """Map x (B, N, width), rotation two of (N, rotary_width / 2), bias (1, heads, N, N), to (B, N, width)."""
+        q, k, v = rearrange(self.qkv(self.norm(x)), "b n (qkv heads c) -> qkv b heads n c", qkv=3, heads=self.heads)
         h = F.scaled_dot_product_attention(_rotate(q, *rotation), _rotate(k, *rotation), v, attn_mask=bias)
-        residual: Tensor = self.dropout(self.output(h.transpose(1, 2).reshape(batch, tokens, -1)))
+        residual: Tensor = self.dropout(self.output(rearrange(h, "b heads n c -> b n (heads c)")))
         return x + residual
 
 
 def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotary embedding of pairs (a, b) to (a cos - b sin, b cos + a sin) (arXiv 2104.09864, eq. 34)."""
-    turned, rest = x[..., : 2 * cosine.shape[-1]], x[..., 2 * cosine.shape[-1] :]
-    a, b = turned[..., 0::2], turned[..., 1::2]
+    """Apply the rotary embedding to pairs (a, b) to (a cos - b sin, b cos + a sin) (arXiv 2104.09864, eq. 34)."""
+    rotary, rest = x[..., : 2 * cosine.shape[-1]], x[..., 2 * cosine.shape[-1] :]
+    a, b = rotary[..., 0::2], rotary[..., 1::2]
     pairs = torch.stack([a * cosine - b * sine, b * cosine + a * sine], dim=-1)
-    return torch.cat([pairs.flatten(-2), rest], dim=-1)
+    return torch.cat([rearrange(pairs, "... c two -> ... (c two)"), rest], dim=-1)
 
 
 class Layer(nn.Module):
-    """Two modulated blocks, then attention."""
+    """Transformer layer: two modulated blocks, then self-attention."""
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
@@ -115,7 +110,7 @@ class Layer(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """Predicts the noise or the clean motion of each token (see `DenoiserConfig.prediction`).
+    """Predict the noise or the clean motion of each token (see `DenoiserConfig.prediction`).
 
     Train with `denoiser(x, timesteps, denoiser.adapt(features))`. "No audio", for classifier-free guidance,
     is an adapted audio of zeros, which is also what features of zeros become.
@@ -132,22 +127,22 @@ class Denoiser(nn.Module):
             nn.SiLU(),
             nn.Linear(config.time_width, config.time_width),
         )
-        self.input = nn.Linear(config.motion_width, config.width)
+        self.input = nn.Linear(MOTION_WIDTH, config.width)
         self.position_bias = nn.Embedding(2 * _BUCKETS, config.heads)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-        self.output = nn.Linear(config.width, config.motion_width)
+        self.output = nn.Linear(config.width, MOTION_WIDTH)
         powers = torch.arange(0, config.rotary_width, 2, dtype=torch.float32) / config.rotary_width
         self.register_buffer("rotary_frequencies", 10000.0**-powers)
 
     def adapt(self, features: Tensor) -> Tensor:
-        """Encoder's features (B, frames, audio_input) to the condition's audio (B, frames, audio_width)."""
+        """Project features (B, frames, audio_input) to the condition's audio (B, frames, audio_width)."""
         if self.adapter is None:
             return features
         adapted: Tensor = self.adapter(features)
         return adapted
 
     def forward(self, x: Tensor, timesteps: Tensor, audio: Tensor) -> Tensor:
-        """Tokens (B, N, 70) in noise to the prediction (B, N, 70); N = 2 + frames, any number of frames.
+        """Denoise tokens (B, N, 70) to the prediction (B, N, 70); N = 2 + frames, any number of frames.
 
         timesteps: (B,) for all tokens of a sample, or (B, N) for each token, 0 for a frame that is known
         (`token_timesteps` makes them). audio: what `adapt` returned, (B, frames, audio_width), the two
@@ -160,7 +155,7 @@ class Denoiser(nn.Module):
         condition = F.silu(torch.cat([time, audio], dim=-1))
         angles = torch.arange(tokens, device=x.device)[:, None] * self.rotary_frequencies
         rotation = angles.cos(), angles.sin()
-        bias = self.position_bias(_buckets(tokens, x.device)).permute(2, 0, 1)[None]
+        bias = rearrange(self.position_bias(_buckets(tokens, x.device)), "q k heads -> 1 heads q k")
         h = self.input(x)
         for layer in self.layers:
             h = layer(h, condition, rotation, bias)
@@ -169,13 +164,13 @@ class Denoiser(nn.Module):
 
 
 def token_timesteps(timesteps: Tensor, known: Tensor) -> Tensor:
-    """Timesteps (B,), known frames (B, frames) bool to timesteps (B, 2 + frames) of all tokens."""
+    """Expand timesteps (B,) to those of all tokens (B, 2 + frames), 0 where known (B, frames) is true."""
     frames = timesteps[:, None] * ~known
     return torch.cat([timesteps[:, None].expand(-1, LEADING_TOKENS), frames], dim=1)
 
 
 def _sinusoid(timesteps: Tensor, width: int) -> Tensor:
-    """(B, n) to (B, n, width): sines then cosines of falling frequencies (arXiv 1706.03762, section 3.5)."""
+    """Embed timesteps (B, n) as sinusoids (B, n, width), sines then cosines (arXiv 1706.03762, section 3.5)."""
     half = width // 2
     steps = torch.arange(half, dtype=torch.float32, device=timesteps.device)
     angles = timesteps[..., None].float() * torch.exp(steps * (-math.log(10000) / (half - 1)))
@@ -183,7 +178,7 @@ def _sinusoid(timesteps: Tensor, width: int) -> Tensor:
 
 
 def _buckets(tokens: int, device: torch.device) -> Tensor:
-    """(N, N) of 0..31: the bias bucket of each query (row) and key (column) (arXiv 1910.10683)."""
+    """Compute relative position buckets (N, N) in 0..31 of query (row) and key (column) (arXiv 1910.10683)."""
     position = torch.arange(tokens, device=device)
     behind = position[:, None] - position[None, :]
     distance = behind.abs()

@@ -1,4 +1,5 @@
-"""Motion without the tremor of the tracked films that the model learned from."""
+"""Symmetric binomial FIR smoothing of the motion stream (zero phase, latency 3 frames): removes tracker jitter that
+the model learned from its training data."""
 
 from __future__ import annotations
 
@@ -11,38 +12,38 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.motion import MOTION_WIDTH, Motion
 from kdtalker.core.protocols import MotionModel, Sampling, StateT
 
-REACH = 3  # frames to both sides that a frame is averaged over, and by which it comes out later
-HEAD = np.array([1, 6, 15, 20, 15, 6, 1], np.float32) / 64  # binomial: pose and shift
-FACE = np.array([0, 0, 1, 2, 1, 0, 0], np.float32) / 4  # lips are fast
-_WEIGHTS = np.concatenate([np.tile(HEAD, (7, 1)), np.tile(FACE, (MOTION_WIDTH - 7, 1))]).T  # (7, 70)
+RADIUS = 3  # frames to both sides that the kernels span, and the latency
+HEAD_KERNEL = np.array([1, 6, 15, 20, 15, 6, 1], np.float32) / 64  # binomial, for scale, pose and shift
+EXPRESSION_KERNEL = np.array([0, 0, 1, 2, 1, 0, 0], np.float32) / 4  # shorter, because lips are fast
+_WEIGHTS = np.stack([HEAD_KERNEL] * 7 + [EXPRESSION_KERNEL] * (MOTION_WIDTH - 7), axis=1)  # (7, 70)
 
 
 @dataclass(frozen=True)
-class SteadyModel(Generic[StateT]):
-    """A motion model whose frames are averaged with their neighbours, symmetrically, so that nothing comes late."""
+class FIRSmoothedModel(Generic[StateT]):
+    """Smooth the frames of another motion model; implements the same protocol."""
 
     model: MotionModel[StateT]
 
     def start(
         self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()
     ) -> tuple[StateT, Array]:
-        window = self.model.start(canonical, reference, silence, seed=seed, sampling=sampling)
-        return window, np.empty((0, MOTION_WIDTH), np.float32)
+        inner = self.model.start(canonical, reference, silence, seed=seed, sampling=sampling)
+        return inner, np.empty((0, MOTION_WIDTH), np.float32)
 
     def advance(
         self, state: tuple[StateT, Array], features: Array, *, last: bool = False
     ) -> tuple[Motion, tuple[StateT, Array]]:
-        """As the model's own; state holds, beside the model's, the frames that those to come are averaged with."""
-        window, near = state
-        motion, window = self.model.advance(window, features, last=last)
+        """Advance the model and smooth its frames; the state also holds the frames (N, 70) still under the kernels."""
+        inner, recent = state
+        motion, inner = self.model.advance(inner, features, last=last)
         frames = motion.vector()
-        if not len(near):
-            near = np.repeat(frames[:1], REACH, axis=0)  # ends count as if they went on
-        near = np.concatenate([near, frames])
+        if not len(recent):
+            recent = np.repeat(frames[:1], RADIUS, axis=0)  # pad by repeating the edge frame
+        recent = np.concatenate([recent, frames])
         if last:
-            near = np.concatenate([near, np.repeat(near[-1:], REACH, axis=0)])
-        count = max(0, len(near) - 2 * REACH)
-        steadied = np.zeros((count, MOTION_WIDTH), np.float32)
+            recent = np.concatenate([recent, np.repeat(recent[-1:], RADIUS, axis=0)])
+        count = max(0, len(recent) - 2 * RADIUS)
+        smoothed = np.zeros((count, MOTION_WIDTH), np.float32)
         for shift, weights in enumerate(_WEIGHTS):
-            steadied += weights * near[shift : shift + count]
-        return Motion.from_vector(steadied, motion.space), (window, near[count:])
+            smoothed += weights * recent[shift : shift + count]
+        return Motion.from_vector(smoothed, motion.space), (inner, recent[count:])

@@ -1,4 +1,4 @@
-"""Headers of checkpoints, read and checked without torch: before anything heavy is imported or allocated."""
+"""Read and check headers of motion model checkpoints without torch, before anything heavy is allocated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdtalker.weights.header import read_header
 
 @dataclass(frozen=True)
 class MotionHeader:
-    """The header of a motion model's checkpoint; card: what people should know of the model, by name."""
+    """Hold the header of a motion model's checkpoint; card: the model card, texts by name."""
 
     space: str
     config: DenoiserConfig

@@ -1,6 +1,6 @@
-"""Smoothing of motion over time: the published model's Kalman smoother, and the same for motion that is still coming.
+"""Kalman smoothing of motion: the published model's Rauch-Tung-Striebel smoother, and a fixed-lag one for streams.
 
-Each number is a random walk seen through noise, on its own; float64.
+Each number is an independent random walk with observation noise; float64.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from kdtalker.core.protocols import MotionModel, Sampling, StateT
 
 Series = NDArray[np.float64]
 
-TRANSITION_VARIANCE, OBSERVATION_VARIANCE, INITIAL_VARIANCE = 0.05, 0.001, 1.0
-LAG = 3  # frames
+TRANSITION_VARIANCE, OBSERVATION_VARIANCE, INITIAL_VARIANCE = 0.05, 0.001, 1.0  # of the random walk, as published
+LAG = 3  # frames of look-ahead of the fixed-lag smoother
 
 
 @dataclass(frozen=True)
 class CausalFilter:
-    """The smoother's forward half (Kalman 1960) as a value: the mean (C,) and variance after the frames so far."""
+    """Hold the forward pass (Kalman 1960) as a value: mean (C,) and variance after the frames so far."""
 
     mean: Series
     variance: float = INITIAL_VARIANCE
 
     def update(self, frame: Series) -> CausalFilter:
-        """Take the next frame (C,)."""
+        """Predict, then correct by the next frame (C,)."""
         variance = self.variance + TRANSITION_VARIANCE
         return CausalFilter(self.mean, variance).correct(frame)
 
     def correct(self, frame: Series) -> CausalFilter:
-        """Take an observation (C,) of the present frame."""
+        """Correct by an observation (C,) of the present frame."""
         gain = self.variance / (self.variance + OBSERVATION_VARIANCE)
         return CausalFilter(self.mean + gain * (frame - self.mean), self.variance * (1 - gain))
 
@@ -60,15 +60,15 @@ def smooth(sequence: Series) -> Series:
 
 
 @dataclass(frozen=True)
-class Filtered:
-    """A frame that passed the causal filter: its scale, which stays as it is, and the other numbers (69,)."""
+class FilteredFrame:
+    """Hold a frame after the forward pass: its scale, not to be smoothed, and mean (69,) and variance of the rest."""
 
     scale: float
     mean: Series
     variance: float
 
-    def settled(self, later: Sequence[Filtered]) -> Array:
-        """(70,) as the smoother's backward half leaves it, seen from the frames that follow."""
+    def smooth(self, later: Sequence[FilteredFrame]) -> Array:
+        """Run the backward pass from the frames that follow; return the smoothed frame (70,)."""
         mean = later[-1].mean if later else self.mean
         for before in reversed([self, *later[:-1]]):
             share = before.variance / (before.variance + TRANSITION_VARIANCE)
@@ -76,15 +76,15 @@ class Filtered:
         return np.asarray([self.scale, *mean], np.float32)
 
 
-SmootherState = tuple[StateT, CausalFilter | None, tuple[Filtered, ...]]
+SmootherState = tuple[StateT, CausalFilter | None, tuple[FilteredFrame, ...]]
 
 
 @dataclass(frozen=True)
-class SmoothedModel(Generic[StateT]):
-    """A motion model whose frames come out smoothed, all numbers but the scale.
+class KalmanSmoothedModel(Generic[StateT]):
+    """Smooth the frames of another motion model, all numbers but the scale; implements the same protocol.
 
-    A frame waits for the LAG frames after it instead of the film's end, so that live sound and a file make the same
-    film in the same memory; of a later frame's surprise less than a millionth would come back so far.
+    A fixed-lag smoother: a frame waits for the LAG frames after it instead of the end of the stream, so that live sound
+    and a file give the same motion. The weight of later frames would be less than a millionth.
     """
 
     model: MotionModel[StateT]
@@ -97,12 +97,13 @@ class SmoothedModel(Generic[StateT]):
     def advance(
         self, state: SmootherState[StateT], features: Array, *, last: bool = False
     ) -> tuple[Motion, SmootherState[StateT]]:
-        window, causal, waiting = state
-        motion, window = self.model.advance(window, features, last=last)
+        """Advance the model and smooth its frames; at the end all frames that still waited are returned."""
+        inner, causal, waiting = state
+        motion, inner = self.model.advance(inner, features, last=last)
         for frame in motion.vector():
             causal = filter_frame(causal, frame[1:])
-            waiting = (*waiting, Filtered(frame[0], causal.mean, causal.variance))
+            waiting = (*waiting, FilteredFrame(frame[0], causal.mean, causal.variance))
         ready = len(waiting) if last else max(0, len(waiting) - LAG)
-        settled = [frame.settled(waiting[i + 1 : i + 1 + LAG]) for i, frame in enumerate(waiting[:ready])]
-        vectors = np.stack(settled) if settled else motion.vector()[:0]
-        return Motion.from_vector(vectors, motion.space), (window, causal, waiting[ready:])
+        smoothed = [frame.smooth(waiting[i + 1 : i + 1 + LAG]) for i, frame in enumerate(waiting[:ready])]
+        vectors = np.stack(smoothed) if smoothed else motion.vector()[:0]
+        return Motion.from_vector(vectors, motion.space), (inner, causal, waiting[ready:])

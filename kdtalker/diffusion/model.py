@@ -1,8 +1,8 @@
-"""From audio features to motion: the motion model with its checkpoint, and windows that follow one another.
+"""Generate motion from audio features: the diffusion model, its checkpoint, and streaming window by window.
 
 A stream of features is cut into windows of fixed size,
 [context: clean known frames | overlap: predicted before, predicted again and blended | new frames],
-so the motion depends on the features, the portrait and the seed, never on how the features arrived.
+so the motion depends on the features, the source and the seed, never on how the features arrived.
 """
 
 from __future__ import annotations
@@ -26,26 +26,27 @@ from kdtalker.diffusion.normalisation import Normalisation
 from kdtalker.diffusion.sampler import sample_window
 from kdtalker.diffusion.windows import (
     WindowState,
-    _absorb,
-    _context,
-    _emit,
-    _is_ready,
-    _noise,
-    _push,
-    _reference,
-    _window_features,
+    blend_window,
+    context_frames,
+    emit_frames,
+    is_ready,
+    push_features,
+    reference_token,
+    sample_noise,
+    window_features,
 )
 from kdtalker.weights.checkpoint import read_checkpoint, write_checkpoint
 from kdtalker.weights.header import tensor_shapes
 
-_DIVERGED = 1e18  # of a motion vector's numbers
+_DIVERGED = 1e18  # a motion vector with a number beyond this has diverged
 
-_HELD = slice(1, 7)  # pose and shift in the motion vector: relative models take them minus the portrait's own
+_POSE_AND_SHIFT = slice(1, 7)  # of a motion vector; relative models see them minus the source's own
 
 
 @dataclass(frozen=True)
-class MotionModel:
-    """A denoiser with what its numbers mean: normalisation, keypoint space, and a card for people to read."""
+class DiffusionMotionModel:
+    """Sample motion with a denoiser (implements the protocol MotionModel). normalisation: of its motion vectors and
+    keypoints; space: the keypoint space; card: the model card, texts by name."""
 
     denoiser: Denoiser
     normalisation: Normalisation
@@ -67,7 +68,7 @@ class MotionModel:
         write_checkpoint(path, self.denoiser.state_dict(), header, half=half)
 
     @staticmethod
-    def load(path: Path) -> MotionModel:
+    def load(path: Path) -> DiffusionMotionModel:
         """Read what `save` wrote, ready to sample. Raises InputError for a missing, damaged or other file."""
         header = read_motion_header(path)
         with torch.device("meta"):
@@ -83,21 +84,25 @@ class MotionModel:
                 )
         _, state = read_checkpoint(path, ())
         denoiser.load_state_dict(state, strict=True, assign=True)
-        return MotionModel(denoiser.eval().requires_grad_(False), header.normalisation, header.space, header.card)
+        return DiffusionMotionModel(
+            denoiser.eval().requires_grad_(False), header.normalisation, header.space, header.card
+        )
 
     def offset(self, rest: Motion) -> Array:
-        """(70,): what is taken from motion vectors before the model sees them: rest's pose and shift or 0."""
+        """Compute the offset (70,) of motion vectors: rest's pose and shift for relative models, else 0."""
         offset = np.zeros(MOTION_WIDTH, np.float32)
         if self.config.relative:
-            offset[_HELD] = rest.vector()[0, _HELD]
+            offset[_POSE_AND_SHIFT] = rest.vector()[0, _POSE_AND_SHIFT]
         return offset
 
     def encode(self, vectors: Array, offset: Array) -> Array:
-        """Motion vectors (..., 70) to the network's normalised units."""
+        """Normalise motion vectors (..., 70)."""
         return self.normalisation.normalise(vectors - offset)
 
     def decode(self, frames: Array, offset: Array) -> Motion:
-        """(T, 70) in the network's units to Motion; relative models think of the face in the head's own axes."""
+        """Denormalise (T, 70) to Motion; relative models have the expression in the head's own axes.
+
+        Raises InputError for numbers beyond any motion."""
         with np.errstate(over="ignore", invalid="ignore"):
             vectors = self.normalisation.restore(frames) + offset
         if not (np.abs(vectors) < _DIVERGED).all():
@@ -108,8 +113,8 @@ class MotionModel:
     def start(
         self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()
     ) -> WindowState:
-        """Begin a stream for a portrait: canonical (21, 3), its own motion (T=1), silence (C,) features of silence.
-        A model that continues from known frames continues from the portrait, silent until then.
+        """Start a stream for a source: canonical (21, 3), its own motion (T=1), silence (C,) features of silence.
+        A model with context frames continues from the source, silent until then.
 
         Raises InputError for another keypoint space, shapes that do not fit, or a negative seed.
         """
@@ -143,7 +148,7 @@ class MotionModel:
         )
 
     def advance(self, state: WindowState, features: Array, *, last: bool = False) -> tuple[Motion, WindowState]:
-        """Push features (n, C), n from 0; returns the frames that became final. `last` ends the stream.
+        """Push features (n, C), n from 0; return the frames that became final. `last` ends the stream.
 
         Frames become final a window at a time, but for its `overlap` last ones; `last` fills the final window
         with silence and gives what is owed: in total as many frames as features. Raises InputError for numbers that
@@ -160,48 +165,50 @@ class MotionModel:
         *,
         last: bool = False,
     ) -> list[tuple[Motion, WindowState]]:
-        """`advance` for several streams (clips or seeds, any lengths), whose windows are sampled together where
-        they are alike."""
-        current = [_push(state, new) for state, new in zip(states, features, strict=True)]
+        """Advance several streams (clips or seeds, any lengths); windows of the same kind are sampled as one batch."""
+        current = [push_features(state, new) for state, new in zip(states, features, strict=True)]
         final: list[list[Array]] = [[state.known[:0]] for state in current]
-        while ready := [i for i, state in enumerate(current) if _is_ready(self.config, state, last)]:
+        while ready := [i for i, state in enumerate(current) if is_ready(self.config, state, last)]:
             kind = self._batch_key(current[ready[0]])
             group = [i for i in ready if self._batch_key(current[i]) == kind]
             predicted = self._sample([current[i] for i in group])
             for i, frames in zip(group, predicted, strict=True):
-                emitted, current[i] = _absorb(self.config, current[i], frames)
+                emitted, current[i] = blend_window(self.config, current[i], frames)
                 final[i].append(emitted)
         if last:
             for i, state in enumerate(current):
                 final[i].append(state.tail)
-                current[i] = replace(_emit(self.config, state, state.tail), tail=state.tail[:0], finished=True)
+                current[i] = replace(emit_frames(self.config, state, state.tail), tail=state.tail[:0], finished=True)
         parts = [np.concatenate(frames) for frames in final]
         return [(self.decode(part, state.rest), state) for part, state in zip(parts, current, strict=True)]
 
     def _batch_key(self, state: WindowState) -> tuple[int, Sampling]:
-        """What streams must have in common to be sampled in one batch."""
-        return len(_context(self.config, state)), state.sampling
+        """Return what streams must have in common to be sampled in one batch."""
+        return len(context_frames(self.config, state)), state.sampling
 
     def _sample(self, states: list[WindowState]) -> Array:
-        """The next window of each state: (B, window - context, 70); a relative model holds the portrait's scale."""
+        """Sample the next window of each state: (B, window - context, 70); relative models keep the source's scale."""
         config = self.config
         device = self.denoiser.output.weight.device
-        references = [_reference(config, state) for state in states]
-        noise = [_noise(state.seed, state.emitted, config.window - len(_context(config, state))) for state in states]
+        references = [reference_token(config, state) for state in states]
+        noise = [
+            sample_noise(state.seed, state.emitted, config.window - len(context_frames(config, state)))
+            for state in states
+        ]
 
         def batch(rows: Sequence[Array]) -> Tensor:
             return torch.from_numpy(np.stack(rows)).to(device)
 
-        frames = sample_window(
+        sampled = sample_window(
             self.denoiser,
             batch([state.canonical for state in states]),
             batch(references),
-            batch([_window_features(config, state) for state in states]),
-            known=batch([_context(config, state) for state in states]),
+            batch([window_features(config, state) for state in states]),
+            known=batch([context_frames(config, state) for state in states]),
             noise=batch(noise),
             sampling=states[0].sampling,
         )
-        predicted: Array = frames.float().cpu().numpy()
+        predicted: Array = sampled.float().cpu().numpy()
         if config.relative:
             predicted[..., :1] = np.stack([state.reference[:1] for state in states])[:, None]
         return predicted

@@ -22,7 +22,7 @@ _WIDTHS = {
 
 @dataclass(frozen=True)
 class Normalisation:
-    """mean, std (70,) of motion vectors; canonical_mean, canonical_std (63,) of canonical keypoints.
+    """Hold mean, std (70,) of motion vectors; canonical_mean, canonical_std (63,) of canonical keypoints.
 
     Raises InputError for other shapes, numbers that are not finite, or a std that is not above 0.
     """
@@ -42,24 +42,24 @@ class Normalisation:
             object.__setattr__(self, name, value)
 
     def normalise(self, vectors: Array) -> Array:
-        """Motion vectors (..., 70) to normalised ones."""
+        """Normalise motion vectors (..., 70)."""
         return (vectors - self.mean) / self.std
 
     def restore(self, normalised: Array) -> Array:
-        """The inverse of `normalise`."""
+        """Denormalise motion vectors (..., 70)."""
         return normalised * self.std + self.mean
 
     def normalise_canonical(self, keypoints: Array) -> Array:
-        """Canonical keypoints (..., 63) to normalised ones."""
+        """Normalise canonical keypoints (..., 63)."""
         return (keypoints - self.canonical_mean) / self.canonical_std
 
     def header(self) -> dict[str, list[float]]:
-        """The four fields as lists, ready for JSON."""
+        """Return the four fields as lists, ready for JSON."""
         return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
 
     @staticmethod
     def from_header(header: object) -> Normalisation:
-        """The inverse of `header`. Raises InputError where it does not fit."""
+        """Read what `header` returned. Raises InputError where it does not fit."""
         if not isinstance(header, Mapping):
             raise InputError(f"The normalisation is {repr(header)}, wanted lists of numbers by name.")
         values = {}

@@ -1,4 +1,4 @@
-"""The published KDTalker checkpoint under our names: renamed at the door, then loaded strictly."""
+"""Load the published KDTalker checkpoint: names are mapped to ours, then it is loaded strictly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdtalker.audio.wav2lip import load_wav2lip
+from kdtalker.audio.encoders import PUBLISHED_ENCODER, load_encoder
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import LIVEPORTRAIT_SPACE
@@ -18,8 +18,8 @@ from kdtalker.core.npz import read_npz
 from kdtalker.core.protocols import Speech
 from kdtalker.diffusion.config import DenoiserConfig
 from kdtalker.diffusion.denoiser import Denoiser
-from kdtalker.diffusion.kalman_smoothing import SmoothedModel
-from kdtalker.diffusion.model import MotionModel
+from kdtalker.diffusion.kalman_smoothing import KalmanSmoothedModel
+from kdtalker.diffusion.model import DiffusionMotionModel
 from kdtalker.diffusion.normalisation import Normalisation
 from kdtalker.diffusion.speech import load_trained
 from kdtalker.weights.strict import Find, load_strictly, rename_entry
@@ -53,8 +53,7 @@ _RENAMES = (
 
 
 def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published checkpoint's state dict (its `model` entry) under the names of `Denoiser`, to be loaded
-    strictly.
+    """Map the names of the published state dict (its `model` entry) to those of `Denoiser`, to be loaded strictly.
 
     Left out are the tensors that the published network holds but never uses; its layers' equal rotary
     frequencies become one. Raises InputError for a name without the published prefix or rotary frequencies
@@ -79,7 +78,7 @@ def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_normalisation(path: Path) -> Normalisation:
-    """The published `norm.npz`: mean and std of each part of a motion vector, and of the canonical keypoints.
+    """Read the published `norm.npz`: mean and std of each part of a motion vector, and of the canonical keypoints.
 
     A std of 0, of numbers that never change, counts as 1. Raises InputError where the file is not what it should be.
     """
@@ -99,13 +98,14 @@ def _usable(spread: Array) -> Array:
 
 
 def load_speech(find: Find, device: torch.device, checkpoint: Path | None = None) -> Speech:
-    """Wav2Lip's encoder, on the CPU, and KDTalker's denoiser; or a model of one's own with the encoder it names."""
+    """Load the published audio encoder (on the CPU) and denoiser, or with `checkpoint` a model trained by oneself with
+    the encoder that it names. Raises InputError where weights are missing or damaged."""
     if checkpoint is not None:
         encoder, own = load_trained(checkpoint, LIVEPORTRAIT_SPACE, find)
         own.denoiser.to(device)
-        return Speech(encoder, SmoothedModel(own))
+        return Speech(encoder, KalmanSmoothedModel(own))
     path = find("KDTalker.pth")
     state = rename_entry(rename_published, path, "model")
     denoiser = load_strictly(lambda: Denoiser(DenoiserConfig()), state, path).to(device)
-    model = MotionModel(denoiser, read_normalisation(find("norm.npz")), LIVEPORTRAIT_SPACE)
-    return Speech(load_wav2lip(find), SmoothedModel(model))
+    model = DiffusionMotionModel(denoiser, read_normalisation(find("norm.npz")), LIVEPORTRAIT_SPACE)
+    return Speech(load_encoder(PUBLISHED_ENCODER, find), KalmanSmoothedModel(model))

@@ -1,4 +1,4 @@
-"""Sampling one window of motion: diffusers' schedulers, classifier-free guidance, clean context frames."""
+"""Sample one window of motion: diffusers' schedulers, classifier-free guidance, clean context frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CANONICAL_START = 7  # the canonical token is seven zeros, where scale, pose an
 
 
 def make_scheduler(config: DenoiserConfig, steps: int) -> Any:
-    """The diffusers scheduler that the config names, its timesteps set; it keeps a history: each window needs its own.
+    """Make the diffusers scheduler that the config names, its timesteps set. It has state: each window needs its own.
 
     "ddim" is deterministic DDIM (arXiv 2010.02502, eta 0), "dpmsolver++" the second-order multistep solver (arXiv
     2211.01095). Of that one "leading" spacing would leave out up to half of the steps by diffusers' rounding, so it
@@ -58,13 +58,13 @@ def make_scheduler(config: DenoiserConfig, steps: int) -> Any:
 
 
 def _quadratic(train_timesteps: int, steps: int) -> list[int]:
-    """Timesteps from the noisiest down, those that rounding makes equal only once."""
+    """Space timesteps quadratically, from the noisiest down, without duplicates."""
     places = {round((1 - (step / steps) ** 2) * (train_timesteps - 1)) for step in range(steps)}
     return sorted(places, reverse=True)
 
 
 def leading_tokens(canonical: Tensor, reference: Tensor) -> Tensor:
-    """Normalised canonical keypoints (B, 63), reference frame (B, 70) to the leading tokens (B, 2, 70)."""
+    """Stack normalised canonical keypoints (B, 63) and reference frame (B, 70) as leading tokens (B, 2, 70)."""
     padded = torch.nn.functional.pad(canonical, (_CANONICAL_START, 0))
     return torch.stack([padded, reference], dim=1)
 

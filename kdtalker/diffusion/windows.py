@@ -15,7 +15,7 @@ from kdtalker.diffusion.config import DenoiserConfig
 
 @dataclass(frozen=True)
 class WindowState:
-    """What a stream of motion remembers between pushes; a value, at most a window long.
+    """Hold a stream of motion between pushes as a value, at most a window long.
 
     canonical (63,), reference (70,), known (k, 70) the last final frames, tail (o, 70) frames predicted but
     not yet final: all normalised. rest (70,) is added to the motion at the end. silence (C,) are the features
@@ -36,7 +36,8 @@ class WindowState:
     finished: bool = False
 
 
-def _push(state: WindowState, features: Array) -> WindowState:
+def push_features(state: WindowState, features: Array) -> WindowState:
+    """Append features (n, C). Raises InputError for another C, ValueError where the stream has ended."""
     if state.finished:
         raise ValueError("This stream of motion has ended; start another.")
     if features.ndim != 2 or features.shape[1:] != state.silence.shape:
@@ -47,38 +48,39 @@ def _push(state: WindowState, features: Array) -> WindowState:
     return replace(state, features=np.concatenate([state.features, np.asarray(features, np.float32)]))
 
 
-def _context(config: DenoiserConfig, state: WindowState) -> Array:
-    """The clean frames that the next window continues from: (0 ... context, 70)."""
+def context_frames(config: DenoiserConfig, state: WindowState) -> Array:
+    """Return the clean frames that the next window continues from: (0 ... context, 70)."""
     return state.known[max(0, len(state.known) - config.context) :] if config.context else state.known[:0]
 
 
-def _reference(config: DenoiserConfig, state: WindowState) -> Array:
-    """The reference token: the portrait's own motion, or without context frames the last frame (KDTalker)."""
+def reference_token(config: DenoiserConfig, state: WindowState) -> Array:
+    """Return the reference token (70,): the source's own motion, or without context the last frame (KDTalker)."""
     return state.reference if config.context or not len(state.known) else state.known[-1]
 
 
 def _owed(config: DenoiserConfig, state: WindowState) -> int:
-    return len(state.features) - len(_context(config, state))
+    return len(state.features) - len(context_frames(config, state))
 
 
-def _is_ready(config: DenoiserConfig, state: WindowState, last: bool) -> bool:
-    """Whether a full window can be sampled, or at the end one that silence fills up."""
+def is_ready(config: DenoiserConfig, state: WindowState, last: bool) -> bool:
+    """Tell whether a full window can be sampled, or at the end one that silence fills up."""
     return len(state.features) >= config.window or (last and _owed(config, state) > len(state.tail))
 
 
-def _window_features(config: DenoiserConfig, state: WindowState) -> Array:
+def window_features(config: DenoiserConfig, state: WindowState) -> Array:
+    """Return the features (window, C) of the next window, filled up with those of silence."""
     features = state.features[: config.window]
     return np.concatenate([features, np.tile(state.silence, (config.window - len(features), 1))])
 
 
-def _noise(seed: int, first_frame: int, frames: int) -> Array:
-    """(frames, 70) standard normal, by frame number: two windows predict an overlap from the same noise."""
+def sample_noise(seed: int, first_frame: int, frames: int) -> Array:
+    """Sample standard normal noise (frames, 70), seeded by frame number: both windows see the same in an overlap."""
     rows = [np.random.default_rng((seed, frame)) for frame in range(first_frame, first_frame + frames)]
     return np.stack([row.standard_normal(MOTION_WIDTH, np.float32) for row in rows])
 
 
-def _absorb(config: DenoiserConfig, state: WindowState, predicted: Array) -> tuple[Array, WindowState]:
-    """Blend a sampled window with the tail of the one before; returns the final frames and the next state."""
+def blend_window(config: DenoiserConfig, state: WindowState, predicted: Array) -> tuple[Array, WindowState]:
+    """Blend a sampled window with the tail of the one before; return the final frames and the next state."""
     overlap = len(state.tail)
     weight = (np.arange(1, overlap + 1, dtype=np.float32) / (overlap + 1))[:, None]
     blended = (1 - weight) * state.tail + weight * predicted[:overlap]
@@ -86,13 +88,13 @@ def _absorb(config: DenoiserConfig, state: WindowState, predicted: Array) -> tup
     is_full = len(state.features) >= config.window
     count = len(frames) - config.overlap if is_full else _owed(config, state)
     return frames[:count], replace(
-        _emit(config, state, frames[:count]), tail=frames[count:] if is_full else state.tail[:0]
+        emit_frames(config, state, frames[:count]), tail=frames[count:] if is_full else state.tail[:0]
     )
 
 
-def _emit(config: DenoiserConfig, state: WindowState, frames: Array) -> WindowState:
-    """The state once these frames are final: they become known, features that no window needs again go."""
+def emit_frames(config: DenoiserConfig, state: WindowState, frames: Array) -> WindowState:
+    """Mark frames as final: they become known, and features that no window needs again are dropped."""
     known = np.concatenate([state.known, frames])[-max(config.context, 1) :]
     moved = replace(state, known=known, emitted=state.emitted + len(frames))
-    used = len(frames) + len(_context(config, state)) - len(_context(config, moved))
+    used = len(frames) + len(context_frames(config, state)) - len(context_frames(config, moved))
     return replace(moved, features=state.features[used:].copy())

@@ -1,4 +1,4 @@
-"""espeak-ng speaks some 130 languages, in a voice of its own making; by ctypes over the library in a wheel.
+"""Formant TTS by espeak-ng in some 130 languages, through ctypes over the library in a wheel.
 
 Its interface is that of `espeak-ng/speak_lib.h`, version 1.52. Every line is spoken by a process of its own,
 with the text on stdin and 16-bit samples on stdout: the library keeps state from line
@@ -22,9 +22,9 @@ from kdtalker.tts.line import Line, Sound
 _SYNCHRONOUS, _DO_NOT_EXIT = 2, 0x8000  # espeak_AUDIO_OUTPUT, espeakINITIALIZE_
 _RATE, _WORDS_A_MINUTE = 1, 150  # espeakRATE; its default of 175 is hasty beside people who read aloud
 _UTF8 = 1  # espeakCHARS_UTF8; neither espeakSSML nor espeakPHONEMES: text is only text
-_HEAR = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 _NAME = re.compile(r"([\w-]+)(\+(?:f[1-5]|m[1-8]))?")  # nothing that leads to another file
-_LONGEST_S = 60
+_TIMEOUT_S = 60  # for one line
 
 
 class _Voice(ctypes.Structure):
@@ -44,7 +44,8 @@ class _Voice(ctypes.Structure):
 
 
 class Espeak:
-    """A `Speaker`. Voices are named by language; `+f1` to `+f5`, `+m1` to `+m8` behind it are other people."""
+    """Implement `TextToSpeech` with espeak-ng. Voices are named by language; suffixes `+f1` to `+f5` and `+m1` to `+m8`
+    select variants."""
 
     def __init__(self, listed: dict[str, tuple[str, str]], rate_hz: int) -> None:
         """listed: label and file in espeak-ng's data of every voice, by its language."""
@@ -52,15 +53,15 @@ class Espeak:
 
     @staticmethod
     def load() -> Espeak:
-        """Raises InputError where the wheel is not installed, OutputError where its library does not start."""
+        """Load the library. Raises InputError where it is not installed, OutputError where it does not start."""
         library, rate_hz = _open()
         return Espeak(_listed(library), rate_hz)
 
     def voices(self) -> dict[str, str]:
         return {name: label for name, (label, _) in self._listed.items()}
 
-    def say(self, line: Line) -> Sound:
-        """Raises OutputError where espeak-ng fails over the text."""
+    def synthesise(self, line: Line) -> Sound:
+        """Synthesise a line. Raises InputError for an unknown voice, OutputError where espeak-ng fails."""
         named = _NAME.fullmatch(line.voice)
         language, person = named.groups("") if named else ("", "")
         if language not in self._listed:
@@ -71,7 +72,7 @@ class Espeak:
         command = [sys.executable, "-c", code, self._listed[language][1] + person]
         try:
             done = subprocess.run(
-                command, input=line.text.encode(), capture_output=True, timeout=_LONGEST_S, check=True
+                command, input=line.text.encode(), capture_output=True, timeout=_TIMEOUT_S, check=True
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise OutputError(f"espeak-ng failed over this text ({type(error).__name__}); try other words.") from None
@@ -83,7 +84,7 @@ espeak = cache(Espeak.load)
 
 
 def _open() -> tuple[ctypes.CDLL, int]:
-    """The library, started, and its sample rate."""
+    """Load and start the library; return it with its sample rate."""
     try:
         import espeakng_loader
     except ImportError:
@@ -114,23 +115,23 @@ def _listed(library: ctypes.CDLL) -> dict[str, tuple[str, str]]:
 
 
 def _say(voice_file: str, text: bytes) -> bytes:
-    """What this process is for: 16-bit samples of the text."""
+    """Synthesise the text in this process; return 16-bit samples."""
     library, _ = _open()
-    heard = []
+    chunks = []
 
-    def hear(samples: int, count: int, events: Any) -> int:
+    def collect(samples: int, count: int, events: Any) -> int:
         if count > 0:
-            heard.append(ctypes.string_at(samples, 2 * count))
+            chunks.append(ctypes.string_at(samples, 2 * count))
         return 0  # go on
 
-    callback = _HEAR(hear)
+    callback = _CALLBACK(collect)
     library.espeak_SetSynthCallback(callback)
     if library.espeak_SetVoiceByName(voice_file.encode()) != 0:
         raise OutputError(f"espeak-ng has no file '{voice_file}'; install espeakng-loader again.")
     library.espeak_SetParameter(_RATE, _WORDS_A_MINUTE, 0)
     library.espeak_Synth(text, len(text) + 1, 0, 1, 0, _UTF8, None, None)
     library.espeak_Synchronize()
-    return b"".join(heard)
+    return b"".join(chunks)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Kokoro sounds like a person; by the package `kokoro-onnx` over weights that were fetched before."""
+"""Natural-sounding TTS by Kokoro, through the package `kokoro-onnx` over weights that were fetched before."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from kdtalker.weights.table import KOKORO, row
 LANGUAGES = {
     "a": "en-us", "b": "en-gb", "e": "es", "f": "fr-fr", "h": "hi", "i": "it", "j": "ja", "p": "pt-br", "z": "cmn",
 }  # fmt: skip
-STYLE_WIDTH = 256
+STYLE_WIDTH = 256  # numbers of a style vector
 
 
 class Kokoro:
-    """A `Speaker`."""
+    """Implement `TextToSpeech` with Kokoro's network."""
 
     def __init__(self, model: Any, voices: Path) -> None:
         """model: of the package `kokoro-onnx`; voices: the `.npz` of a style (N, 1, 256) for each voice."""
@@ -35,7 +35,7 @@ class Kokoro:
 
     @staticmethod
     def load() -> Kokoro:
-        """Raises InputError where the package or the weights are not there, or hold something else."""
+        """Load network and voices. Raises InputError where package or weights are missing or damaged."""
         if find_spec("kokoro_onnx") is None:
             raise InputError(
                 "Kokoro is not installed; `pip install -e '.[tts]'` brings it (MIT; it needs phonemizer, GPL-3.0)."
@@ -61,7 +61,8 @@ class Kokoro:
     def voices(self) -> dict[str, str]:
         return _labelled(npz_names(self._voices))
 
-    def say(self, line: Line) -> Sound:
+    def synthesise(self, line: Line) -> Sound:
+        """Synthesise a line. Raises InputError for an unknown voice, and where it cannot speak the text."""
         known = self.voices()
         if line.voice not in known:
             near = did_you_mean(line.voice, known)
@@ -93,8 +94,8 @@ def _remedy() -> str:
 kokoro = cache(Kokoro.load)
 
 
-def voices_here() -> dict[str, str]:
-    """The voices as `Speaker.voices` gives them, without loading the network; none where the weights are not here."""
+def installed_voices() -> dict[str, str]:
+    """List the voices as `TextToSpeech.voices` does, but without the network; none where weights are missing."""
     if missing(KOKORO):
         return {}
     return _labelled(npz_names(find(KOKORO[1])))

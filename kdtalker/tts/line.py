@@ -1,4 +1,4 @@
-"""Text in, sound out: what the portrait says where nobody has recorded it."""
+"""Types of text-to-speech (TTS): a line of text, its sound, and the protocol of an engine."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from kdtalker.core.arrays import Array
 
 DEFAULT_VOICE = "en-us"
 
-LONGEST_TEXT = 2000  # characters: about two minutes
+MAX_CHARS = 2000  # the longest text, about two minutes
 
-LEAST_SOUND_S = 0.1
+MIN_SOUND_S = 0.1  # a shorter sound means that the voice cannot speak the text
 
-SAID_OF_VOICES = "a language of espeak-ng such as en-us, de or fr-fr (+f3: another person) or a voice of Kokoro"
+VOICE_HELP = "a language of espeak-ng such as en-us, de or fr-fr (+f3: another person) or a voice of Kokoro"
 
 
 @dataclass(frozen=True)
 class Line:
-    """Words and the name of the voice that says them."""
+    """Hold a text and the name of the voice that speaks it."""
 
     text: str
     voice: str = DEFAULT_VOICE
@@ -26,19 +26,19 @@ class Line:
 
 @dataclass(frozen=True)
 class Sound:
-    """Mono samples (N,), -1..1."""
+    """Hold mono samples (N,), -1..1, and their rate."""
 
     samples: Array
     rate_hz: int
 
 
-class Speaker(Protocol):
-    """What turns text into sound; `kdtalker.pipeline.Speech` then turns that into motion."""
+class TextToSpeech(Protocol):
+    """Synthesise speech from text."""
 
     def voices(self) -> dict[str, str]:
-        """The voices by name, each with a label for people. Raises InputError where the engine is not there."""
+        """List the voices by name, each with a label. Raises InputError where the engine is not installed."""
         ...
 
-    def say(self, line: Line) -> Sound:
-        """Raises InputError where the engine or the voice is not there."""
+    def synthesise(self, line: Line) -> Sound:
+        """Synthesise a line. Raises InputError where the engine or the voice is not installed."""
         ...

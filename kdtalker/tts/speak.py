@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from kdtalker.core.errors import InputError
-from kdtalker.tts.line import LEAST_SOUND_S, LONGEST_TEXT, Line, Speaker
+from kdtalker.tts.line import MAX_CHARS, MIN_SOUND_S, Line, TextToSpeech
 from kdtalker.weights.table import KOKORO
 
 
-def speaker_of(voice: str) -> Speaker:
-    """Kokoro's voices are called after language and sex (`af_heart`), all others are espeak-ng's."""
+def load_speaker(voice: str) -> TextToSpeech:
+    """Load the engine of a voice: Kokoro's are named by language and sex (`af_heart`), all others are espeak-ng's."""
     if re.fullmatch(r"[a-z][fm]_\w+", voice):
         from kdtalker.tts.kokoro import kokoro
 
@@ -27,9 +27,9 @@ def speaker_of(voice: str) -> Speaker:
 def list_voices() -> str:
     """List all voices, one a line: its name for --voice and a label. Raises InputError without the extra [tts]."""
     from kdtalker.tts.espeak import espeak
-    from kdtalker.tts.kokoro import voices_here
+    from kdtalker.tts.kokoro import installed_voices
 
-    human = voices_here()
+    human = installed_voices()
     lines = [f"{name:12} {label}" for name, label in (*espeak().voices().items(), *human.items())]
     lines.append("Add +f1 to +f5 or +m1 to +m8 to a voice of espeak-ng for another person, for example en-us+f3.")
     if not human:
@@ -38,16 +38,16 @@ def list_voices() -> str:
 
 
 def speak(line: Line, path: Path) -> None:
-    """Write the spoken line as a WAV file. Raises InputError for no or too much text, or as `Speaker.say` does."""
+    """Synthesise a line to a WAV file. Raises InputError for no or too much text, or as `TextToSpeech.synthesise`."""
     text = " ".join(line.text.replace("\0", " ").split())
     if any("\ud800" <= letter <= "\udfff" for letter in text + line.voice):
         raise InputError("The text holds bytes that are not UTF-8, wanted text in UTF-8.")
     if not any(letter.isalnum() for letter in text):
         raise InputError("There is no text to say yet, wanted at least a word.")
-    if len(text) > LONGEST_TEXT:
-        raise InputError(f"This text has {len(text)} characters, wanted at most {LONGEST_TEXT}; say less at a time.")
-    sound = speaker_of(line.voice).say(Line(text, line.voice))
-    if len(sound.samples) < LEAST_SOUND_S * sound.rate_hz or not sound.samples.any():
+    if len(text) > MAX_CHARS:
+        raise InputError(f"This text has {len(text)} characters, wanted at most {MAX_CHARS}; say less at a time.")
+    sound = load_speaker(line.voice).synthesise(Line(text, line.voice))
+    if len(sound.samples) < MIN_SOUND_S * sound.rate_hz or not sound.samples.any():
         raise InputError(f"The voice '{line.voice}' can say nothing of this text; choose one of its language.")
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, sound.rate_hz, 0, "NONE", ""))

@@ -41,7 +41,7 @@ def spent_s(work: Callable[[], object]) -> Array:
 def bare_s(recipe: Recipe, corpus: Corpus) -> Array:
     """The forward and backward passes of LONG - SHORT steps."""
     objective = Objective(Denoiser(recipe.model), recipe, corpus)
-    windows = Windows(corpus.seen, corpus.normalisation, recipe, recipe.batch, 0)
+    windows = Windows(corpus.training, corpus.normalisation, recipe, recipe.batch, 0)
     batches = [windows[step] for step in range(1, LONG + 1)]
 
     def passes(chosen: list[Batch]) -> None:

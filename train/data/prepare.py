@@ -1,7 +1,7 @@
-"""Films to shards: `python -m train.data FILMS... --out SHARDS [--ray [ADDRESS]]`. Run it again to go on.
+"""Track films and cut them into shards: `python -m train.data FILMS... --out SHARDS [--ray [ADDRESS]]`. Resumable.
 
-FILMS are files or folders. Each film is tracked at 25 fps and cut into stretches where its face, of several the
-largest, is always there and never jumps; then the lag between mouth and sound is estimated over all stretches together.
+FILMS are files or folders. Each film is tracked at 25 fps and cut into clips where its face, of several the
+largest, is always there and never jumps; then the lag between mouth and sound is estimated over all clips together.
 The table gives split and speaker; a film without a row counts as its own speaker, for training. SHARDS/report.json
 tells what was dropped, SHARDS/manifest.json every film with its shards and their sha256.
 """
@@ -35,31 +35,31 @@ from train.data.shards import PUBLISHED, Shard, shard_paths
 from train.data.sync import LARGEST_LAG_FRAMES, Sync, estimate_lags
 from train.harness.command import command
 
-OTHERS_EVERY_FRAMES = 25  # other faces are looked for this often
-LEAST_STRETCH_S, LEAST_EYE_DISTANCE_PX = 1.0, 30.0
-LARGEST_STEP, LARGEST_GROWTH = 0.5, 0.15  # in eye distances a frame, and of the eye distance a frame
-SETTLING_FRAMES = 2  # before and after a jump the tracker may be between two faces
-LEAST_CORRELATION = 0.5  # stretches whose sound explains less of the mouth count as not in sync
-LARGEST_DRIFT_FRAMES = 1  # and so do those whose halves are not equally late
+DETECT_EVERY_FRAMES = 25  # other faces are detected this often
+MIN_CLIP_S, MIN_EYE_DISTANCE_PX = 1.0, 30.0  # shorter clips and smaller faces are dropped
+MAX_STEP, MAX_GROWTH = 0.5, 0.15  # a face jumps if it moves or grows by more eye distances than this in a frame
+SETTLING_FRAMES = 2  # so many frames before and after a jump are dropped: the tracker may be between two faces
+MIN_CORRELATION = 0.5  # clips whose sound explains less of the mouth count as out of sync
+MAX_DRIFT_FRAMES = 1  # clips whose halves differ in lag by more than this count as out of sync
 
 
 def track(path: Path) -> tuple[Array, float]:
-    """(T, 468, 3) landmarks of a film at 25 fps, NaN where there is no face, of several the largest; and for how many
-    seconds there are others. Raises InputError as read_film does."""
+    """Track the largest face of a film at 25 fps: landmarks (T, 468, 3), NaN where there is none, and for how many
+    seconds there are other faces. Raises InputError as `read_film`."""
     nothing = np.full((LANDMARKS, 3), np.nan, np.float32)
     tracker, face, frames, crowded_s = FaceTracker(), None, [], 0.0
     for number, frame in enumerate(read_film(path)):
         face = tracker.follow(frame, face)
         frames.append(face.landmarks if face else nothing)
-        if face and number % OTHERS_EVERY_FRAMES == 0 and len(tracker.find(frame)) > 1:
-            crowded_s += OTHERS_EVERY_FRAMES / FRAME_RATE_HZ
+        if face and number % DETECT_EVERY_FRAMES == 0 and len(tracker.find(frame)) > 1:
+            crowded_s += DETECT_EVERY_FRAMES / FRAME_RATE_HZ
     if not frames:
         raise InputError(f"'{path}' has no frames, wanted a film.")
     return np.stack(frames), min(crowded_s, len(frames) / FRAME_RATE_HZ)
 
 
-def sound_of(film: Path) -> Array:
-    """The sound of the .wav beside a film, else its own; silence of no length where there is neither."""
+def read_sound_of(film: Path) -> Array:
+    """Read the sound of the .wav beside a film, else its own: (N,) at 16 kHz, empty where there is neither."""
     beside = film.with_suffix(".wav")
     try:
         return np.concatenate(list(read_sound(beside if beside.exists() else film)))
@@ -67,33 +67,33 @@ def sound_of(film: Path) -> Array:
         return np.zeros(0, np.float32)
 
 
-def stretches(landmarks: Array) -> Iterator[tuple[slice, str]]:
-    """Stretches of a film, with an empty reason where they are fit for training and else why they are not."""
+def split_clips(landmarks: Array) -> Iterator[tuple[slice, str]]:
+    """Split a film into clips, each with the reason why it is dropped, empty where it is fit for training."""
     eyes = np.stack([landmarks[:, list(contour), :2].mean(1) for contour in EYE_CONTOURS])
     distance = np.linalg.norm(eyes[0] - eyes[1], axis=-1)
     middle = eyes.mean(0)
     step = np.linalg.norm(np.diff(middle, axis=0), axis=-1) / distance[1:]
     growth = np.abs(np.diff(distance)) / distance[1:]
     is_lost = np.isnan(distance)
-    is_jump = np.r_[False, (step > LARGEST_STEP) | (growth > LARGEST_GROWTH)]
+    is_jump = np.r_[False, (step > MAX_STEP) | (growth > MAX_GROWTH)]
     is_unsettled = np.convolve(is_jump, np.ones(2 * SETTLING_FRAMES + 1))[SETTLING_FRAMES:-SETTLING_FRAMES] > 0
     is_cut = is_unsettled | np.r_[True, is_lost[1:] != is_lost[:-1]]
     starts = [*np.flatnonzero(is_cut), len(landmarks)]
     for start, end in zip(starts[:-1], starts[1:], strict=True):
-        stretch = slice(int(start), int(end))
+        clip = slice(int(start), int(end))
         if is_lost[start]:
-            yield stretch, "face lost"
-        elif end - start < LEAST_STRETCH_S * FRAME_RATE_HZ:
-            yield stretch, "jumps, or too short between them"
-        elif np.median(distance[stretch]) < LEAST_EYE_DISTANCE_PX:
-            yield stretch, "face too small"
+            yield clip, "face lost"
+        elif end - start < MIN_CLIP_S * FRAME_RATE_HZ:
+            yield clip, "jumps, or too short between them"
+        elif np.median(distance[clip]) < MIN_EYE_DISTANCE_PX:
+            yield clip, "face too small"
         else:
-            yield stretch, ""
+            yield clip, ""
 
 
 def make_shards(film: Film, out: Path, *, published: bool = False) -> None:
     """Track one film and write its shards, and then the record that says it is done; nothing where it has been done
-    already, except what the table now says differently. published: also what LivePortrait's networks see in it."""
+    already, except what the table now says differently. published: also LivePortrait's motion."""
     place, status = out / "films" / f"{film.stem}.json", film.path.stat()
     record = Record(film.name, status.st_size, status.st_mtime_ns, film.speaker, film.split, [], [])
     if place.exists():
@@ -110,17 +110,17 @@ def make_shards(film: Film, out: Path, *, published: bool = False) -> None:
             (out / PUBLISHED / f"{name}.npz").unlink(missing_ok=True)
     try:
         landmarks, crowded_s = track(film.path)
-        sound = sound_of(film.path)
+        sound = read_sound_of(film.path)
     except (InputError, cv2.error) as error:
         replace(record, drops=[Drop(film.name, "cannot be read", 0.0, str(error))]).save(place)
         return
     if crowded_s:
         record.drops.append(Drop(film.name, "smaller faces beside the one that is followed", crowded_s))
-    for stretch, reason in stretches(landmarks):
+    for clip, reason in split_clips(landmarks):
         if reason:
-            record.drops.append(Drop(film.name, reason, (stretch.stop - stretch.start) / FRAME_RATE_HZ))
+            record.drops.append(Drop(film.name, reason, (clip.stop - clip.start) / FRAME_RATE_HZ))
             continue
-        shard = _shard(film, landmarks, sound, stretch)
+        shard = _shard(film, landmarks, sound, clip)
         shard.save(out)
         record.shards.append(shard.name)
     if published:
@@ -136,12 +136,12 @@ def _add_published(film: Film, shards: list[str], out: Path) -> None:
         add_published(film.path, [Shard.load(out / f"{name}.npz") for name in missing], out, load_extractor())
 
 
-def _shard(film: Film, landmarks: Array, sound: Array, stretch: slice) -> Shard:
-    """One stretch with its sound, silent where the sound is shorter than the film; not yet in sync with it."""
-    heard = sound[stretch.start * SAMPLES_PER_FRAME : stretch.stop * SAMPLES_PER_FRAME]
-    samples = (stretch.stop - stretch.start) * SAMPLES_PER_FRAME
-    padded = np.pad(heard, (0, samples - len(heard))).astype(np.float16)
-    return Shard(landmarks[stretch], padded, False, 0, film.speaker, film.split, film.name, stretch.start)
+def _shard(film: Film, landmarks: Array, sound: Array, clip: slice) -> Shard:
+    """Make the shard of a clip, its sound padded with silence to the film's length; sync is not yet estimated."""
+    clip_sound = sound[clip.start * SAMPLES_PER_FRAME : clip.stop * SAMPLES_PER_FRAME]
+    samples = (clip.stop - clip.start) * SAMPLES_PER_FRAME
+    padded = np.pad(clip_sound, (0, samples - len(clip_sound))).astype(np.float16)
+    return Shard(landmarks[clip], padded, False, 0, film.speaker, film.split, film.name, clip.start)
 
 
 def _rename_speaker(film: Film, old: Record, out: Path) -> None:
@@ -154,7 +154,7 @@ def _rename_speaker(film: Film, old: Record, out: Path) -> None:
 
 
 def synchronise(out: Path) -> list[Drop]:
-    """Estimate every shard's lag and write it down there; shards that their sound does not explain are marked."""
+    """Estimate the A/V offset of every shard and write it there; mark and return those that are out of sync."""
     spec = encoder_spec(DEFAULT_ENCODER)
     encoder, folder = spec.load(find), out / spec.cache_folder
     folder.mkdir(exist_ok=True)
@@ -177,11 +177,11 @@ def synchronise(out: Path) -> list[Drop]:
 
 
 def _mark(shard: Shard, sync: Sync | None, out: Path) -> str:
-    """Write into the shard what is known of its sync; the reason why it is not in sync, empty where it is."""
+    """Write the estimated sync into the shard; return why it is out of sync, empty where it is in sync."""
     if sync is None:
         reason, lag_frames = "no sound", 0
     else:
-        is_explained = sync.correlation >= LEAST_CORRELATION and sync.drift_frames <= LARGEST_DRIFT_FRAMES
+        is_explained = sync.correlation >= MIN_CORRELATION and sync.drift_frames <= MAX_DRIFT_FRAMES
         is_within = abs(sync.lag_frames) < LARGEST_LAG_FRAMES  # at the end of the search better lags may lie beyond
         reason, lag_frames = "" if is_explained and is_within else "out of sync", sync.lag_frames
     if (shard.synced, shard.lag_frames) != (not reason, lag_frames):

@@ -21,8 +21,8 @@ from kdtalker.core.motion import to_head_frame
 from kdtalker.core.protocols import EncodedPortrait, Speech
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, frame_count
 from kdtalker.diffusion.config import DenoiserConfig
-from kdtalker.diffusion.fir_smoothing import SteadyModel
-from kdtalker.diffusion.model import MotionModel
+from kdtalker.diffusion.fir_smoothing import FIRSmoothedModel
+from kdtalker.diffusion.model import DiffusionMotionModel
 from kdtalker.face.landmarks import LIP_PAIRS, eye_opening
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
@@ -152,8 +152,8 @@ def main() -> None:
     options = parser.parse_args()
     pipeline = TalkingPortraitPipeline.mesh()
     speech, steady = pipeline.engine.speech, pipeline.engine.speech.motion_model
-    assert isinstance(steady, SteadyModel)
-    assert isinstance(steady.model, MotionModel)
+    assert isinstance(steady, FIRSmoothedModel)
+    assert isinstance(steady.model, DiffusionMotionModel)
     voices = [np.concatenate(list(read_sound(path))) for path in sorted(EXAMPLES.glob("*.wav"))]
     minute = np.resize(np.concatenate(voices), MINUTE_S * SAMPLE_RATE_HZ)
     for seed, name in enumerate(PORTRAITS):

@@ -1,11 +1,13 @@
-"""Shards to what the motion model learns from: motion as the model sees it, in time with audio features."""
+"""Build the training set of the motion model from shards: clips of motion vectors aligned with audio features."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from einops import rearrange
 
 from kdtalker.audio.encoders import encoder_spec, load_encoder
 from kdtalker.core.arrays import Array
@@ -24,10 +26,9 @@ from train.motion.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Take:
-    """One stretch of film as the model sees it: motion (T, 70), scale held, and where the model is relative pose and
-    shift minus their medians, expression in the head's own frame; features (T, C) float16 in time with it; canonical
-    (21, 3)."""
+class Clip:
+    """Hold one clip as the model sees it: motion (T, 70) with constant scale, for relative models pose and shift minus
+    their medians and the expression in the head's own axes; aligned features (T, C) float16; canonical (21, 3)."""
 
     motion: Array
     features: Array
@@ -37,8 +38,8 @@ class Take:
     film: str
 
 
-def mesh_motion(landmarks: Array, model: FaceModel) -> tuple[Motion, Array]:
-    """(T, 468, 3) px to motion and canonical keypoints (21, 3), in the face square around the first frame."""
+def fit_motion(landmarks: Array, model: FaceModel) -> tuple[Motion, Array]:
+    """Fit motion and canonical keypoints (21, 3) to landmarks (T, 468, 3) px, in the face crop of the first frame."""
     low, high = landmarks[..., :2].min(1), landmarks[..., :2].max(1)
     side = SQUARE_SIDE * float(np.median((high - low).max(1)))
     middle = np.append((low[0] + high[0]) / 2 - (0, SQUARE_RISE * side), 0)
@@ -49,8 +50,8 @@ def mesh_motion(landmarks: Array, model: FaceModel) -> tuple[Motion, Array]:
     return Motion(scale, pose, shift, expression, MESH_SPACE), (model.picks @ identity).astype(np.float32)
 
 
-def vectors(motion: Motion, *, relative: bool) -> Array:
-    """(T, 70) with the scale held; relative ones as the class Take says."""
+def to_model_vectors(motion: Motion, *, relative: bool) -> Array:
+    """Convert to vectors (T, 70) with constant scale; relative ones as in `Clip`."""
     seen = to_head_frame(motion) if relative else motion
     vector: Array = seen.vector()
     vector[:, 0] = np.median(vector[:, 0])
@@ -59,19 +60,19 @@ def vectors(motion: Motion, *, relative: bool) -> Array:
     return vector
 
 
-def mirrored(motion: Array, canonical: Array, model: FaceModel) -> tuple[Array, Array]:
-    """The same take in a mirror: (..., 70) and (21, 3) with left and right exchanged."""
+def mirror(motion: Array, canonical: Array, model: FaceModel) -> tuple[Array, Array]:
+    """Mirror motion (..., 70) and canonical keypoints (21, 3), exchanging left and right (data augmentation)."""
     other = model.mirror.astype(int)
     signs = np.array([-1, 1, 1], np.float32)
-    expression = motion[..., 7:].reshape(*motion.shape[:-1], KEYPOINTS, 3)[..., other, :] * signs
-    turned = motion * np.array([1, -1, 1, -1, -1, 1, 1] + [1] * 3 * KEYPOINTS, np.float32)  # yaw, roll, shift x
-    turned[..., 7:] = expression.reshape(*motion.shape[:-1], 3 * KEYPOINTS)
-    return turned, canonical[other] * signs
+    expression = rearrange(motion[..., 7:], "... (k c) -> ... k c", c=3)[..., other, :] * signs
+    flipped = motion * np.array([1, -1, 1, -1, -1, 1, 1] + [1] * 3 * KEYPOINTS, np.float32)  # yaw, roll, shift x
+    flipped[..., 7:] = rearrange(expression, "... k c -> ... (k c)")
+    return flipped, canonical[other] * signs
 
 
-def mouth_rows(space: str, takes: list[Take]) -> Array:
-    """(rows, 63): what each row makes of an expression tells how far the mouth is open. In the mesh space the gaps of
-    the inner lips; in LivePortrait's the way in which its lip keypoints move up and down most."""
+def mouth_projections(space: str, clips: list[Clip]) -> Array:
+    """Return projections (n, 63) of an expression to mouth openings: in the mesh space the gaps of the inner lips, in
+    LivePortrait's the first principal component of the heights of its lip keypoints."""
     if space == MESH_SPACE:
         spreads = FaceModel.load().spreads
         upper, lower = np.array(LIP_PAIRS).T
@@ -79,41 +80,41 @@ def mouth_rows(space: str, takes: list[Take]) -> Array:
         rows[..., 1] = spreads[lower] - spreads[upper]
     else:
         lips = list(LIP_KEYPOINTS)
-        heights = np.concatenate([take.motion[:, 7:].reshape(-1, KEYPOINTS, 3)[:, lips, 1] for take in takes])
+        heights = np.concatenate([rearrange(clip.motion[:, 7:], "t (k c) -> t k c", c=3)[:, lips, 1] for clip in clips])
         rows = np.zeros((1, KEYPOINTS, 3), np.float32)
         rows[0, lips, 1] = np.linalg.eigh(np.cov(heights.T))[1][:, -1]
     return rows.reshape(len(rows), -1)
 
 
-def in_time(motion: Array, features: Array, lag_frames: int) -> tuple[Array, Array]:
-    """Both cut so that frame t of the motion belongs to frame t of the features; lag > 0: mouth later than sound."""
+def align(motion: Array, features: Array, lag_frames: int) -> tuple[Array, Array]:
+    """Trim both so that frame t of the motion belongs to frame t of the features; lag > 0: mouth later than sound."""
     length = min(len(motion), len(features))
     late, early = max(0, lag_frames), max(0, -lag_frames)
     return motion[late : length - early], features[early : length - late]
 
 
-def load_takes(folder: Path, space: str, encoder: AudioEncoder, config: DenoiserConfig) -> list[Take]:
-    """One take for each shard whose sound is that of the mouth. Features stay on the disk, where they are kept between
-    runs. Raises InputError where there are no such shards, or none of that keypoint space."""
+def load_clips(folder: Path, space: str, encoder: AudioEncoder[Any], config: DenoiserConfig) -> list[Clip]:
+    """Load one clip for each shard in sync with its sound; features are memory-mapped from a cache beside the shards.
+    Raises InputError where there are no such shards, or none of that keypoint space."""
     cache = folder / encoder_spec(config.audio_encoder).cache_folder
-    face, takes = FaceModel.load(), []
+    face, clips = FaceModel.load(), []
     for shard in load_shards(folder):
         if not shard.synced:
             continue
-        motion, canonical = mesh_motion(shard.landmarks, face) if space == MESH_SPACE else load_published(folder, shard)
+        motion, canonical = fit_motion(shard.landmarks, face) if space == MESH_SPACE else load_published(folder, shard)
         features = load_features(shard, encoder, cache)
-        motion_vectors, features = in_time(vectors(motion, relative=config.relative), features, shard.lag_frames)
-        takes.append(Take(motion_vectors, features, canonical, shard.speaker, shard.split, shard.film))
-    if not takes:
+        motion_vectors, features = align(to_model_vectors(motion, relative=config.relative), features, shard.lag_frames)
+        clips.append(Clip(motion_vectors, features, canonical, shard.speaker, shard.split, shard.film))
+    if not clips:
         raise InputError(f"No shard in '{folder}' is in sync with its sound; prepare films of people who speak.")
-    return takes
+    return clips
 
 
-def fit_normalisation(takes: list[Take], *, relative: bool) -> Normalisation:
-    """Means and deviations over the takes. Deviations of the expression are held above half of their root mean
-    square, so that numbers that hardly move do not count as much as lips; scale gets the spread over people."""
-    motion = np.concatenate([take.motion for take in takes])
-    canonical = np.stack([take.canonical.reshape(-1) for take in takes])
+def fit_normalisation(clips: list[Clip], *, relative: bool) -> Normalisation:
+    """Fit mean and std over clips. The std of an expression is at least half of their root mean square, so that numbers
+    that hardly move do not weigh as much as lips; that of the scale is its spread over people."""
+    motion = np.concatenate([clip.motion for clip in clips])
+    canonical = np.stack([clip.canonical.reshape(-1) for clip in clips])
     std = motion.std(0)
     std[7:] = np.maximum(std[7:], 0.5 * np.sqrt((std[7:] ** 2).mean()))
     std[:7] = np.maximum(std[:7], 1e-3)
@@ -125,27 +126,27 @@ def fit_normalisation(takes: list[Take], *, relative: bool) -> Normalisation:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All that a training knows of its data: takes to learn from and takes of people held out, what their features are
-    made by, the normalisation, and rows (n, 63) over expressions that tell how far the mouth is open."""
+    """Hold the data of a training run: clips of the training and validation split, the audio encoder of their features,
+    the normalisation, and projections (n, 63) of an expression to mouth openings."""
 
-    encoder: AudioEncoder
-    seen: list[Take]
-    unseen: list[Take]
+    encoder: AudioEncoder[Any]
+    training: list[Clip]
+    validation: list[Clip]
     normalisation: Normalisation
     mouth: Array
 
     @staticmethod
     def load(recipe: Recipe) -> Corpus:
-        """Raises InputError as `load_takes` does, and where all films are held out."""
+        """Load the shards of a recipe. Raises InputError as `load_clips`, and where the training split is empty."""
         encoder = load_encoder(recipe.model.audio_encoder)
-        takes = load_takes(recipe.shards, recipe.space, encoder, recipe.model)
-        seen, unseen = ([take for take in takes if take.split == split] for split in ("train", "val"))
-        if not seen:
+        clips = load_clips(recipe.shards, recipe.space, encoder, recipe.model)
+        training, validation = ([clip for clip in clips if clip.split == split] for split in ("train", "val"))
+        if not training:
             raise InputError(f"All shards in '{recipe.shards}' are of the split 'val'; there is nothing to learn from.")
-        mouth, relative = mouth_rows(recipe.space, seen), recipe.model.relative
-        return Corpus(encoder, seen, unseen, fit_normalisation(seen, relative=relative), mouth)
+        mouth, relative = mouth_projections(recipe.space, training), recipe.model.relative
+        return Corpus(encoder, training, validation, fit_normalisation(training, relative=relative), mouth)
 
     @property
-    def told(self) -> dict[str, int]:
-        """By which a run knows its data again."""
-        return {"takes": len(self.seen), "frames": sum(len(take.motion) for take in self.seen)}
+    def fingerprint(self) -> dict[str, int]:
+        """Return counts of clips ("takes") and frames, by which a resumed run recognises its data."""
+        return {"takes": len(self.training), "frames": sum(len(clip.motion) for clip in self.training)}

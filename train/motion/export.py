@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdtalker.core.errors import InputError
-from kdtalker.diffusion.model import MotionModel
+from kdtalker.diffusion.model import DiffusionMotionModel
 from train.harness.command import command
 from train.harness.run import LOG_FILE
 from train.motion.trainer import MODEL_FILE
@@ -20,16 +20,16 @@ from train.motion.trainer import MODEL_FILE
 LICENCE = "not stated: rights in the footage and in the model are for you to clear"
 
 
-def export(run: Path, out: Path, note: str, licence: str) -> MotionModel:
+def export(run: Path, out: Path, note: str, licence: str) -> DiffusionMotionModel:
     """Write the model that the run validated last; gives it as it was read again. Raises InputError where the run has
     none yet, OutputError where the file cannot be written."""
-    model = MotionModel.load(run / MODEL_FILE) if (run / MODEL_FILE).exists() else None
+    model = DiffusionMotionModel.load(run / MODEL_FILE) if (run / MODEL_FILE).exists() else None
     if model is None:
         raise InputError(f"'{run}' holds no model yet; `python -m train.motion CONFIG` writes one when it validates.")
     rows = [json.loads(line) for line in (run / LOG_FILE).read_text("utf-8").splitlines()]
     told = {"licence": licence, "figures": json.dumps(rows[-1])} | ({"note": note} if note else {})
     replace(model, card=model.card | told).save(out)
-    return MotionModel.load(out)
+    return DiffusionMotionModel.load(out)
 
 
 @command

@@ -66,6 +66,6 @@ class Objective(nn.Module):
 
 def mouth_in_deviations(corpus: Corpus) -> Array:
     """(63, n): normalised expressions to mouth openings, in deviations of those in the corpus."""
-    openings = np.concatenate([take.motion[:, 7:] @ corpus.mouth.T for take in corpus.seen])
+    openings = np.concatenate([take.motion[:, 7:] @ corpus.mouth.T for take in corpus.training])
     scaled: Array = (corpus.mouth * corpus.normalisation.std[7:] / (openings.std(0)[:, None] + 1e-6)).T
     return scaled.astype(np.float32)

@@ -10,7 +10,7 @@ from kdtalker.core.motion import MOTION_WIDTH
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.diffusion.denoiser import Denoiser
 from train.harness.plan import difference_line, kept_bytes, memory_lines, network_lines, size_of
-from train.motion.dataset import Corpus, Take
+from train.motion.dataset import Clip, Corpus
 from train.motion.loss import Objective
 from train.motion.recipe import PRESETS, Recipe
 from train.motion.windows import Batch
@@ -19,12 +19,12 @@ from train.motion.windows import Batch
 def plan(recipe: Recipe, corpus: Corpus) -> str:
     """Data, sizes, memory and what differs from the presets, as lines to print."""
     denoiser = Denoiser(recipe.model)
-    windows = sum(len(take.motion) for take in corpus.seen) / recipe.model.window
+    windows = sum(len(take.motion) for take in corpus.training) / recipe.model.window
     objective, size = Objective(denoiser, recipe, corpus), size_of(denoiser)
     kept = kept_bytes(objective, lambda: _pass(objective, recipe))
     lines = [
-        f"learn from    {_told(corpus.seen)}",
-        f"held out      {_told(corpus.unseen)}" + ("" if corpus.unseen else ": nothing will be validated"),
+        f"learn from    {_told(corpus.training)}",
+        f"held out      {_told(corpus.validation)}" + ("" if corpus.validation else ": nothing will be validated"),
         *network_lines("model", denoiser),
         f"steps         {recipe.steps}, {recipe.batch} windows of {recipe.model.window} frames each: "
         f"every frame about {recipe.steps * recipe.batch / windows:.0f} times",
@@ -44,6 +44,6 @@ def _pass(objective: Objective, recipe: Recipe) -> None:
     objective(*numbers)
 
 
-def _told(takes: list[Take]) -> str:
+def _told(takes: list[Clip]) -> str:
     minutes = sum(len(take.motion) for take in takes) / FRAME_RATE_HZ / 60
     return f"{len(takes)} takes, {minutes:.1f} minutes, {len({take.speaker for take in takes})} people"

@@ -1,4 +1,4 @@
-"""What a training of the motion model is made of: one frozen dataclass, and two presets of it."""
+"""Hyperparameters of training the motion model: one frozen dataclass, and two presets of it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ OURS = DenoiserConfig(
 
 @dataclass(frozen=True)
 class Recipe(Training):
-    """Every choice of a training; the defaults are ours, for the mesh engine. Those of Training, and:
+    """Hold the hyperparameters of a training run; the defaults are ours, for the mesh engine. Those of Training, and:
 
-    shards: folder to read. space: the keypoint space, "mesh" or "liveportrait". A row of the batch is a window of film.
-    shortest_window: frames; `shorter_share` of the batches hold windows of a random length from there on. mirror: half
-    of the windows are seen in a mirror. corpus_share: of the windows that come from speakers with more than 50 takes.
+    shards: folder to read. space: the keypoint space, "mesh" or "liveportrait". A row of the batch is a window of a
+    clip. shortest_window: frames; `shorter_share` of the batches hold windows of a random length from there on. mirror:
+    half of the windows are mirrored (data augmentation). corpus_share: of the windows that come from speakers with more
+    than 50 clips.
     audio_drop: share of the windows without audio, for guidance (arXiv 2207.12598). audio_noise: in deviations of the
     features, on `audio_noise_share` of the windows. context_drop: share of the windows that continue from nothing;
     context_noise, canonical_noise: on known frames and on the portrait's keypoints, in deviations. head_share: weight
     of the head's six numbers together, the expression's 63 having 1. lip_loss, difference_loss: weights of the errors
-    of lip gaps and of frame differences. validate_takes: so many of people held out are sampled.
+    of lip gaps and of frame differences. validate_takes: so many clips of the validation split are sampled.
 
     Raises InputError for a value outside its range or what does not go together.
     """

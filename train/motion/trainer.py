@@ -17,7 +17,7 @@ from torch import nn
 from kdtalker import __version__
 from kdtalker.core.protocols import Speech
 from kdtalker.diffusion.denoiser import Denoiser
-from kdtalker.diffusion.model import MotionModel
+from kdtalker.diffusion.model import DiffusionMotionModel
 from train.harness.command import command
 from train.harness.config import read_config
 from train.harness.figures import Figure
@@ -35,12 +35,12 @@ MODEL_FILE = "motion.safetensors"
 def train(recipe: Recipe, corpus: Corpus) -> None:
     """The whole training in one loop. Raises InputError where the run was begun otherwise, OutputError where there is
     no room for its state."""
-    run = Run(recipe, corpus.told)
-    windows = Windows(corpus.seen, corpus.normalisation, recipe, run.rows, run.rank)
+    run = Run(recipe, corpus.fingerprint)
+    windows = Windows(corpus.training, corpus.normalisation, recipe, run.rows, run.rank)
     torch.manual_seed(recipe.seed)
     denoiser = Denoiser(recipe.model)
     averaged = copy.deepcopy(denoiser).eval().requires_grad_(False).to(run.accelerator.device)
-    model = MotionModel(averaged, corpus.normalisation, recipe.space, card(recipe, corpus))
+    model = DiffusionMotionModel(averaged, corpus.normalisation, recipe.space, card(recipe, corpus))
     objective = Objective(denoiser, recipe, corpus)
     trained, optimiser = run.accelerator.prepare(objective, make_optimiser(objective, recipe))
     run.resume(denoiser=denoiser, averaged=averaged, optimiser=optimiser.optimizer)
@@ -61,10 +61,10 @@ def make_optimiser(objective: nn.Module, recipe: Recipe) -> torch.optim.Optimize
     )
 
 
-def validate(recipe: Recipe, corpus: Corpus, model: MotionModel) -> tuple[dict[str, float], dict[str, Figure]]:
+def validate(recipe: Recipe, corpus: Corpus, model: DiffusionMotionModel) -> tuple[dict[str, float], dict[str, Figure]]:
     """The model as it is now, figures of it on people held out and a picture of what it samples."""
     model.save(recipe.run / MODEL_FILE)
-    takes = corpus.unseen[: recipe.validate_takes]
+    takes = corpus.validation[: recipe.validate_takes]
     if not takes:
         return {}, {}
     sampled = sample(model, takes, Speech(corpus.encoder, model).silence)
@@ -73,10 +73,10 @@ def validate(recipe: Recipe, corpus: Corpus, model: MotionModel) -> tuple[dict[s
 
 def card(recipe: Recipe, corpus: Corpus) -> dict[str, str]:
     """What a model tells of itself to people."""
-    people = len({take.speaker for take in corpus.seen})
+    data, people = corpus.fingerprint, len({take.speaker for take in corpus.training})
     return {
         "made by": f"kdtalker {__version__}, python -m train.motion",
-        "data": f"{corpus.told['takes']} takes, {corpus.told['frames'] / 25 / 60:.1f} minutes, {people} people",
+        "data": f"{data['takes']} takes, {data['frames'] / 25 / 60:.1f} minutes, {people} people",
         "recipe": json.dumps(recipe.fixed),
     }
 

@@ -9,11 +9,11 @@ import numpy as np
 from kdtalker.core.arrays import Array
 from kdtalker.core.motion import MESH_SPACE, Motion, from_head_frame, project, to_head_frame
 from kdtalker.core.protocols import Sampling
-from kdtalker.diffusion.model import MotionModel
+from kdtalker.diffusion.model import DiffusionMotionModel
 from kdtalker.renderers.mesh.geometry import FaceModel
 from train.harness.curves import best_lag, correlation
 from train.harness.figures import Figure
-from train.motion.dataset import Take
+from train.motion.dataset import Clip
 
 SEEDS, STEPS = 4, 10
 STRIP = 8  # faces in the picture of sampled motion
@@ -22,13 +22,13 @@ HEAD = ("yaw", "pitch", "roll")
 
 @dataclass(frozen=True)
 class Sampled:
-    """A take and what the model makes of its sound: vectors (seeds, T, 70) as in a Take."""
+    """A take and what the model makes of its sound: vectors (seeds, T, 70) as in a Clip."""
 
-    take: Take
+    take: Clip
     vectors: Array
 
 
-def sample(model: MotionModel, takes: list[Take], silence: Array) -> list[Sampled]:
+def sample(model: DiffusionMotionModel, takes: list[Clip], silence: Array) -> list[Sampled]:
     """Every take said by its own first frame, all of them and all seeds side by side."""
     states, features = [], []
     for take in takes:
@@ -68,7 +68,7 @@ def figures_of(sampled: list[Sampled], mouth: Array) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in figures.items()}
 
 
-def draw_motion(one: Sampled, mouth: Array, model: MotionModel) -> Figure:
+def draw_motion(one: Sampled, mouth: Array, model: DiffusionMotionModel) -> Figure:
     """Mouth and head of a take, real (black) and sampled, and its faces as they pass by."""
     from matplotlib.figure import Figure
 
@@ -93,7 +93,7 @@ def draw_motion(one: Sampled, mouth: Array, model: MotionModel) -> Figure:
     return figure
 
 
-def _points(vectors: Array, canonical: Array, model: MotionModel) -> Array:
+def _points(vectors: Array, canonical: Array, model: DiffusionMotionModel) -> Array:
     """(T, N, 2) places of a face: the mean face in the mesh space, bare keypoints elsewhere; each frame's own middle is
     its origin."""
     motion = Motion.from_vector(vectors, model.space)

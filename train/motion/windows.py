@@ -14,7 +14,7 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.diffusion.normalisation import Normalisation
 from kdtalker.renderers.mesh.geometry import FaceModel
-from train.motion.dataset import Take, mirrored
+from train.motion.dataset import Clip, mirror
 from train.motion.recipe import Recipe
 
 CORPUS_TAKES = 50  # speakers with more takes than this together get the recipe's corpus_share of the windows
@@ -35,7 +35,7 @@ class Batch:
 class Windows(Dataset[Batch]):
     """Batch number `step` under that index: `size` windows of one length, drawn by `rank` of several processes."""
 
-    def __init__(self, takes: list[Take], normalisation: Normalisation, recipe: Recipe, size: int, rank: int) -> None:
+    def __init__(self, takes: list[Clip], normalisation: Normalisation, recipe: Recipe, size: int, rank: int) -> None:
         """Raises InputError where every take is shorter than a window."""
         self._recipe, self._normalisation, self._size, self._rank = recipe, normalisation, size, rank
         self._face = FaceModel.load() if recipe.mirror else None
@@ -65,7 +65,7 @@ class Windows(Dataset[Batch]):
             known = torch.arange(length)[None] < torch.from_numpy(context)[:, None]
         return Batch(x, known, features, canonical, reference)
 
-    def _window(self, take: Take, length: int, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
+    def _window(self, take: Clip, length: int, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
         """Normalised motion, features, canonical keypoints and a reference: where the model knows no frames before the
         window the last of those, and else a photograph of that person, some frame's face in the resting pose."""
         config = self._recipe.model
@@ -74,7 +74,7 @@ class Windows(Dataset[Batch]):
         motion = np.concatenate([take.motion[start : start + length], take.motion[frame : frame + 1]])
         canonical = take.canonical
         if self._face is not None and rng.random() < 0.5:
-            motion, canonical = mirrored(motion, canonical, self._face)
+            motion, canonical = mirror(motion, canonical, self._face)
         if config.relative:
             motion[-1, 1:7] = 0
         noise = rng.standard_normal(canonical.size).astype(np.float32)
@@ -84,7 +84,7 @@ class Windows(Dataset[Batch]):
         return normalised[:-1], features, seen.astype(np.float32), normalised[-1]
 
 
-def _shares(takes: list[Take], corpus_share: float) -> Array:
+def _shares(takes: list[Clip], corpus_share: float) -> Array:
     """How likely each take is: by its length, but for the share of those who speak in very many takes."""
     counts = {take.speaker: sum(other.speaker == take.speaker for other in takes) for take in takes}
     is_corpus = np.array([counts[take.speaker] > CORPUS_TAKES for take in takes])

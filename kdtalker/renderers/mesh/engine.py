@@ -44,11 +44,11 @@ class MeshEngine(Engine[MeshSource]):
         return self.renderer.track(frames)
 
     def load_speech(self) -> Speech:
-        from kdtalker.diffusion.fir_smoothing import SteadyModel
+        from kdtalker.diffusion.fir_smoothing import FIRSmoothedModel
         from kdtalker.diffusion.speech import load_trained
 
         encoder, model = load_trained(self.checkpoint or find("mesh_motion.safetensors"), MESH_SPACE)
-        return Speech(encoder, SteadyModel(model))
+        return Speech(encoder, FIRSmoothedModel(model))
 
     def start_from(self, motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:
         return start_from(motion, rest=rest, first=first, frame=frame)
