@@ -1,4 +1,4 @@
-"""The engine that ships with the package, assembled from its parts."""
+"""Assemble the engine that ships with the package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from kdtalker.weights.find import find
 
 @dataclass(frozen=True)
 class MeshEngine(Engine[MeshSource]):
-    """Face mesh tracking, Whisper, our motion model and the mesh renderer. checkpoint: another motion model."""
+    """Combine face mesh tracking, the Whisper encoder, the motion model and the mesh renderer. checkpoint: another
+    motion model than the shipped one."""
 
     tracker: FaceTracker
     renderer: MeshRenderer
