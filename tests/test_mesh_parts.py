@@ -112,5 +112,10 @@ def test_a_painter_is_what_its_file_says(tmp_path):
     again = PartUNet.load(tmp_path / "p.safetensors").paint(*views)
     np.testing.assert_allclose(again, painter.paint(*views), atol=1e-3)
     assert again.shape == (1, 32, 32, 5)
+    older = {"stem": "enter", "encoder": "seen", "decoder": "told", "head": "leave"}
+    state = {".".join([older.get(key.split(".")[0], key.split(".")[0]), *key.split(".")[1:]]): value
+             for key, value in painter.state_dict().items()}  # fmt: skip
+    assert "told.0.first.bias" in state
+    PartUNet(32, (8, 16)).load_state_dict(state)
     with pytest.raises(InputError, match="another model"):
         PartUNet.load(Path(__file__).parent.parent / "kdtalker" / "data" / "mesh_keypoints.safetensors")

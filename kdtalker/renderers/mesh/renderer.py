@@ -121,7 +121,7 @@ class MeshRenderer:
         compute_flow(source, motion, self._pose_mesh(source, motion), buffers)
         return face, warp_matte(matte, buffers)
 
-    def openings(self, source: MeshSource, motion: Motion) -> Openings:
+    def measure_openings(self, source: MeshSource, motion: Motion) -> Openings:
         """Measure how far mouth and eyes are open in each frame, in the units of the tracker."""
         vertices = self.model.pose_vertices(source.identity, motion)
         return Openings(eyes=eye_opening(vertices), lips=mouth_opening(vertices))

@@ -32,6 +32,7 @@ class Residual(nn.Module):
         nn.init.zeros_(self.second.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, h, w) to the same shape."""
         out: Tensor = x + self.second(F.silu(self.first(F.silu(x))))
         return out
 
