@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kdtalker.renderers.mesh.inpaint import fill_behind
+from kdtalker.renderers.mesh.inpaint import inpaint_background
 
 SIDE = 256
 PERSON = cv2.circle(np.zeros((SIDE, SIDE), np.float32), (128, 150), 60, 1.0, -1)
@@ -24,14 +24,14 @@ def with_person(picture):
 @pytest.mark.parametrize(("across", "down"), [(0, 16), (12, 0), (9, 9)])
 def test_lines_go_on_behind_the_rim_of_a_person(across, down):
     truth = stripes(across, down)
-    filled = fill_behind(with_person(truth), PERSON)
+    filled = inpaint_background(with_person(truth), PERSON)
     rim = (PERSON > 0) & (cv2.distanceTransform((PERSON > 0).astype(np.uint8), cv2.DIST_L2, 5) < 12)
     assert np.corrcoef(filled[rim].mean(-1), truth[rim].mean(-1))[0, 1] > 0.9
 
 
 def test_of_the_person_nothing_is_left_and_the_rest_is_the_picture():
     picture = with_person(stripes(12, 0))
-    filled = fill_behind(picture, PERSON).astype(int)
+    filled = inpaint_background(picture, PERSON).astype(int)
     assert not ((filled[..., 0] - filled[..., 2]) > 100).any()
     away = cv2.dilate(PERSON, np.ones((25, 25))) == 0
     assert np.array_equal(filled[away], picture[away])
@@ -39,4 +39,4 @@ def test_of_the_person_nothing_is_left_and_the_rest_is_the_picture():
 
 def test_a_person_who_fills_the_picture_leaves_a_picture():
     everything = np.ones((SIDE, SIDE), np.float32)
-    assert np.isfinite(fill_behind(with_person(stripes(12, 0)), everything)).all()
+    assert np.isfinite(inpaint_background(with_person(stripes(12, 0)), everything)).all()

@@ -9,7 +9,7 @@ import pytest
 from kdtalker.face.landmarks import EYE_CONTOURS
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
-from kdtalker.renderers.mesh.glasses import held_by_glasses, wears_glasses
+from kdtalker.renderers.mesh.glasses import glasses_stiffness, wears_glasses
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -38,6 +38,6 @@ def test_a_painted_bridge_makes_glasses(faces, light):
 
 
 def test_brows_are_held_and_lids_and_mouths_are_not(faces):
-    held = held_by_glasses(faces["grace_hopper"][1])
+    held = glasses_stiffness(faces["grace_hopper"][1])
     assert (held[[105, 334, 168, 6]] > 0.9).all()
     assert not held[[13, 14, 61, 291, 152, *EYE_CONTOURS[0], *EYE_CONTOURS[1]]].any()

@@ -17,9 +17,9 @@ from kdtalker.face.landmarks import eye_opening, mouth_opening, outer_eye_distan
 from kdtalker.face.segmentation import person_matte
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
-from kdtalker.renderers.mesh.pose_limits import softly_limited, within_reach
-from kdtalker.renderers.mesh.raster import backward_flow, stand_still
-from kdtalker.renderers.mesh.source import _rings
+from kdtalker.renderers.mesh.pose_limits import limit_pose, soft_limit
+from kdtalker.renderers.mesh.raster import backward_flow, reset_flow
+from kdtalker.renderers.mesh.source import _build_rings
 from kdtalker.session import draw_frames
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -161,7 +161,7 @@ def test_smiles_and_brows_are_seen(pipeline, portrait, tracker):
     smiling, sulking = (landmarks(tracker, performing(pipeline, portrait, smile=way)) for way in (1, -1))
     assert (smiling[[61, 291], 1] - sulking[[61, 291], 1]).mean() < -0.04 * unit
     raised, lowered = (landmarks(tracker, performing(pipeline, portrait, brow=way)) for way in (1, -1))
-    if not portrait.source.held.any():  # glasses hold the brows
+    if not portrait.source.stiffness.any():  # glasses hold the brows
         assert (raised[[105, 334], 1] - lowered[[105, 334], 1]).mean() < -0.015 * unit
     assert mouth_opening(raised) == pytest.approx(mouth_opening(neutral), abs=0.03)
 
@@ -172,7 +172,7 @@ def test_what_stands_around_a_face_begins_beyond_it(pipeline, portrait):
     for yaw in (0, -40, 60):
         motion = turned(source.rest, yaw=yaw - source.rest.pose[0, 0])
         face = model.pose_vertices(source.identity, motion)[0]
-        rings, *_ = _rings(face)
+        rings, *_ = _build_rings(face)
         hull = cv2.convexHull(np.ascontiguousarray(face[:, :2], np.float32))
         beyond = [-cv2.pointPolygonTest(hull, place[:2].astype(float).tolist(), True) for place in rings]
         assert min(beyond) > 0
@@ -187,7 +187,7 @@ def test_glasses_stay_rigid(pipeline, portrait):
     looks = ({"brow": 1}, {"brow": -1}, {"smile": 1})
     neutral, *changed = (performing(pipeline, portrait, **look)[bridge].astype(int) for look in ({}, *looks))
     most = max(np.abs(one - neutral).mean() for one in changed)
-    assert most < 1 if portrait.source.held.any() else most > 2
+    assert most < 1 if portrait.source.stiffness.any() else most > 2
 
 
 def test_the_iris_goes_where_the_eyes_look(pipeline, portrait):
@@ -212,7 +212,7 @@ def test_the_iris_goes_where_the_eyes_look(pipeline, portrait):
 
 def test_a_turn_is_softly_limited():
     turns = np.linspace(-60, 60, 1201, dtype=np.float32)[:, None]
-    near = softly_limited(turns, (20.0,))
+    near = soft_limit(turns, (20.0,))
     assert np.array_equal(near[np.abs(turns) <= 14], turns[np.abs(turns) <= 14])
     assert np.abs(near).max() <= 20 and (np.diff(near[:, 0]) >= 0).all()
     slope = np.diff(near[:, 0]) / np.diff(turns[:, 0])
@@ -221,11 +221,11 @@ def test_a_turn_is_softly_limited():
 
 def test_a_head_asked_to_turn_too_far_turns_as_far_as_is_good(pipeline, portrait):
     rest = portrait.source.rest
-    far, farther = (within_reach(turned(rest, yaw=yaw, pitch=-yaw), rest) for yaw in (20, 30))
+    far, farther = (limit_pose(turned(rest, yaw=yaw, pitch=-yaw), rest) for yaw in (20, 30))
     away = np.abs(farther.pose - rest.pose)[0]
     assert 17 < away[0] < 20 and 12 < away[1] < 15
     assert np.abs(far.pose - farther.pose).max() < 2
-    assert within_reach(turned(rest, yaw=10), rest).pose == pytest.approx(turned(rest, yaw=10).pose)
+    assert limit_pose(turned(rest, yaw=10), rest).pose == pytest.approx(turned(rest, yaw=10).pose)
 
 
 def test_a_mesh_is_drawn_without_cracks():
@@ -241,7 +241,7 @@ def test_a_mesh_is_drawn_without_cracks():
     target[border, :2] = grid[border]
     places = (target[:, :2] @ [[0.8, 0.1], [-0.2, 1.1]] + [300, -200]).astype(np.float32)
     flow, depth = np.empty((2, side, side), np.float32), np.empty((side, side), np.float32)
-    stand_still(flow, depth)
+    reset_flow(flow, depth)
     backward_flow(target, places, triangles, flow, depth)
     x, y = np.meshgrid(np.arange(side), np.arange(side))
     wanted = np.stack([0.8 * x - 0.2 * y + 300, 0.1 * x + 1.1 * y - 200])
@@ -253,7 +253,7 @@ def test_the_nearer_triangle_is_seen():
     places = np.repeat(np.array([[100, 100], [200, 200]], np.float32), 3, axis=0)
     for order in ([[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]):
         flow, depth = np.empty((2, 32, 32), np.float32), np.empty((32, 32), np.float32)
-        stand_still(flow, depth)
+        reset_flow(flow, depth)
         backward_flow(target, places, np.array(order, np.int32), flow, depth)
         np.testing.assert_allclose(flow[:, 5, 5], 200, atol=1e-3)
         np.testing.assert_array_equal(flow[:, 30, 30], 30)  # outside of both

@@ -13,7 +13,7 @@ from kdtalker import TalkingPortraitPipeline
 from kdtalker.core.motion import Motion
 from kdtalker.media.picture import read_image
 from kdtalker.media.video_writer import VideoWriter
-from kdtalker.renderers.mesh.unet import Painter
+from kdtalker.renderers.mesh.unet import PartUNet
 from kdtalker.session import draw_frames
 from train.data.films import find_films
 from train.painters.batches import varied
@@ -65,7 +65,7 @@ def run(films, tmp_path_factory):
 
 
 def test_a_run_leaves_weights_that_paint(run):
-    painter = Painter.load(run / "mouth.safetensors")
+    painter = PartUNet.load(run / "mouth.safetensors")
     views = np.zeros((1, 112, 112, 6), np.uint8)
     assert painter.paint(views, views).shape == (1, 112, 112, 5)
     (row,) = map(json.loads, (run / "log.jsonl").read_text().splitlines())

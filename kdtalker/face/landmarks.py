@@ -38,14 +38,19 @@ def mouth_opening(landmarks: Array) -> Array:
 
 
 def eye_opening(landmarks: Array) -> Array:
-    """Measure the eye aspect ratio, lid gap over eye width, mean of both eyes: (..., 468, 3) to (...)."""
+    """Measure the mean aspect ratio of both eyes: (..., 468, 3) to (...)."""
+    opening: Array = eye_ratios(landmarks).mean(-1)
+    return opening
+
+
+def eye_ratios(landmarks: Array) -> Array:
+    """Measure the aspect ratio, lid gap over width, of the person's right and left eye: (..., 468, 3) to (..., 2)."""
 
     def distance(one: tuple[int, int], other: tuple[int, int]) -> Array:
         length: Array = np.linalg.norm(landmarks[..., one, :2] - landmarks[..., other, :2], axis=-1)
         return length
 
-    opening: Array = (distance(EYE_UPPER, EYE_LOWER) / distance(EYE_OUTER, EYE_INNER)).mean(-1)
-    return opening
+    return distance(EYE_UPPER, EYE_LOWER) / distance(EYE_OUTER, EYE_INNER)
 
 
 def outer_eye_distance(landmarks: Array) -> Array:

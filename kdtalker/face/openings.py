@@ -8,7 +8,7 @@ import numpy as np
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.protocols import Openings
-from kdtalker.face.landmarks import EYE_INNER, EYE_LOWER, EYE_OUTER, EYE_UPPER, LIP_PAIRS, MOUTH_CORNERS
+from kdtalker.face.landmarks import LIP_PAIRS, MOUTH_CORNERS, eye_opening
 from kdtalker.face.tracker import FaceTracker, hold_last
 
 
@@ -16,18 +16,9 @@ def measure_openings(frames: Iterable[Image], tracker: FaceTracker) -> Openings:
     """Measure the ratios of the face that `FaceTracker.follow_driving` tracks in T frames (H, W, 3); frames in which it
     is lost repeat the last face. Raises InputError for a video without a face."""
     faces = hold_last(tracker.follow_driving(frames))
-    ratios = [(float(eye_ratios(face.landmarks).mean()), lip_ratio(face.landmarks)) for face in faces]
+    ratios = [(float(eye_opening(face.landmarks)), lip_ratio(face.landmarks)) for face in faces]
     eyes, lips = np.array(ratios, np.float32).T
     return Openings(eyes, lips)
-
-
-def eye_ratios(landmarks: Array) -> Array:
-    """Measure lid gap over eye width, landmarks (468, 3) to (2,): the person's right eye, then the left."""
-    upper, lower, outer, inner = (
-        landmarks[list(points), :2] for points in (EYE_UPPER, EYE_LOWER, EYE_OUTER, EYE_INNER)
-    )
-    ratios: Array = np.linalg.norm(upper - lower, axis=1) / np.linalg.norm(outer - inner, axis=1)
-    return ratios
 
 
 def lip_ratio(landmarks: Array) -> float:

@@ -163,7 +163,9 @@ def _check_eyes(distance_px: float) -> None:
 def _all_faces(picture: Image, tracker: FaceTracker, *, everywhere: bool) -> list[Face]:
     faces = tracker.find(picture, everywhere=everywhere) or _faces_of_face_alignment(picture, tracker)
     if not faces:
-        raise InputError("No face was found in the picture; wanted one that looks roughly into the camera.")
+        raise InputError(
+            "No face was found in the picture, wanted one that looks roughly into the camera; choose another picture."
+        )
     return faces
 
 
@@ -177,12 +179,15 @@ def _choose(faces: list[Face], number: int | None, box: tuple[float, float, floa
 
         nearest = min(faces, key=distance)
         if distance(nearest) > max(*nearest.box[2:], *box[2:]) / 2:
-            raise InputError(f"There is no face in the box {','.join(f'{number:g}' for number in box)} of the picture.")
+            raise InputError(
+                f"There is no face in the box {','.join(f'{number:g}' for number in box)} of the picture; "
+                "choose another."
+            )
         return nearest
     if number is None:
         return faces[0]
     if not 0 <= number < len(faces):
-        raise InputError(f"Face {number} was asked for, the picture has {len(faces)}, counted from 0 by size.")
+        raise InputError(f"Face {number} was asked for, the picture has {len(faces)}; choose one, by size from 0.")
     return faces[number]
 
 

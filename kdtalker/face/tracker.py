@@ -112,7 +112,8 @@ class FaceTracker:
                 yield face
             if last is None:
                 raise InputError(
-                    "No face was found in the driving film; wanted one that looks roughly into the camera."
+                    "No face was found in the driving video, wanted one that looks roughly into the camera; choose "
+                    "another video."
                 )
         if last is not None and lost:
             _log.warning(

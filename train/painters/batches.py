@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdtalker.renderers.mesh.unet import as_input
+from kdtalker.renderers.mesh.unet import normalise_views
 from train.painters.pairs import GOOD_EYES_PX, Pairs
 from train.painters.recipe import PainterRecipe
 
@@ -52,7 +52,7 @@ class Batches(Dataset[Batch]):
             weight.append(_worth(pairs))
         views = (torch.from_numpy(np.stack(pictures)) for pictures in (warped, photographed, real))
         return Batch(
-            *(as_input(pictures).contiguous(memory_format=torch.channels_last) for pictures in views),
+            *(normalise_views(pictures).contiguous(memory_format=torch.channels_last) for pictures in views),
             *(torch.tensor(np.array(one, np.float32)).reshape(-1, 1, 1, 1) for one in (appears, weight)),
         )
 

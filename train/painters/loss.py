@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdtalker.renderers.mesh.parts import rim
+from kdtalker.renderers.mesh.parts import border_taper
 from train.painters.batches import Batch
 from train.painters.recipe import PainterRecipe
 
@@ -36,7 +36,7 @@ class Critic(nn.Module):
 def painted(painter: Callable[[Tensor, Tensor], tuple[Tensor, ...]], batch: Batch) -> tuple[Tensor, Tensor]:
     """The part as it comes into the film, (B, 3, side, side), and how much of it is painted (B, 1, side, side)."""
     change, taken, covers = (one.float() for one in painter(batch.warped, batch.photographed))
-    covers = batch.appears * covers * torch.from_numpy(rim(covers.shape[-1])).to(covers.device)
+    covers = batch.appears * covers * torch.from_numpy(border_taper(covers.shape[-1])).to(covers.device)
     under, own = batch.warped[:, :3], batch.photographed[:, :3]
     return under + covers * (change + taken * (own - under - change)), covers
 

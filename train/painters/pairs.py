@@ -22,7 +22,7 @@ from kdtalker.face.portrait import Portrait
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.video import read_film
 from kdtalker.renderers.mesh.geometry import FaceModel
-from kdtalker.renderers.mesh.parts import Crop, Part, view
+from kdtalker.renderers.mesh.parts import Crop, Part, make_view
 from kdtalker.renderers.mesh.renderer import MeshRenderer
 from kdtalker.renderers.mesh.source import MeshSource
 from train.data.films import Film
@@ -127,8 +127,8 @@ class Maker:
             canvas, source = sources[numbers[chosen]]
             first = motion[numbers[chosen] : numbers[chosen] + 1]
             moved = transfer_relative(motion[at : at + 1], first=first, rest=source.rest)
-            mesh = self._renderer.shape(source, moved)
-            shown = zip(source.parts, self._renderer.appear(source, moved), strict=True)
+            mesh = self._renderer.deform_mesh(source, moved)
+            shown = zip(source.parts, self._renderer.blend_weights(source, moved), strict=True)
             parts = [(part, appears) for part, appears in shown if part.part in self._parts]
             if rng.random() > max(UNMOVED_SHARE, *(appears for _, appears in parts), 0):
                 continue
@@ -141,8 +141,8 @@ class Maker:
                     continue
                 yield (
                     chosen * len(parts) + number,
-                    view(part.part, picture, vertices, resting),
-                    Crop.of(part.part, resting).moved(off.mean(0)).cut(square),
+                    make_view(part.part, picture, vertices, resting),
+                    Crop.of(part.part, resting).translate(off.mean(0)).sample(square),
                     appears,
                 )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdtalker.renderers.mesh.unet import VIEW_CHANNELS, Painter
+from kdtalker.renderers.mesh.unet import VIEW_CHANNELS, PartUNet
 from train.data.films import Film
 from train.harness.plan import difference_line, kept_bytes, memory_lines, network_lines, size_of
 from train.painters.loss import Critic
@@ -18,7 +18,7 @@ from train.painters.recipe import PARTS, PRESETS, PainterRecipe
 def plan(recipe: PainterRecipe, films: list[Film], folder: Path) -> str:
     """Data, sizes, memory and what differs from the presets, as lines to print; folder: of the pairs."""
     side_px = PARTS[recipe.part][0].side_px
-    painter, critic = Painter(side_px, recipe.widths), Critic()
+    painter, critic = PartUNet(side_px, recipe.widths), Critic()
     sizes = size_of(painter) + size_of(critic), size_of(painter)
     networks = nn.ModuleList([painter, critic])
     views = torch.empty(recipe.batch, VIEW_CHANNELS, side_px, side_px, device="meta")

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from kdtalker.core.errors import InputError
-from kdtalker.renderers.mesh.unet import Painter
+from kdtalker.renderers.mesh.unet import PartUNet
 from kdtalker.weights.checkpoint import write_checkpoint
 from train.data.films import find_films
 from train.harness.command import command
@@ -45,7 +45,7 @@ def train(recipe: PainterRecipe, pairs: list[Pairs]) -> None:
         raise InputError(f"All {len(pairs)} films of use are of the split 'val'; there is nothing to learn from.")
     run = Run(recipe, {"films": len(seen), "pairs": sum(len(film.which) for film in seen)})
     torch.manual_seed(recipe.seed)
-    painter = Painter(PARTS[recipe.part][0].side_px, recipe.widths).to(memory_format=torch.channels_last)
+    painter = PartUNet(PARTS[recipe.part][0].side_px, recipe.widths).to(memory_format=torch.channels_last)
     critic = Critic()
     averaged = copy.deepcopy(painter).eval().requires_grad_(False).to(run.accelerator.device)
     trained, judge, paints, judges = run.accelerator.prepare(
@@ -74,7 +74,7 @@ def train(recipe: PainterRecipe, pairs: list[Pairs]) -> None:
 
 
 def validate(
-    recipe: PainterRecipe, painter: Painter, unseen: list[Pairs]
+    recipe: PainterRecipe, painter: PartUNet, unseen: list[Pairs]
 ) -> tuple[dict[str, float], dict[str, Figure]]:
     """The painter as it is now, figures of it on people held out and pictures of what it paints."""
     write_checkpoint(recipe.run / f"{recipe.part}.safetensors", painter.state_dict(), painter.dimensions, half=True)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdtalker.renderers.mesh.unet import Painter, as_input
+from kdtalker.renderers.mesh.unet import PartUNet, normalise_views
 from train.harness.figures import Figure
 from train.harness.run import on_device
 from train.painters.batches import Batch
@@ -19,7 +19,7 @@ EVERY, PARTS = 3, 4  # pairs of a film; parts in which they are painted
 SHOWN = 8  # films
 
 
-def figures_of(painter: Painter, films: list[Pairs]) -> dict[str, float]:
+def figures_of(painter: PartUNet, films: list[Pairs]) -> dict[str, float]:
     """Peak signal to noise in dB, mean of films: of the crop warped only, painted, and of what lies in the opening
     alone."""
     figures: dict[str, list[float]] = {"warped": [], "painted": [], "inside warped": [], "inside": []}
@@ -39,16 +39,16 @@ def figures_of(painter: Painter, films: list[Pairs]) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def paint(painter: Painter, pairs: Pairs, rows: NDArray[np.int64]) -> tuple[Batch, torch.Tensor]:
+def paint(painter: PartUNet, pairs: Pairs, rows: NDArray[np.int64]) -> tuple[Batch, torch.Tensor]:
     """Some pairs of a film, and what the painter makes of them (N, 3, side, side)."""
     views = (pairs.warped[rows], pairs.photographed[pairs.which[rows]], pairs.real[rows])
     appears = torch.from_numpy(pairs.appears[rows]).reshape(-1, 1, 1, 1)
-    batch = Batch(*(as_input(torch.from_numpy(view)) for view in views), appears, appears)
+    batch = Batch(*(normalise_views(torch.from_numpy(view)) for view in views), appears, appears)
     batch = on_device(batch, next(painter.parameters()).device)
     return batch, painted(painter, batch)[0]
 
 
-def draw_parts(painter: Painter, films: list[Pairs]) -> Figure:
+def draw_parts(painter: PartUNet, films: list[Pairs]) -> Figure:
     """The pair of each film that shows most: photographed, warped, painted, real."""
     from matplotlib.figure import Figure
 

@@ -16,7 +16,8 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.motion import KEYPOINTS, LIVEPORTRAIT_SPACE, NOT_RETARGETED, Motion, project
 from kdtalker.core.protocols import Edit, ExpressionModel
 from kdtalker.face.background import isolate
-from kdtalker.face.openings import eye_ratios, lip_ratio
+from kdtalker.face.landmarks import eye_ratios
+from kdtalker.face.openings import lip_ratio
 from kdtalker.face.region import Region
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.renderers.liveportrait.canvas import SIDE_PX, cut_out

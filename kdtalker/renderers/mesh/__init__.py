@@ -1,1 +1,1 @@
-"""The mesh engine: a face mesh that warps the source image."""
+"""Animate a source image by warping it with a face mesh, on the CPU in real time."""

@@ -1,4 +1,4 @@
-"""The engine that ships with the package, assembled from its parts."""
+"""Assemble the engine that ships with the package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from kdtalker.weights.find import find
 
 @dataclass(frozen=True)
 class MeshEngine(Engine[MeshSource]):
-    """Face mesh tracking, Whisper, our motion model and the mesh renderer. checkpoint: another motion model."""
+    """Combine face mesh tracking, the Whisper encoder, the motion model and the mesh renderer. checkpoint: another
+    motion model than the shipped one."""
 
     tracker: FaceTracker
     renderer: MeshRenderer
@@ -34,16 +35,19 @@ class MeshEngine(Engine[MeshSource]):
     def find_portrait(
         self, image: Image, *, face: int | None = None, box: Box | None = None, crop: bool = False, framing: str
     ) -> Portrait:
-        """Find and crop a face; one crop serves both framings."""
+        """Find and crop a face, as `Portrait.find`; both framings have the same crop. Raises InputError."""
         return Portrait.find(image, self.tracker, face=face, box=box, crop=crop)
 
     def find_faces(self, image: Image) -> list[Square]:
+        """Find the square crops of all faces, by falling size. Raises InputError where there is none."""
         return find_squares(image, self.tracker)
 
     def track(self, frames: Iterable[Image]) -> Iterator[Motion]:
+        """Track one face through a driving video; see `MeshRenderer.track`."""
         return self.renderer.track(frames)
 
     def load_speech(self) -> Speech:
+        """Load the audio encoder and the motion model, followed by an FIR filter. Raises InputError."""
         from kdtalker.diffusion.fir_smoothing import FIRSmoothedModel
         from kdtalker.diffusion.speech import load_trained
 
@@ -51,13 +55,17 @@ class MeshEngine(Engine[MeshSource]):
         return Speech(encoder, FIRSmoothedModel(model))
 
     def start_from(self, motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:
+        """Fade generated motion in from the source's own; see `edits.transfer.start_from`."""
         return start_from(motion, rest=rest, first=first, frame=frame)
 
     def transfer(self, motion: Motion, *, first: Motion, rest: Motion) -> Motion:
+        """Transfer driving motion relative to its first frame; see `edits.transfer.transfer_relative`."""
         return transfer_relative(motion, first=first, rest=rest)
 
     def transfer_absolute(self, motion: Motion, *, rest: Motion) -> Motion:
+        """Return the motion unchanged: pose and expression are absolute in this space."""
         return motion
 
     def measure_openings(self, source: MeshSource, motion: Motion) -> Openings:
-        return self.renderer.openings(source, motion)
+        """Measure how far mouth and eyes are open in T frames, in the units of the tracker."""
+        return self.renderer.measure_openings(source, motion)

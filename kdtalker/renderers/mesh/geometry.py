@@ -1,7 +1,7 @@
-"""The face model: 468 landmarks to pose, identity and 21 implicit keypoints, and back.
+"""Linear face model: factor 468 landmarks into pose, identity and 21 implicit keypoints, and synthesise them again.
 
 Coordinates are those of the face square: x right, y down, z inward, the square's edges at -1 and 1. Canonical
-vertices are turned to the front, with the outer eye corners 1 apart in the mean face.
+vertices face the camera, with the outer eye corners 1 apart in the mean face.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from kdtalker.core.motion import KEYPOINTS, Motion, pose_of_rotation, rotation_m
 from kdtalker.face.landmarks import lip_gap
 from kdtalker.weights.find import find
 
-WEIGHTS = "mesh_keypoints.safetensors"
+WEIGHTS = "mesh_keypoints.safetensors"  # the shipped model
 
 REGULARISATION = 1e-3  # noise of an observed offset, as a share of the mean variance of the observations
 
-# Landmarks that move little when a face speaks or blinks: forehead, temples, bridge and sides of the nose, cheekbones.
+# Landmarks that speech and blinks hardly move, from which pose is fitted: forehead, temples, nose, cheekbones.
 RIGID = (10, 151, 9, 8, 168, 6, 197, 195, 5, 108, 337, 69, 299, 104, 333, 68, 298, 54, 284, 21, 251, 71, 301, 162, 389,
          127, 356, 34, 264, 143, 372, 116, 345, 123, 352, 193, 417, 122, 351, 196, 419, 3, 248, 245, 465, 188, 412,
          114, 343, 33, 263, 133, 362)  # fmt: skip
@@ -30,10 +30,10 @@ RIGID = (10, 151, 9, 8, 168, 6, 197, 195, 5, 108, 337, 69, 299, 104, 333, 68, 29
 
 @dataclass(frozen=True)
 class FaceModel:
-    """mean (468, 3) canonical vertices; picks A (21, 468), rows >= 0 that sum to 1; spreads B (468, 21);
-    covariance (63, 63) of the canonical keypoint offsets over speech; mirror (21,) the keypoint on the other side;
-    blink (21, 3) the offset that closes the lids, per unit of eye opening (gap over width); closed (pairs,) the gap
-    of each inner lip pair where a mouth is shut, as the tracker reports it."""
+    """Hold a linear face model: mean (468, 3) canonical vertices; picks A (21, 468), from vertices to keypoints, rows
+    >= 0 that sum to 1; spreads B (468, 21), from keypoint offsets to vertex offsets; covariance (63, 63) of canonical
+    keypoint offsets over speech; mirror (21,), the keypoint on the other side; blink (21, 3), the offset that closes
+    the eyelids, per unit of eye opening (gap over width); closed (pairs,), the lip gaps of closed mouths as tracked."""
 
     mean: Array
     picks: Array
@@ -45,7 +45,9 @@ class FaceModel:
 
     @staticmethod
     def load(path: Path | None = None) -> FaceModel:
-        """Read the shipped model, or the one at `path` (safetensors, as `python -m train.keypoints` writes it)."""
+        """Load the shipped model, or the one at `path` (safetensors, as `python -m train.keypoints` writes it).
+
+        Raises InputError where it is missing or no face model."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
@@ -54,14 +56,14 @@ class FaceModel:
             tensors = load_file(path)
             return FaceModel(**tensors)
         except FileNotFoundError:
-            raise InputError(f"There is no face model '{path}'.") from None
+            raise InputError(f"There is no face model '{path}'; `python -m train.keypoints` makes one.") from None
         except (SafetensorError, TypeError) as error:
-            raise InputError(f"'{path}' is not a face model of this program: {error}.") from None
+            raise InputError(f"'{path}' is not a face model of this program ({error}); choose another file.") from None
 
     def fit(self, vertices: Array) -> tuple[Array, Array, Array, Array]:
-        """Scale, rotation (3, 3), shift (3,) and canonical vertices (468, 3) of a posed mesh (468, 3):
-        vertices = scale (canonical R) + shift, the similarity that is nearest over the rigid landmarks
-        (Umeyama 1991, eq. 40-42)."""
+        """Fit scale (1,), rotation (3, 3), shift (3,) and canonical vertices (468, 3) to a posed mesh (468, 3):
+        vertices = scale (canonical R) + shift, the least-squares similarity over the rigid landmarks (Umeyama 1991,
+        eq. 40-42)."""
         rigid = list(RIGID)
         target, source = vertices[rigid].astype(np.float64), self.mean[rigid].astype(np.float64)
         target_mean, source_mean = target.mean(0), source.mean(0)
@@ -80,24 +82,24 @@ class FaceModel:
         )
 
     def unpose(self, vertices: Array) -> tuple[Array, Array, Array, Array]:
-        """`fit` for a film: (T, 468, 3) to scale (T, 1), pose (T, 3), shift (T, 3), canonical (T, 468, 3)."""
+        """Fit each frame: (T, 468, 3) to scale (T, 1), pose (T, 3), shift (T, 3), canonical (T, 468, 3)."""
         scale, rotation, shift, canonical = (np.stack(part) for part in zip(*map(self.fit, vertices), strict=True))
         return scale, pose_of_rotation(rotation), shift, canonical
 
     def pose_vertices(self, identity: Array, motion: Motion) -> Array:
-        """identity (468, 3) to posed vertices (T, 468, 3): scale (identity R + B expression) + shift."""
+        """Synthesise posed vertices (T, 468, 3) from identity (468, 3): scale (identity R + B expression) + shift."""
         turned = identity @ rotation_matrix(motion.pose)
         vertices: Array = motion.scale[:, None] * (turned + self.spreads @ motion.expression) + motion.shift[:, None]
         return vertices
 
     def offsets(self, canonical: Array, identity: Array) -> Array:
-        """Keypoint offsets in the head's own frame: (T, 468, 3) canonical vertices to (T, 21, 3)."""
+        """Compute keypoint offsets in the head's own frame: canonical vertices (T, 468, 3) to (T, 21, 3)."""
         offsets: Array = self.picks @ (canonical - identity)
         return offsets
 
     def resting_offset(self, canonical: Array) -> Array:
-        """The part (21, 3) of a canonical face (468, 3) that is an open mouth: the likeliest keypoint offset, by
-        the covariance of speech, that leaves the inner lips closed when it is taken away (conditional Gaussian)."""
+        """Estimate the keypoint offset (21, 3) that opens the mouth of a canonical face (468, 3): the MAP offset with
+        its lip gaps. Subtracting it closes the lips."""
         opening = np.maximum(lip_gap(canonical[:, 1]) - self.closed, 0)
         return self.map_expression(self.lip_gap_jacobian(), opening).reshape(KEYPOINTS, 3)
 
@@ -119,14 +121,15 @@ class FaceModel:
 
 
 def to_square(landmarks: Array, left: float, top: float, side: float) -> Array:
-    """Picture px to the units of a face square with that left, top and side (pixel centres at whole numbers)."""
+    """Convert landmarks (..., 3) from picture px to the units of a face square with left, top and side in px (pixel
+    centres at whole numbers)."""
     scaled = (landmarks - np.array([left - 0.5, top - 0.5, 0], np.float32)) * (2 / side)
     scaled[..., :2] -= 1
     return scaled.astype(np.float32)
 
 
 def to_pixels(points: Array, side: float) -> Array:
-    """The inverse of `to_square` within the square itself."""
+    """Convert points (..., 3) from the units of a face square to px of its crop: the inverse of `to_square`."""
     pixels = np.array(points, np.float32)
     pixels[..., :2] += 1
     pixels *= side / 2

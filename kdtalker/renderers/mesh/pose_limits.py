@@ -1,4 +1,4 @@
-"""How far a photograph can be turned and its eyes moved before it shows that it is one."""
+"""Limit head pose and gaze softly (tanh compression) to what one source image can be warped to."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.motion import Motion
 from kdtalker.edits.basic import turn_head
 
-TURN_DEG = (20.0, 15.0)  # yaw and pitch from the photograph's own pose
-ASIDE_DEG, PROFILE_DEG = 25.0, 55.0  # a face photographed this far from the front turns less, and hardly at all
-LEAST_TURN = 0.15
-GAZE_DEG = (14.0, 8.0)
-FREE_SHARE = 0.7  # of those, within which nothing is changed
-EYE_RADIUS = 0.12  # of an iris about the middle of its eyeball, in canonical units
+MAX_TURN_DEG = (20.0, 15.0)  # yaw and pitch relative to the source image's pose
+# The limits shrink linearly with the source's own yaw, from all of MAX_TURN_DEG at the first angle to MIN_TURN_SHARE.
+FRONTAL_DEG, PROFILE_DEG = 25.0, 55.0
+MIN_TURN_SHARE = 0.15  # of MAX_TURN_DEG, left for a source in profile
+MAX_GAZE_DEG = (14.0, 8.0)  # yaw and pitch of the eyeballs
+LINEAR_SHARE = 0.7  # of a limit, up to which values are unchanged
+IRIS_RADIUS = 0.12  # distance of the iris from the eyeball's centre, in canonical units
 
 
-def within_reach(motion: Motion, rest: Motion) -> Motion:
-    """The motion with a head whose turn from `rest` stays within TURN_DEG: beyond a share of that it is bent, smoothly,
-    so that it comes near the limit and never there."""
-    away = (motion.pose - rest.pose)[:, :2]
-    seen = np.clip((PROFILE_DEG - abs(rest.pose[0, 0])) / (PROFILE_DEG - ASIDE_DEG), LEAST_TURN, 1)
-    near = softly_limited(away, (float(seen) * TURN_DEG[0], float(seen) * TURN_DEG[1]))
-    if np.array_equal(near, away):
+def limit_pose(motion: Motion, rest: Motion) -> Motion:
+    """Limit yaw and pitch of a motion softly to MAX_TURN_DEG around the source's own pose `rest` (T = 1)."""
+    turn = (motion.pose - rest.pose)[:, :2]
+    share = np.clip((PROFILE_DEG - abs(rest.pose[0, 0])) / (PROFILE_DEG - FRONTAL_DEG), MIN_TURN_SHARE, 1)
+    limited = soft_limit(turn, (float(share) * MAX_TURN_DEG[0], float(share) * MAX_TURN_DEG[1]))
+    if np.array_equal(limited, turn):
         return motion
-    return turn_head(motion, np.concatenate([rest.pose[:, :2] + near, motion.pose[:, 2:]], axis=1))
+    return turn_head(motion, np.concatenate([rest.pose[:, :2] + limited, motion.pose[:, 2:]], axis=1))
 
 
-def softly_limited(values: Array, limits: tuple[float, ...]) -> Array:
-    """values (T, n), each within -limit..limit: the same up to FREE_SHARE, then bent with a slope that begins at 1."""
+def soft_limit(values: Array, limits: tuple[float, ...]) -> Array:
+    """Compress values (T, n) into -limit..limit: the identity up to LINEAR_SHARE of it, then a tanh with slope 1 at the
+    transition."""
     limit = np.array(limits, np.float32)
-    free = FREE_SHARE * limit
-    beyond = (limit - free) * np.tanh((np.abs(values) - free) / (limit - free))
-    return np.where(np.abs(values) <= free, values, np.sign(values) * (free + beyond)).astype(np.float32)
+    linear = LINEAR_SHARE * limit
+    beyond = (limit - linear) * np.tanh((np.abs(values) - linear) / (limit - linear))
+    return np.where(np.abs(values) <= linear, values, np.sign(values) * (linear + beyond)).astype(np.float32)
 
 
-def iris_way(motion: Motion, side: int) -> Array:
-    """(T, 2) px by which the irises move in a picture `side` px wide."""
-    yaw, pitch = np.deg2rad(softly_limited(motion.gaze, GAZE_DEG)).T
+def iris_shift(motion: Motion, side: int) -> Array:
+    """Compute the displacement (T, 2) px of the irises for a motion's gaze, in a face crop `side` px wide."""
+    yaw, pitch = np.deg2rad(soft_limit(motion.gaze, MAX_GAZE_DEG)).T
     roll = np.deg2rad(motion.pose[:, 2])
     right, down = -np.sin(yaw), np.sin(pitch)
     turned = np.stack([right * np.cos(roll) - down * np.sin(roll), right * np.sin(roll) + down * np.cos(roll)], -1)
-    return np.asarray(EYE_RADIUS * side / 2 * motion.scale * turned, np.float32)
+    return np.asarray(IRIS_RADIUS * side / 2 * motion.scale * turned, np.float32)

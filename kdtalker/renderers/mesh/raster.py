@@ -1,4 +1,4 @@
-"""The inner loops of the mesh renderer, compiled by numba."""
+"""Rasterise and composite in loops over pixels, compiled by numba."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array, Image
 
-_FAR = np.float32(1e30)  # not inf, which fastmath takes for something that never comes
-_EDGE = 1e-4  # a pixel that far outside a triangle, in barycentric units, still belongs to it, so that none cracks
+_FAR = np.float32(1e30)  # depth of the background; fastmath assumes that infinities do not occur
+_EDGE = 1e-4  # tolerance in barycentric units: pixels on shared edges belong to a triangle, so that no cracks appear
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def stand_still(flow: Array, depth: Array) -> None:
-    """The flow (2, S, S) of a picture in which nothing has moved, and nothing near in its depth (S, S)."""
+def reset_flow(flow: Array, depth: Array) -> None:
+    """Reset flow (2, S, S) px to the identity and the depth buffer (S, S) to the background, in place."""
     side = flow.shape[1]
     for y in range(side):
         for x in range(side):
@@ -23,9 +23,9 @@ def stand_still(flow: Array, depth: Array) -> None:
 
 @njit(cache=True, nogil=True, fastmath=True)
 def backward_flow(target: Array, source: Array, triangles: NDArray[np.int32], flow: Array, depth: Array) -> None:
-    """Rasterise triangles (M, 3) of target vertices (N, 3; x, y, z in px): each covered pixel of flow (2, S, S)
-    gets the place in the source picture, source (N, 2), that is drawn there; the nearer triangle (smaller z) wins.
-    depth (S, S) holds what is drawn already."""
+    """Rasterise triangles (M, 3) of target vertices (N, 3; x, y, z in px) with depth test: each covered pixel of flow
+    (2, S, S) gets its place in the source image by barycentric interpolation of source (N, 2) px. flow and the depth
+    buffer (S, S; smaller z is nearer) are updated in place."""
     side = flow.shape[1]
     for index in range(len(triangles)):
         a, b, c = triangles[index]
@@ -58,7 +58,7 @@ def backward_flow(target: Array, source: Array, triangles: NDArray[np.int32], fl
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _span(start: float, step: float, first: int, last: int) -> tuple[int, int]:
-    """The steps of first..last at which start + step * n is inside a triangle's edge."""
+    """Narrow the steps first..last of a scanline to those where start + step * n is inside a triangle's edge."""
     if abs(step) < 1e-9:
         return (first, last) if start >= -_EDGE else (1, 0)
     border = min(max((-_EDGE - start) / step, -1e6), 1e6)
@@ -68,8 +68,9 @@ def _span(start: float, step: float, first: int, last: int) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def tiles_that_move(flow: Array, alpha: Array, still_px: float, tile: int, moves: NDArray[np.bool_]) -> None:
-    """moves (S / tile, S / tile), rounded up: where warped person, alpha (S, S) above 0, is to be seen at all."""
+def find_moving_tiles(flow: Array, alpha: Array, still_px: float, tile: int, moves: NDArray[np.bool_]) -> None:
+    """Mark in moves (S / tile, S / tile), rounded up, the tiles with a pixel of the person, alpha (S, S) above 0, that
+    flow (2, S, S) moves by still_px or more."""
     side = flow.shape[1]
     moves[:] = False
     for y in range(side):
@@ -83,16 +84,16 @@ def composite(  # noqa: PLR0917 (compiled code takes no keywords)
     warped: Image,
     alpha: Array,
     picture: Image,
-    behind: Image,
+    background: Image,
     flow: Array,
     frame: Image,
     still_px: float,
     moved_px: float,
 ) -> None:
-    """frame (S, S, 3): the warped person over what is behind, and the picture itself where nothing has moved.
+    """Composite the warped person over the background into frame (S, S, 3), and the picture where nothing moves.
 
-    alpha (S, S) 0..1 is the warped person mask, where it is 0 warped does not count; a pixel that moves by less than
-    still_px is taken as it is, and up to moved_px in part."""
+    alpha (S, S) 0..1 is the warped person mask; where it is 0, warped does not count. Pixels that move by less than
+    still_px are copied from the picture; up to moved_px the picture is blended in."""
     side = flow.shape[1]
     for y in range(side):
         for x in range(side):
@@ -103,16 +104,16 @@ def composite(  # noqa: PLR0917 (compiled code takes no keywords)
                 continue
             a = alpha[y, x]
             new = min(1, moved / moved_px)
-            rim = new + (1 - new) * a  # the person moves at once, what is behind it appears with the motion
+            share = new + (1 - new) * a  # the person moves at once, the background fades in with the motion
             for channel in range(3):
-                under = rim * behind[y, x, channel] + (1 - rim) * picture[y, x, channel]
+                under = share * background[y, x, channel] + (1 - share) * picture[y, x, channel]
                 frame[y, x, channel] = np.uint8(a * warped[y, x, channel] + (1 - a) * under + 0.5)
 
 
 @njit(cache=True, nogil=True)
 def soften_edges(frame: Image, flow: Array, places: NDArray[np.int32], colours: Image) -> None:
-    """Smooth frame (S, S, 3) in place by 3x3 binomial weights along the edges where one part of the mesh hides another:
-    flow (2, S, S) jumps there. places (N, 2) and colours (N, 3) are room for the pixels that change."""
+    """Antialias frame (S, S, 3) in place by a 3x3 binomial filter along occlusion edges, where flow (2, S, S) is
+    discontinuous. places (N, 2) and colours (N, 3) are buffers for the pixels that change."""
     side = flow.shape[1]
     count = 0
     for y in range(1, side - 1):

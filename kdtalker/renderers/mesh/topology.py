@@ -1,7 +1,7 @@
-"""How the 468 landmarks hang together: triangles of the skin, with holes for eyes and mouth, and its borders."""
+"""Topology of the face mesh: triangles of the skin, with holes for eyes and mouth, and contours of landmarks."""
 
 # fmt: off
-SKIN = (  # from MediaPipe's face mesh (Apache-2.0)
+SKIN = (  # triangles, from MediaPipe's face mesh (Apache-2.0)
     (127,34,139), (11,0,37), (232,231,120), (72,37,39), (128,121,47), (232,121,128), (104,69,67), (175,171,148),
     (118,50,101), (73,39,40), (9,151,108), (48,115,131), (194,204,211), (74,40,185), (80,42,183), (40,92,186),
     (230,229,118), (202,212,214), (83,18,17), (76,61,146), (160,29,30), (56,157,173), (106,204,194), (135,214,192),
@@ -118,10 +118,11 @@ SKIN = (  # from MediaPipe's face mesh (Apache-2.0)
     (357,453,465), (343,357,412), (437,343,399), (344,360,440), (420,437,456), (360,420,363), (361,401,288),
     (265,372,353), (390,339,249), (339,448,255),
 )
+# Outline of the face, clockwise in the picture from the top.
 FACE_OVAL = (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176,
              149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)
 INNER_UPPER_LIP = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)  # from corner to corner
 INNER_LOWER_LIP = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
-OUTER_UPPER_LIP = (185, 40, 39, 37, 0, 267, 269, 270, 409)  # between the corners, each beside an inner one
+OUTER_UPPER_LIP = (185, 40, 39, 37, 0, 267, 269, 270, 409)  # without the corners, each outside of an inner one
 OUTER_LOWER_LIP = (146, 91, 181, 84, 17, 314, 405, 321, 375)
 # fmt: on
