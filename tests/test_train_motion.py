@@ -27,9 +27,9 @@ from train.harness.curves import best_lag, correlation
 from train.motion import export
 from train.motion import trainer as motion
 from train.motion.dataset import Corpus
-from train.motion.loss import Objective
+from train.motion.loss import DenoisingLoss
 from train.motion.recipe import PRESETS, Recipe
-from train.motion.windows import Windows
+from train.motion.windows import WindowDataset
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -199,7 +199,7 @@ def test_shards_that_cannot_serve_are_told(tmp_path, shards):
     recipe = recipe_of(tmp_path, shards, model="[model]\nwindow = 61")
     corpus = Corpus.load(recipe)
     with pytest.raises(InputError, match="has 61 frames, the longest stretch of film to learn from 60"):
-        Windows(corpus.seen, corpus.normalisation, recipe, 4, 0)
+        WindowDataset(corpus.seen, corpus.normalisation, recipe, 4, 0)
     mute = replace(shard(), synced=False)
     (tmp_path / "mute").mkdir()
     mute.save(tmp_path / "mute")
@@ -232,7 +232,7 @@ def motion_in_published_space(frames):
 def test_batches_follow_from_their_number(tmp_path, shards):
     recipe = recipe_of(tmp_path, shards)
     corpus = Corpus.load(recipe)
-    windows, others = (Windows(corpus.seen, corpus.normalisation, recipe, 4, rank) for rank in (0, 1))
+    windows, others = (WindowDataset(corpus.seen, corpus.normalisation, recipe, 4, rank) for rank in (0, 1))
     assert torch.equal(windows[7].x, windows[7].x)
     assert windows[7].x.shape != windows[8].x.shape or not torch.equal(windows[7].x, windows[8].x)
     assert windows[7].x.shape != others[7].x.shape or not torch.equal(windows[7].x, others[7].x)
@@ -243,8 +243,8 @@ def test_batches_follow_from_their_number(tmp_path, shards):
 def test_known_frames_do_not_count_and_silence_is_dropped_audio(tmp_path, shards):
     recipe = recipe_of(tmp_path, shards)
     corpus = Corpus.load(recipe)
-    objective = Objective(motion.Denoiser(recipe.model).eval(), recipe, corpus)
-    batch = Windows(corpus.seen, corpus.normalisation, recipe, 4, 0)[0]
+    objective = DenoisingLoss(motion.Denoiser(recipe.model).eval(), recipe, corpus)
+    batch = WindowDataset(corpus.seen, corpus.normalisation, recipe, 4, 0)[0]
     everything = torch.ones_like(batch.known)
     assert objective(batch.x, everything, batch.features, batch.canonical, batch.reference).item() == 0
     assert objective(batch.x, batch.known, batch.features, batch.canonical, batch.reference).item() > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from train.motion.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Take:
+class Clip:
     """One stretch of film as the model sees it: motion (T, 70), scale held, and where the model is relative pose and
     shift minus their medians, expression in the head's own frame; features (T, C) float16 in time with it; canonical
     (21, 3)."""
@@ -50,7 +51,7 @@ def mesh_motion(landmarks: Array, model: FaceModel) -> tuple[Motion, Array]:
 
 
 def vectors(motion: Motion, *, relative: bool) -> Array:
-    """(T, 70) with the scale held; relative ones as the class Take says."""
+    """(T, 70) with the scale held; relative ones as the class Clip says."""
     seen = to_head_frame(motion) if relative else motion
     vector: Array = seen.vector()
     vector[:, 0] = np.median(vector[:, 0])
@@ -69,7 +70,7 @@ def mirrored(motion: Array, canonical: Array, model: FaceModel) -> tuple[Array, 
     return turned, canonical[other] * signs
 
 
-def mouth_rows(space: str, takes: list[Take]) -> Array:
+def mouth_rows(space: str, takes: list[Clip]) -> Array:
     """(rows, 63): what each row makes of an expression tells how far the mouth is open. In the mesh space the gaps of
     the inner lips; in LivePortrait's the way in which its lip keypoints move up and down most."""
     if space == MESH_SPACE:
@@ -92,7 +93,7 @@ def in_time(motion: Array, features: Array, lag_frames: int) -> tuple[Array, Arr
     return motion[late : length - early], features[early : length - late]
 
 
-def load_takes(folder: Path, space: str, encoder: AudioEncoder, config: DenoiserConfig) -> list[Take]:
+def load_takes(folder: Path, space: str, encoder: AudioEncoder[Any], config: DenoiserConfig) -> list[Clip]:
     """One take for each shard whose sound is that of the mouth. Features stay on the disk, where they are kept between
     runs. Raises InputError where there are no such shards, or none of that keypoint space."""
     kept = folder / ("features" if config.audio_encoder == "whisper-tiny.en" else f"features-{config.audio_encoder}")
@@ -103,13 +104,13 @@ def load_takes(folder: Path, space: str, encoder: AudioEncoder, config: Denoiser
         motion, canonical = mesh_motion(shard.landmarks, face) if space == MESH_SPACE else load_published(folder, shard)
         features = _features(shard, encoder, kept / f"{shard.name}.npy")
         motion_vectors, features = in_time(vectors(motion, relative=config.relative), features, shard.lag_frames)
-        takes.append(Take(motion_vectors, features, canonical, shard.speaker, shard.split, shard.film))
+        takes.append(Clip(motion_vectors, features, canonical, shard.speaker, shard.split, shard.film))
     if not takes:
         raise InputError(f"No shard in '{folder}' is in sync with its sound; prepare films of people who speak.")
     return takes
 
 
-def _features(shard: Shard, encoder: AudioEncoder, kept: Path) -> Array:
+def _features(shard: Shard, encoder: AudioEncoder[Any], kept: Path) -> Array:
     """(T, C) float16, as a view of a file."""
     if not kept.exists():
         kept.parent.mkdir(exist_ok=True)
@@ -121,11 +122,11 @@ def _features(shard: Shard, encoder: AudioEncoder, kept: Path) -> Array:
     return features
 
 
-def _encoded(shard: Shard, encoder: AudioEncoder) -> Array:
+def _encoded(shard: Shard, encoder: AudioEncoder[Any]) -> Array:
     return encode_all(encoder, shard.sound.astype(np.float32)).astype(np.float16)
 
 
-def fit_normalisation(takes: list[Take], *, relative: bool) -> Normalisation:
+def fit_normalisation(takes: list[Clip], *, relative: bool) -> Normalisation:
     """Means and deviations over the takes. Deviations of the expression are held above half of their root mean
     square, so that numbers that hardly move do not count as much as lips; scale gets the spread over people."""
     motion = np.concatenate([take.motion for take in takes])
@@ -144,9 +145,9 @@ class Corpus:
     """All that a training knows of its data: takes to learn from and takes of people held out, what their features are
     made by, the normalisation, and rows (n, 63) over expressions that tell how far the mouth is open."""
 
-    encoder: AudioEncoder
-    seen: list[Take]
-    unseen: list[Take]
+    encoder: AudioEncoder[Any]
+    seen: list[Clip]
+    unseen: list[Clip]
     normalisation: Normalisation
     mouth: Array
 
@@ -162,6 +163,6 @@ class Corpus:
         return Corpus(encoder, seen, unseen, fit_normalisation(seen, relative=relative), mouth)
 
     @property
-    def told(self) -> dict[str, int]:
+    def fingerprint(self) -> dict[str, int]:
         """By which a run knows its data again."""
         return {"takes": len(self.seen), "frames": sum(len(take.motion) for take in self.seen)}
