@@ -138,9 +138,9 @@ def test_a_config_lies_over_its_preset(tmp_path):
 
 def test_the_rate_warms_up_and_falls_like_a_cosine():
     recipe = Recipe(steps=1000, warm_up_steps=100, learning_rate=6e-4)
-    assert recipe.rate_at(50) == pytest.approx(3e-4, rel=0.01)
-    assert recipe.rate_at(500) == pytest.approx(3e-4)
-    assert recipe.rate_at(1000) == pytest.approx(0, abs=1e-9)
+    assert recipe.learning_rate_at(50) == pytest.approx(3e-4, rel=0.01)
+    assert recipe.learning_rate_at(500) == pytest.approx(3e-4)
+    assert recipe.learning_rate_at(1000) == pytest.approx(0, abs=1e-9)
 
 
 def test_a_dry_run_tells_sizes_and_writes_nothing(tmp_path, shards, capsys):

@@ -28,7 +28,7 @@ class Film:
 
     @property
     def stem(self) -> str:
-        """The name as a file name, without folders."""
+        """Return the name as a file name, without folders."""
         return self.name.replace("/", "__")
 
 

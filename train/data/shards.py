@@ -39,7 +39,7 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """The stem of the shard's file."""
+        """Return the stem of the shard's file."""
         return f"{self.film.replace('/', '__')}_{self.start_frame:06d}"
 
     def save(self, folder: Path) -> None:

@@ -53,28 +53,28 @@ class TrackedVideo:
 
     @cached_property
     def mouth(self) -> Array:
-        """Gap (T,) of the inner lips over the outer-eye distance."""
+        """Return the gap (T,) of the inner lips over the outer-eye distance."""
         return mouth_opening(self.landmarks)
 
     @cached_property
     def eyes(self) -> Array:
-        """Gap (T,) of the eyelids over the eye's width."""
+        """Return the gap (T,) of the eyelids over the eye's width."""
         return eye_opening(self.landmarks)
 
     @cached_property
     def unposed(self) -> tuple[Array, Array]:
-        """Pose (T, 3) yaw, pitch, roll in degrees; frontal landmarks (T, 468, 3) in outer-eye distances."""
+        """Compute the pose (T, 3) yaw, pitch, roll in degrees; frontal landmarks (T, 468, 3) in outer-eye distances."""
         _, pose, _, canonical = FaceModel.load().unpose(self.landmarks)
         return pose, canonical
 
     @property
     def pose(self) -> Array:
-        """Yaw, pitch and roll (T, 3) in degrees."""
+        """Return yaw, pitch and roll (T, 3) in degrees."""
         return self.unposed[0]
 
     @cached_property
     def loudness(self) -> Array:
-        """Logarithm (T,) of the RMS of the sound in each frame."""
+        """Compute the logarithm (T,) of the RMS of the sound in each frame."""
         return log_loudness(self.sound)
 
 

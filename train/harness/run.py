@@ -45,7 +45,7 @@ class TrainingRun:
 
     @property
     def step(self) -> int:
-        """The number of the current step, from 1; 0 before the first."""
+        """Return the number of the current step, from 1; 0 before the first."""
         return int(self._state["step"])
 
     def resume(self, **learners: Any) -> None:

@@ -81,7 +81,7 @@ class Training(CheckedConfig):
 
     @property
     def fixed(self) -> dict[str, object]:
-        """The fields that a resumed run must not change, by name; tuples as lists."""
+        """Return the fields that a resumed run must not change, by name; tuples as lists."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()

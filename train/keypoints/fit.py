@@ -228,22 +228,22 @@ def blink_offset(picks: Array, spreads: Array, mean: Array) -> Array:
 def train(recipe: KeypointsRecipe, shards: list[Shard]) -> dict[str, float]:
     """Fit the face model and write it; return the share of variance explained on the validation split. Raises
     InputError where the training split is empty, OutputError where the disk is full."""
-    seen, unseen = ([shard for shard in shards if shard.split == split] for split in ("train", "val"))
-    if not seen:
+    training, validation = ([shard for shard in shards if shard.split == split] for split in ("train", "val"))
+    if not training:
         raise InputError(f"All shards in '{recipe.shards}' are of the split 'val'; there is nothing to learn from.")
-    mean, mirror = mean_face(seen)
+    mean, mirror = mean_face(training)
     bare = _bare_model(mean)
-    films = film_offsets(seen, bare)
+    films = film_offsets(training, bare)
     moment = second_moment(films)
     moment = (moment + moment[np.ix_(mirror, mirror)]) / 2
     picks, spreads, pairing = learn_keypoints(moment, mean, mirror, recipe)
     keypoint_offsets = np.concatenate([picks @ offsets for offsets in films]).reshape(-1, 3 * KEYPOINTS)
     covariance = (keypoint_offsets.T @ keypoint_offsets / len(keypoint_offsets)).astype(np.float32)
     blink = blink_offset(picks, spreads, mean)
-    closed = closed_gaps(seen, bare)
+    closed = closed_gaps(training, bare)
     model = FaceModel(mean, picks, spreads, covariance, pairing, blink, closed)  # type: ignore[arg-type]
-    left = unexplained(film_offsets(unseen, bare), model)
-    figures = {"all": explained(left), "lips": explained(left, LIPS)} if unseen else {}
+    left = unexplained(film_offsets(validation, bare), model)
+    figures = {"all": explained(left), "lips": explained(left, LIPS)} if validation else {}
     tensors = {name: np.ascontiguousarray(value) for name, value in vars(model).items()}
     content = save(tensors, {"figures": json.dumps(figures)})
     recipe.run.mkdir(parents=True, exist_ok=True)
@@ -254,14 +254,14 @@ def train(recipe: KeypointsRecipe, shards: list[Shard]) -> dict[str, float]:
 
 def plan(recipe: KeypointsRecipe, shards: list[Shard]) -> str:
     """Format data, size, memory and differences from the preset, as lines to print."""
-    seen, unseen = ([shard for shard in shards if shard.split == split] for split in ("train", "val"))
+    training, validation = ([shard for shard in shards if shard.split == split] for split in ("train", "val"))
     data = [
         f"{len(group)} shards, {sum(len(shard.landmarks) for shard in group) / FRAME_RATE_HZ / 60:.1f} minutes, "
         f"{len({shard.speaker for shard in group})} people"
-        for group in (seen, unseen)
+        for group in (training, validation)
     ]
     held = sum(shard.landmarks.nbytes + shard.sound.nbytes for shard in shards)
-    offsets = sum(shard.landmarks.nbytes for shard in seen)
+    offsets = sum(shard.landmarks.nbytes for shard in training)
     lines = [
         f"learn from    {data[0]}",
         f"held out      {data[1]}",

@@ -37,10 +37,10 @@ PAIRS_FOLDER = "pairs"
 def train(recipe: PainterRecipe, pairs: list[Pairs]) -> None:
     """Train in one loop, resumed where the run was interrupted. Raises InputError where the run was begun with another
     recipe or other data or the training split is empty, OutputError where the disk is full."""
-    seen, unseen = ([film for film in pairs if film.split == split] for split in ("train", "val"))
-    if not seen:
+    training, validation = ([film for film in pairs if film.split == split] for split in ("train", "val"))
+    if not training:
         raise InputError(f"All {len(pairs)} films of use are of the split 'val'; there is nothing to learn from.")
-    run = TrainingRun(recipe, {"films": len(seen), "pairs": sum(len(film.which) for film in seen)})
+    run = TrainingRun(recipe, {"films": len(training), "pairs": sum(len(film.which) for film in training)})
     torch.manual_seed(recipe.seed)
     painter = Painter(PARTS[recipe.part][0].side_px, recipe.widths)
     painter = painter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -53,7 +53,7 @@ def train(recipe: PainterRecipe, pairs: list[Pairs]) -> None:
         torch.optim.AdamW(critic.parameters(), recipe.learning_rate, betas=(0.5, 0.99)),
     )
     run.resume(painter=painter, critic=critic, averaged=averaged, paints=paints.optimizer, judges=judges.optimizer)
-    for batch in run.batches(PairDataset(seen, recipe, run.rows, run.rank), paints, judges):
+    for batch in run.batches(PairDataset(training, recipe, run.rows, run.rank), paints, judges):
         made, covers = composite(trained, batch)
         loss = reconstruction = reconstruction_loss(made, covers, batch, recipe)
         if adversarial_weight := recipe.adversarial_weight(run.step):
@@ -67,16 +67,16 @@ def train(recipe: PainterRecipe, pairs: list[Pairs]) -> None:
         run.accelerator.clip_grad_norm_(trained.parameters(), recipe.clip)
         paints.step()
         run.update_ema(averaged, painter)
-        run.end_step(reconstruction, lambda: validate(recipe, averaged, unseen))
+        run.end_step(reconstruction, lambda: validate(recipe, averaged, validation))
     run.end()
 
 
 def validate(
-    recipe: PainterRecipe, painter: Painter, unseen: list[Pairs]
+    recipe: PainterRecipe, painter: Painter, validation: list[Pairs]
 ) -> tuple[dict[str, float], dict[str, Figure]]:
     """Save the EMA painter; return its metrics on the validation split and a plot of painted parts."""
     write_checkpoint(recipe.run / f"{recipe.part}.safetensors", painter.state_dict(), painter.dimensions, half=True)
-    return painter_metrics(painter, unseen), {"painted": plot_parts(painter, unseen)} if unseen else {}
+    return painter_metrics(painter, validation), {"painted": plot_parts(painter, validation)} if validation else {}
 
 
 def read_recipe(options: argparse.Namespace) -> PainterRecipe:
