@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from toy_shards import SMALL_MODEL, shard, write_config, write_shards
-from toy_training import assert_same_runs, command, killed_at_random
+from toy_training import assert_same_runs, command, fill_disk, killed_at_random
 
 from kdtalker.apps import cli
 from kdtalker.core.errors import InputError, OutputError
@@ -160,18 +160,17 @@ def test_a_run_is_not_continued_with_another_recipe_or_other_data(trained, shard
     assert "3 takes, 180 frames to learn from, now there are 2 takes" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_told_and_keeps_the_last_state(tmp_path, shards, capsys):
+def test_a_full_disk_is_told_and_keeps_the_last_state(tmp_path, shards, capsys, monkeypatch):
     config = write_config(
         tmp_path / "c.toml", shards, tmp_path / "run", "steps = 2\nsave_every = 1\nvalidate_takes = 0"
     )
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "state.pt").write_bytes(b"last")
-    (tmp_path / "run" / "state.pt.part").symlink_to("/dev/full")
+    fill_disk(monkeypatch, "state.pt")
     with pytest.raises(OutputError, match="No space left on device"):
         write_atomically(tmp_path / "run" / "state.pt", lambda file: file.write(b"new" * 10_000))
     assert (tmp_path / "run" / "state.pt").read_bytes() == b"last"
     (tmp_path / "run" / "state.pt").unlink()
-    (tmp_path / "run" / "state.pt.part").symlink_to("/dev/full")
     assert train(config) == 1
     assert "No space left on device); make room and run this again" in capsys.readouterr().err
 
