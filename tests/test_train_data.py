@@ -21,7 +21,7 @@ from train.data import prepare as data
 from train.data.films import find_films, speaker_of
 from train.data.published import add_published
 from train.data.shards import Shard, load_published, load_shards
-from train.data.sync import COMMON_LAG_FRAMES, HALVES_FRAMES, LARGEST_LAG_FRAMES, estimate_lags
+from train.data.sync import COMMON_LAG_FRAMES, LARGEST_LAG_FRAMES, MIN_DRIFT_FRAMES, estimate_lags
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FRAMES = 30
@@ -293,7 +293,7 @@ def test_late_mouths_are_found_late():
 def test_a_mouth_that_drifts_away_from_its_voice_is_found():
     voices, mouths = voices_and_mouths([0] * 8)
     middle = len(mouths[3]) // 2
-    assert middle >= HALVES_FRAMES // 2
+    assert middle >= MIN_DRIFT_FRAMES // 2
     mouths[3] = np.concatenate([mouths[3][:middle], np.roll(mouths[3], 4)[middle:]])
     found = estimate_lags(mouths, voices, [str(index) for index in range(8)])
     assert [sync.drift_frames for sync in found] == [0, 0, 0, 4, 0, 0, 0, 0]

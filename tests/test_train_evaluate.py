@@ -18,18 +18,18 @@ from kdtalker.media.picture import read_image
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.geometry import FaceModel
 from train.evaluate import report as evaluate
-from train.evaluate.films import find_pairs, measure_films
-from train.evaluate.held_out import Film as HeldOut
-from train.evaluate.held_out import measured, real_films
-from train.evaluate.metrics import MEASURES, alignment, head_beats_s, sound_beats_s
-from train.evaluate.syncnet import COLUMNS, FRAMES, LSE, SIDE_PX, SyncNet, distances, lse_measures, mfcc
-from train.evaluate.tracked import SeenFilm
-from train.harness.command import NOBODY_READS
+from train.evaluate.films import measure_films, pair_with_references
+from train.evaluate.held_out import HeldOutClip as HeldOut
+from train.evaluate.held_out import measure_clips, read_held_out
+from train.evaluate.metrics import METRICS, alignment, head_beats_s, sound_beats_s
+from train.evaluate.syncnet import COLUMNS, FRAMES, LSE, SIDE_PX, SyncNet, distances, lse_metrics, mfcc
+from train.evaluate.tracked import TrackedVideo
+from train.harness.command import SIGPIPE_EXIT_CODE
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 FRAMES_LONG = 200
-BY_NAME = {measure.name: measure.of for measure in MEASURES}
+BY_NAME = {metric.name: metric.compute for metric in METRICS}
 SPEECH = np.abs(np.sin(np.arange(FRAMES_LONG) * 0.7 + np.random.default_rng(3).uniform(0, 3, FRAMES_LONG)))
 
 
@@ -46,7 +46,7 @@ def film(mouth=SPEECH, pose=None, sound_late=0):
     loud = np.repeat(np.roll(mouth, sound_late), 640)
     sound = (0.3 * loud * np.sin(np.arange(len(loud)) * 0.2)).astype(np.float32)
     embeddings, corners = np.zeros((3, 128), np.float32), np.zeros(len(mouth) - 1, np.float32)
-    return SeenFilm(Path("toy.mp4"), landmarks.astype(np.float32), 0, embeddings, corners, sound, [])
+    return TrackedVideo(Path("toy.mp4"), landmarks.astype(np.float32), embeddings, corners, sound, [])
 
 
 def value(name, one, other=None):
@@ -143,8 +143,8 @@ def test_every_measure_says_what_it_is(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["evaluate", "measures"])
     evaluate.main()
     told = capsys.readouterr().out
-    for measure in (*MEASURES, *LSE):
-        assert measure.name in told and measure.definition in told and measure.unit and measure.source
+    for metric in (*METRICS, *LSE):
+        assert metric.name in told and metric.definition in told and metric.unit and metric.source
 
 
 def test_a_reader_who_has_seen_enough_is_no_error():
@@ -152,7 +152,7 @@ def test_a_reader_who_has_seen_enough_is_no_error():
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as told:
         told.stdout.close()  # before it says anything
         assert told.stderr.read() == b""
-    assert told.returncode == NOBODY_READS
+    assert told.returncode == SIGPIPE_EXIT_CODE
 
 
 def test_films_held_out_are_measured_once(tmp_path):
@@ -166,22 +166,22 @@ def test_films_held_out_are_measured_once(tmp_path):
         return {"r": 0.5}
 
     with pytest.raises(KeyboardInterrupt):
-        list(measured(films, measure, tmp_path / "talk.json", {"seeds": 8}))
-    rows = list(measured(films, measure, tmp_path / "talk.json", {"seeds": 8}))
+        list(measure_clips(films, measure, tmp_path / "talk.json", {"seeds": 8}))
+    rows = list(measure_clips(films, measure, tmp_path / "talk.json", {"seeds": 8}))
     assert asked == ["a.mp4", "b.mp4", "b.mp4"] and [row for _, row in rows] == [{"r": 0.5}] * 2
-    list(measured(films[:1], measure, tmp_path / "talk.json", {"seeds": 4}))
+    list(measure_clips(films[:1], measure, tmp_path / "talk.json", {"seeds": 4}))
     assert asked[3:] == ["a.mp4"]
 
 
 def test_a_folder_without_films_held_out_is_told(tmp_path):
     with pytest.raises(InputError, match="holds no clips.csv"):
-        real_films(tmp_path, ("val",))
+        read_held_out(tmp_path, ("val",))
     (tmp_path / "clips.csv").write_text("file,kind\na.mp4,real\n")
     with pytest.raises(InputError, match="lacks the columns split, sync_lag_frames, sync_r"):
-        real_films(tmp_path, ("val",))
+        read_held_out(tmp_path, ("val",))
     (tmp_path / "clips.csv").write_text("file,kind,split,sync_r,sync_lag_frames\na.mp4,real,train,0.9,0\n")
     with pytest.raises(InputError, match="names no real film in sync with its sound of the split val"):
-        real_films(tmp_path, ("val",))
+        read_held_out(tmp_path, ("val",))
 
 
 @pytest.fixture(scope="module")
@@ -238,9 +238,9 @@ def test_films_held_out_are_said_again_and_told_beside_the_real_ones(films, tmp_
 
 def test_films_that_cannot_be_measured_are_told(films, tmp_path):
     with pytest.raises(InputError, match="No films were found"):
-        find_pairs(tmp_path, None)
+        pair_with_references(tmp_path, None)
     with pytest.raises(InputError, match="no film of the name of a.mp4, b.mp4, c.mp4"):
-        find_pairs(films / "ours", tmp_path)
+        pair_with_references(films / "ours", tmp_path)
     with pytest.raises(InputError, match="No film could be measured"):
         measure_films([(films / "ours" / "c.mp4", None)], None)
 
@@ -274,13 +274,13 @@ def test_lips_and_sounds_that_agree_at_one_offset_are_told_by_it(monkeypatch):
 
     loud = np.random.default_rng(0).uniform(0, 100, 60).astype(np.float32)
     late = np.roll(loud, 4)
-    monkeypatch.setattr("train.evaluate.syncnet.faces", lambda film: np.tile(late[:, None, None, None], (1, 3, 2, 2)))
+    monkeypatch.setattr("train.evaluate.syncnet.crop_faces", lambda _: np.tile(late[:, None, None, None], (1, 3, 2, 2)))
     monkeypatch.setattr("train.evaluate.syncnet.mfcc", lambda sound: np.tile(np.repeat(loud, 4), (13, 1)))
     shown = film(mouth=np.ones(60))
-    told = lse_measures(Mirror(), shown)
+    told = lse_metrics(Mirror(), shown)
     assert told["LSE-C"] > 50
     assert told["LSE-D"] < 40  # the ends have no partner
     rows = distances(Mirror(), np.tile(late[:, None, None, None], (1, 3, 2, 2)), np.tile(np.repeat(loud, 4), (13, 1)))
     assert rows.mean(0).argmin() == 15 - 4
-    monkeypatch.setattr("train.evaluate.syncnet.faces", lambda film: np.full((60, 3, 2, 2), 50.0))
-    assert lse_measures(Mirror(), shown)["LSE-C"] < 20
+    monkeypatch.setattr("train.evaluate.syncnet.crop_faces", lambda film: np.full((60, 3, 2, 2), 50.0))
+    assert lse_metrics(Mirror(), shown)["LSE-C"] < 20

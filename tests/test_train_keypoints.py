@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from toy_shards import write_shards
-from toy_training import command
+from toy_training import command, fill_disk
 
 from kdtalker.renderers.mesh.geometry import FaceModel
 
@@ -38,7 +38,7 @@ def test_a_dry_run_tells_sizes_and_writes_nothing(shards, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_what_cannot_serve_is_told(shards, tmp_path, capsys):
+def test_what_cannot_serve_is_told(shards, tmp_path, capsys, monkeypatch):
     for extra, told in (
         ("step = 4", "unknown key 'step'; did you mean 'steps'?"),
         ("lip_weight = -1", "lip_weight is -1.0, wanted at least 0"),
@@ -47,7 +47,6 @@ def test_what_cannot_serve_is_told(shards, tmp_path, capsys):
         assert told in capsys.readouterr().err
     assert command("keypoints", write_config(tmp_path, write_shards(tmp_path / "val", "", "d"))) == 2
     assert "are of the split 'val'" in capsys.readouterr().err
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "keypoints.safetensors.part").symlink_to("/dev/full")
+    fill_disk(monkeypatch, "keypoints.safetensors")
     assert command("keypoints", write_config(tmp_path, shards)) == 1
     assert "No space left on device" in capsys.readouterr().err

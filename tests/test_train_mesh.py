@@ -16,7 +16,7 @@ from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.unet import PartUNet
 from kdtalker.session import draw_frames
 from train.data.films import find_films
-from train.painters.batches import varied
+from train.painters.batches import augment
 from train.painters.pairs import load_pairs
 from train.painters.recipe import PARTS, PainterRecipe
 
@@ -136,5 +136,5 @@ def test_other_light_is_the_same_for_all_three():
     rng = np.random.default_rng(3)
     picture = rng.integers(0, 256, (32, 32, 6), np.uint8)
     picture[..., 3] = 0
-    warped, _, real = varied((picture, picture, picture[..., :3]), PainterRecipe(), rng)
+    warped, _, real = augment((picture, picture, picture[..., :3]), PainterRecipe(), rng)
     np.testing.assert_array_equal(warped[..., :3], real)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from toy_shards import SMALL_MODEL, shard, write_config, write_shards
-from toy_training import assert_same_runs, command, killed_at_random
+from toy_training import assert_same_runs, command, fill_disk, killed_at_random
 
 from kdtalker.apps import cli
 from kdtalker.core.errors import InputError, OutputError
@@ -27,9 +27,9 @@ from train.harness.curves import best_lag, correlation
 from train.motion import export
 from train.motion import trainer as motion
 from train.motion.dataset import Corpus
-from train.motion.loss import Objective
+from train.motion.loss import DenoisingLoss
 from train.motion.recipe import PRESETS, Recipe
-from train.motion.windows import Windows
+from train.motion.windows import WindowDataset
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -138,9 +138,9 @@ def test_a_config_lies_over_its_preset(tmp_path):
 
 def test_the_rate_warms_up_and_falls_like_a_cosine():
     recipe = Recipe(steps=1000, warm_up_steps=100, learning_rate=6e-4)
-    assert recipe.rate_at(50) == pytest.approx(3e-4, rel=0.01)
-    assert recipe.rate_at(500) == pytest.approx(3e-4)
-    assert recipe.rate_at(1000) == pytest.approx(0, abs=1e-9)
+    assert recipe.learning_rate_at(50) == pytest.approx(3e-4, rel=0.01)
+    assert recipe.learning_rate_at(500) == pytest.approx(3e-4)
+    assert recipe.learning_rate_at(1000) == pytest.approx(0, abs=1e-9)
 
 
 def test_a_dry_run_tells_sizes_and_writes_nothing(tmp_path, shards, capsys):
@@ -160,18 +160,17 @@ def test_a_run_is_not_continued_with_another_recipe_or_other_data(trained, shard
     assert "3 takes, 180 frames to learn from, now there are 2 takes" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_told_and_keeps_the_last_state(tmp_path, shards, capsys):
+def test_a_full_disk_is_told_and_keeps_the_last_state(tmp_path, shards, capsys, monkeypatch):
     config = write_config(
         tmp_path / "c.toml", shards, tmp_path / "run", "steps = 2\nsave_every = 1\nvalidate_takes = 0"
     )
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "state.pt").write_bytes(b"last")
-    (tmp_path / "run" / "state.pt.part").symlink_to("/dev/full")
+    fill_disk(monkeypatch, "state.pt")
     with pytest.raises(OutputError, match="No space left on device"):
         write_atomically(tmp_path / "run" / "state.pt", lambda file: file.write(b"new" * 10_000))
     assert (tmp_path / "run" / "state.pt").read_bytes() == b"last"
     (tmp_path / "run" / "state.pt").unlink()
-    (tmp_path / "run" / "state.pt.part").symlink_to("/dev/full")
     assert train(config) == 1
     assert "No space left on device); make room and run this again" in capsys.readouterr().err
 
@@ -199,7 +198,7 @@ def test_shards_that_cannot_serve_are_told(tmp_path, shards):
     recipe = recipe_of(tmp_path, shards, model="[model]\nwindow = 61")
     corpus = Corpus.load(recipe)
     with pytest.raises(InputError, match="has 61 frames, the longest stretch of film to learn from 60"):
-        Windows(corpus.training, corpus.normalisation, recipe, 4, 0)
+        WindowDataset(corpus.training, corpus.normalisation, recipe, 4, 0)
     mute = replace(shard(), synced=False)
     (tmp_path / "mute").mkdir()
     mute.save(tmp_path / "mute")
@@ -232,7 +231,7 @@ def motion_in_published_space(frames):
 def test_batches_follow_from_their_number(tmp_path, shards):
     recipe = recipe_of(tmp_path, shards)
     corpus = Corpus.load(recipe)
-    windows, others = (Windows(corpus.training, corpus.normalisation, recipe, 4, rank) for rank in (0, 1))
+    windows, others = (WindowDataset(corpus.training, corpus.normalisation, recipe, 4, rank) for rank in (0, 1))
     assert torch.equal(windows[7].x, windows[7].x)
     assert windows[7].x.shape != windows[8].x.shape or not torch.equal(windows[7].x, windows[8].x)
     assert windows[7].x.shape != others[7].x.shape or not torch.equal(windows[7].x, others[7].x)
@@ -243,8 +242,8 @@ def test_batches_follow_from_their_number(tmp_path, shards):
 def test_known_frames_do_not_count_and_silence_is_dropped_audio(tmp_path, shards):
     recipe = recipe_of(tmp_path, shards)
     corpus = Corpus.load(recipe)
-    objective = Objective(motion.Denoiser(recipe.model).eval(), recipe, corpus)
-    batch = Windows(corpus.training, corpus.normalisation, recipe, 4, 0)[0]
+    objective = DenoisingLoss(motion.Denoiser(recipe.model).eval(), recipe, corpus)
+    batch = WindowDataset(corpus.training, corpus.normalisation, recipe, 4, 0)[0]
     everything = torch.ones_like(batch.known)
     assert objective(batch.x, everything, batch.features, batch.canonical, batch.reference).item() == 0
     assert objective(batch.x, batch.known, batch.features, batch.canonical, batch.reference).item() > 0

@@ -17,7 +17,7 @@ from kdtalker.diffusion.model import DiffusionMotionModel
 from kdtalker.media.picture import read_image
 from kdtalker.media.sound import read_sound
 from kdtalker.media.video_writer import VideoWriter
-from train.evaluate.metrics import MEASURES
+from train.evaluate.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "training.md").read_text("utf-8")
@@ -67,6 +67,6 @@ def test_the_page_runs_from_films_to_figures(folder):
     assert model.card["note"] == "a first try" and json.loads(model.card["figures"])["step"] == 50
     figures = json.loads((folder / "results" / "figures" / "figures.json").read_text())
     (film,) = figures["films"].values()
-    assert film["figures"].keys() == {measure.name for measure in MEASURES}
+    assert film["figures"].keys() == {metric.name for metric in METRICS}
     manifest = json.loads((folder / "results" / "shards" / "manifest.json").read_text())
     assert manifest["counts"]["shards"] == len(VOICES)

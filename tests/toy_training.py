@@ -5,10 +5,13 @@ import sys
 import time
 from importlib import import_module
 from multiprocessing import get_context
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
 from accelerate.state import AcceleratorState
+
+from kdtalker.core import files
 
 LOADED_ONCE = (
     "train.motion.trainer",
@@ -75,3 +78,17 @@ def assert_same_runs(one, other):
     """State and log of two folders."""
     assert_same(*(torch.load(run / "state.pt", weights_only=True) for run in (one, other)))
     assert (one / "log.jsonl").read_bytes() == (other / "log.jsonl").read_bytes()
+
+
+def fill_disk(monkeypatch, name):
+    """From now on there is no room for the file of that name."""
+    create = files._create_locked
+
+    def create_on_full_disk(folder, path):
+        partial, lock = create(folder, path)
+        if Path(path).name == name:
+            partial.unlink()
+            partial.symlink_to("/dev/full")
+        return partial, lock
+
+    monkeypatch.setattr(files, "_create_locked", create_on_full_disk)

@@ -1,1 +1,1 @@
-"""Trainers and measurements, run from a checkout: `python -m train.NAME`."""
+"""Train and evaluate models, from a checkout: `python -m train.NAME`."""

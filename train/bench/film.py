@@ -1,7 +1,7 @@
-"""How fast the real command is, how much memory it takes, and where the time goes: `python -m train.bench [--long]`.
+"""Benchmark the command line: speed, memory, time in each stage: `python -m train.bench [--long]`.
 
-Start-up is the time of the shortest film (one frame), the median of several runs; a film's own time is what it takes
-beyond that. Memory is the resident set of the whole process tree, sampled (Linux).
+Start-up is the time of a film of one frame, the median of several runs; it is subtracted from the time of longer films.
+Memory is the peak resident set of the whole process tree, sampled (Linux).
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ from kdtalker.media.picture import read_image
 from kdtalker.media.sound import read_sound
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.engine import MeshEngine
+from kdtalker.renderers.mesh.source import MeshSource
 
 ROOT = Path(__file__).parents[2]
 PORTRAIT = ROOT / "examples" / "grace_hopper.jpg"
 VOICE = ROOT / "examples" / "austen_0870.wav"
-SHORT_S, LONG_S, STARTS = 10, 600, 5
+SHORT_S, LONG_S, STARTS = 10, 600, 5  # lengths of the films in s; runs for the start-up time
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run of the command: wall clock in s, largest resident set of its process tree in MB."""
+class CommandRun:
+    """Hold the result of one run of the command: wall-clock time in s, peak resident set of its process tree in MB."""
 
     wall_s: float
     peak_mb: float
 
 
-def run_command(*arguments: object) -> Run:
-    """Run inference.py, watching its memory. Raises CalledProcessError where it fails."""
+def run_command(*arguments: object) -> CommandRun:
+    """Run inference.py and sample its memory. Raises CalledProcessError where it fails."""
     command = [sys.executable, str(ROOT / "inference.py"), *map(str, arguments)]
     began, peak_mb = time.perf_counter(), 0.0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
@@ -54,11 +55,11 @@ def run_command(*arguments: object) -> Run:
             time.sleep(0.05)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return Run(time.perf_counter() - began, peak_mb)
+    return CommandRun(time.perf_counter() - began, peak_mb)
 
 
 def tree_mb(root: int) -> float:
-    """Resident MB of a process and all below it, from /proc; processes that end meanwhile count nothing."""
+    """Sum the resident set in MB of a process and its descendants from /proc; processes that have ended count 0."""
     children, resident = defaultdict(list), {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -76,7 +77,7 @@ def tree_mb(root: int) -> float:
 
 
 def write_voice(path: Path, seconds: float) -> None:
-    """The bundled voice, over and over, for that long."""
+    """Write the bundled voice as WAV, repeated to that length in s."""
     samples = np.concatenate(list(read_sound(VOICE)))
     samples = np.resize(samples, max(1, int(seconds * SAMPLE_RATE_HZ)))
     with wave.open(str(path), "wb") as file:
@@ -85,8 +86,9 @@ def write_voice(path: Path, seconds: float) -> None:
 
 
 def write_full_hd(path: Path) -> None:
-    """The bundled portrait, 1080 px high, on a grey 1920x1080 picture."""
+    """Write the bundled portrait, 1080 px high, on a grey 1920x1080 background."""
     portrait = cv2.imread(str(PORTRAIT))
+    assert portrait is not None
     factor = 1080 / len(portrait)
     portrait = cv2.resize(portrait, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     picture = np.full((1080, 1920, 3), 128, np.uint8)
@@ -95,13 +97,15 @@ def write_full_hd(path: Path) -> None:
     cv2.imwrite(str(path), picture)
 
 
-class Stages:
-    """Adds up the time spent in each stage; `watch` and `watch_frames` wrap a function of that stage."""
+class StageTimer:
+    """Sum the time spent in each stage; `watch` and `watch_frames` wrap a function or a generator of a stage."""
 
     def __init__(self) -> None:
         self.spent_s: dict[str, float] = defaultdict(float)
 
     def watch(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a function; its time counts for the stage."""
+
         def watched(*arguments: Any, **named: Any) -> Any:
             began = time.perf_counter()
             try:
@@ -112,6 +116,8 @@ class Stages:
         return watched
 
     def watch_frames(self, stage: str, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        """Wrap a generator; the time of each of its steps counts for the stage."""
+
         def watched(*arguments: Any, **named: Any) -> Iterator[Any]:
             following = self.watch(stage, function(*arguments, **named).__next__)
             while True:
@@ -125,8 +131,8 @@ class Stages:
 
 
 @dataclass(frozen=True)
-class Watched:
-    """Stands in for an object; the named attributes are replaced, all else is the object's own."""
+class Proxy:
+    """Wrap an object and replace some of its attributes."""
 
     _object: Any
     _methods: dict[str, Any]
@@ -135,17 +141,18 @@ class Watched:
         return self._methods.get(name) or getattr(self._object, name)
 
 
-def stages(voice: Path, folder: Path) -> dict[str, float]:
-    """Seconds in each stage of one film at the portrait's own size, models loaded before."""
-    clock = Stages()
+def profile_stages(voice: Path, folder: Path) -> dict[str, float]:
+    """Measure the seconds in each stage of one film at the portrait's own size, models loaded before."""
+    clock = StageTimer()
     engine = MeshEngine.load()
     speech, renderer = engine.load_speech(), engine.renderer
-    encoder = Watched(speech.audio_encoder, {"encode": clock.watch("audio encoder", speech.audio_encoder.encode)})
-    model = Watched(speech.motion_model, {"advance": clock.watch("motion model", speech.motion_model.advance)})
-    watched = Watched(renderer, {"render": clock.watch_frames("renderer", renderer.render)})
-    pipeline = TalkingPortraitPipeline(Watched(engine, {"speech": Speech(encoder, model), "renderer": watched}))
+    encoder = Proxy(speech.audio_encoder, {"encode": clock.watch("audio encoder", speech.audio_encoder.encode)})
+    model = Proxy(speech.motion_model, {"advance": clock.watch("motion model", speech.motion_model.advance)})
+    watched = Proxy(renderer, {"render": clock.watch_frames("renderer", renderer.render)})
+    proxy: Any = Proxy(engine, {"speech": Speech(encoder, model), "renderer": watched})
+    pipeline: TalkingPortraitPipeline[MeshSource] = TalkingPortraitPipeline(proxy)
     portrait = clock.watch("portrait", pipeline.portrait)(read_image(PORTRAIT))
-    canvas = Watched(portrait.canvas, {"paste": clock.watch("paste", portrait.canvas.paste)})
+    canvas = Proxy(portrait.canvas, {"paste": clock.watch("paste", portrait.canvas.paste)})
     frames = pipeline.animate(replace(portrait, canvas=canvas), clock.watch_frames("sound", read_sound)(voice))
     height, width = portrait.canvas.paste(portrait.canvas.face).shape[:2]
     with VideoWriter(folder / "stages.mp4", width, height, sound=voice) as film:
@@ -176,7 +183,7 @@ def main() -> None:
                 run = run_command(*begin, voices[seconds])
                 share = (run.wall_s - start_s) / seconds
                 print(f"{film}: {seconds} s of sound: {share:.2f} of its length beyond start-up, {run.peak_mb:.0f} MB")
-        for stage, spent_s in sorted(stages(voices[SHORT_S], folder).items(), key=lambda row: -row[1]):
+        for stage, spent_s in sorted(profile_stages(voices[SHORT_S], folder).items(), key=lambda row: -row[1]):
             print(f"  {stage:32} {1000 * spent_s / SHORT_S:6.0f} ms a second of film")
 
 

@@ -1,8 +1,7 @@
-"""How much faster the published renderer's networks run than their plain layout does, and whether the pictures are the
-same: `python -m train.bench_painting`.
+"""Benchmark LivePortrait's optimised networks against their plain layout: `python -m train.bench_painting`.
 
-Both are full size with random weights, in one process on the CPU, float32, on as many threads; they take turns. The
-plain ones have their batch norms and convolve enlarged maps as they are; spectral norms are folded in both.
+Both are full size with random weights and run in turn, in one process on the CPU in float32. The plain ones keep batch
+norms and upsample before convolving; spectral norms are folded in both.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from kdtalker.renderers.liveportrait.fast.modules import faster_generator, faste
 from kdtalker.renderers.liveportrait.nets.generator import SpadeGenerator
 from kdtalker.renderers.liveportrait.nets.warping import WarpingModule
 
-ROUNDS = 3
-GAIN = 2.0  # He initialisation: pictures that differ from grey, as those of trained weights do
+ROUNDS = 3  # frames that are timed of each
+GAIN = 2.0  # gain of He initialisation, so that images have contrast like those of trained weights
 
 
 def randomise(network: nn.Module) -> nn.Module:
-    """Weights and statistics of every size that trained ones have."""
+    """Initialise weights and batch norm statistics at random, in the range of trained ones."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             nn.init.normal_(module.weight, std=(GAIN / module.weight[0].numel()) ** 0.5)
@@ -35,7 +34,8 @@ def randomise(network: nn.Module) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def seconds(paint: Callable[[], Tensor]) -> float:
+def time_call(paint: Callable[[], Tensor]) -> float:
+    """Measure the wall-clock time of a call in s."""
     began = time.perf_counter()
     paint()
     return time.perf_counter() - began
@@ -61,7 +61,7 @@ def main() -> None:
         return image
 
     apart = 255 * (plainly() - ours()).abs().max().item()
-    rounds = [(seconds(plainly), seconds(ours)) for _ in range(ROUNDS)]
+    rounds = [(time_call(plainly), time_call(ours)) for _ in range(ROUNDS)]
     plain_s, ours_s = (statistics.median(times) for times in zip(*rounds, strict=True))
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(

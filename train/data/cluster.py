@@ -1,4 +1,4 @@
-"""The same work on every film, here in processes or on a cluster over Ray Data; the shards are the same."""
+"""Map a function over films: in local processes, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from kdtalker.core.errors import InputError
 from train.data.films import Film
 
 ROOT = Path(__file__).parents[2]
-HERE = "here"  # stands for the address of a cluster that is started for the run
+HERE = "here"  # in place of an address: start a Ray cluster on this machine for the run
 
 Work = Callable[[Film], None]
 
 
-def for_all(films: list[Film], work: Work, workers: int) -> None:
-    """In that many processes; what is not begun is left where one of them fails."""
+def map_in_processes(films: list[Film], work: Work, workers: int) -> None:
+    """Run `work` on every film in that many processes. After an error no further film is begun."""
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,))
     try:
         for _ in tqdm(pool.map(work, films), desc="films", total=len(films), disable=None):
@@ -32,9 +32,11 @@ def for_all(films: list[Film], work: Work, workers: int) -> None:
         pool.shutdown(cancel_futures=True)
 
 
-def for_all_on_ray(films: list[Film], work: Work, workers: int, address: str) -> None:
-    """On a cluster whose machines all see the films and the shards under the same paths; HERE starts one with that many
-    workers. A film whose worker dies is given to another one. Raises InputError where the cluster does not answer."""
+def map_on_ray(films: list[Film], work: Work, workers: int, address: str) -> None:
+    """Run `work` on every film on a Ray cluster whose machines see films and shards under the same paths.
+
+    address: HOST:PORT of the head, or HERE, which starts a cluster with that many workers. Ray repeats films whose
+    worker died. Raises InputError where the cluster does not answer."""
     import ray
 
     if address != HERE:
@@ -52,7 +54,8 @@ def for_all_on_ray(films: list[Film], work: Work, workers: int, address: str) ->
     try:
         rows = [asdict(film) | {"path": str(film.path.resolve())} for film in films]
         ray.data.DataContext.get_current().enable_progress_bars = False
-        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_on_row, fn_args=(work,))
+        films_data = ray.data.from_items(rows, override_num_blocks=len(rows))
+        done = films_data.map(_on_row, fn_args=(work,))  # type: ignore[arg-type]
         done.materialize()
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
@@ -61,7 +64,9 @@ def for_all_on_ray(films: list[Film], work: Work, workers: int, address: str) ->
 
 
 def check_reachable(address: str) -> None:
-    """Ray itself ends the whole process where nobody answers. Raises InputError there."""
+    """Open a connection to the head node, since Ray itself kills the process where none answers.
+
+    Raises InputError where there is no answer."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()

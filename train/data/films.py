@@ -1,4 +1,4 @@
-"""Which films are to be made shards of, and what tables say of them."""
+"""Find training films, with speaker and split from tables or from the layout of a corpus."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdtalker.core.errors import InputError
 
-# How a corpus tells the speaker of a film: HDTF by RD_Radio10_000.mp4, VoxCeleb by id10012/FZ7ELP9RgQM/00001.mp4.
+# Where the paths of a corpus name the speaker: HDTF in RD_Radio10_000.mp4, VoxCeleb in id10012/FZ7ELP9RgQM/00001.mp4.
 LAYOUTS = {
     "hdtf": re.compile(r"(?P<speaker>[^/]+?)(_\d+)?\.\w+$"),
     "voxceleb": re.compile(r"(^|/)(?P<speaker>id\d{5})/"),
@@ -19,7 +19,7 @@ SUFFIXES = {".mp4", ".mpg", ".mpeg", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 
 @dataclass(frozen=True)
 class Film:
-    """A film to track and what the table says of it. The name tells it from all others of the shards."""
+    """Describe a film to track: path, unique name, speaker, and split ("train" or "val")."""
 
     path: Path
     name: str
@@ -28,12 +28,13 @@ class Film:
 
     @property
     def stem(self) -> str:
-        """The name as that of a file."""
+        """Return the name as a file name, without folders."""
         return self.name.replace("/", "__")
 
 
 def read_tables(tables: list[Path]) -> dict[Path, dict[str, str]]:
-    """The rows of all tables by the films' paths. Raises InputError where one cannot be read or lacks a column."""
+    """Read tables (CSV: file, split, speaker) into rows by path. Raises InputError where one cannot be read or lacks a
+    column."""
     rows: dict[Path, dict[str, str]] = {}
     for table in tables:
         try:
@@ -49,8 +50,9 @@ def read_tables(tables: list[Path]) -> dict[Path, dict[str, str]]:
 
 
 def find_films(places: list[Path], tables: list[Path], layout: str | None = None) -> list[Film]:
-    """All films of the places in order, each once. Raises InputError where a place does not exist, where there are
-    no films, or where two have one name."""
+    """List the films of files and folders in order, each once; without a row in a table the split is "train".
+
+    Raises InputError where a path does not exist, where there are no films, or where two have the same name."""
     rows = read_tables(tables)
     films: dict[Path, Film] = {}
     names: dict[str, Path] = {}
@@ -73,8 +75,9 @@ def find_films(places: list[Path], tables: list[Path], layout: str | None = None
 
 
 def speaker_of(path: Path, layout: str | None) -> str:
-    """Who speaks by the layout of a corpus; without one every film is its own speaker. Raises InputError for a film
-    whose name does not fit."""
+    """Parse the speaker from a path by the layout of a corpus; without a layout every film is its own speaker.
+
+    Raises InputError for a path that does not match."""
     if layout is None:
         return f"{path.parent.name}/{path.stem}"
     match = LAYOUTS[layout].search(path.as_posix())

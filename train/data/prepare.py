@@ -27,7 +27,7 @@ from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.sound import read_sound
 from kdtalker.media.video import read_film
 from kdtalker.weights.find import find
-from train.data.cluster import HERE, for_all, for_all_on_ray
+from train.data.cluster import HERE, map_in_processes, map_on_ray
 from train.data.features import load_features
 from train.data.films import LAYOUTS, Film, find_films
 from train.data.records import REPORT_FILE, Drop, Record, write_manifest, write_report
@@ -206,9 +206,9 @@ def main() -> None:
     (options.out / "films").mkdir(parents=True, exist_ok=True)
     work = partial(make_shards, out=options.out.resolve(), published=options.published)
     if options.ray:
-        for_all_on_ray(films, work, options.workers, options.ray)
+        map_on_ray(films, work, options.workers, options.ray)
     else:
-        for_all(films, work, options.workers)
+        map_in_processes(films, work, options.workers)
     print(write_report(options.out, synchronise(options.out)))
     write_manifest(options.out)
     if not shard_paths(options.out):

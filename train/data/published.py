@@ -1,4 +1,4 @@
-"""Motion of films in LivePortrait's keypoint space, by its own motion extractor, where its weights are at hand."""
+"""Extract motion in LivePortrait's keypoint space with its own motion extractor."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ BATCH = 16
 
 @lru_cache(maxsize=1)
 def load_extractor() -> MotionExtractor:
-    """Raises InputError where the weights are not there."""
+    """Load the motion extractor, once a process. Raises InputError where its weights are missing."""
     path = find("motion_extractor.pth")
     return load_strictly(MotionExtractor, read_tensors(path), path).requires_grad_(False)
 
 
 def add_published(film: Path, shards: list[Shard], out: Path, extractor: MotionExtractor) -> None:
-    """Write beside each shard of a film what the networks see in its frames."""
+    """Extract and save the motion of each shard of a film."""
     for shard in shards:
         frames = islice(read_film(film), shard.start_frame, shard.start_frame + len(shard.landmarks))
         save_published(out, shard, *published_motion(frames, shard.landmarks[0], extractor))
@@ -41,8 +41,8 @@ def add_published(film: Path, shards: list[Shard], out: Path, extractor: MotionE
 
 @torch.inference_mode()
 def published_motion(frames: Iterable[Image], landmarks: Array, extractor: MotionExtractor) -> tuple[Motion, Array]:
-    """Motion (T) and mean canonical keypoints (21, 3), seen through KDTalker's square around the face (468, 3) of the
-    first frame."""
+    """Extract motion (T) and mean canonical keypoints (21, 3) of frames, cropped by KDTalker's square around the
+    landmarks (468, 3) of the first one."""
     square = speech_square(landmarks).to_picture(SIDE_PX)
     waiting, motions, keypoints = [], [], []
     faces = (cut_out(frame, square) for frame in frames)

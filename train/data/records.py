@@ -1,4 +1,4 @@
-"""What is known of films that were prepared: records of each, a report to read, a manifest to compare."""
+"""Record prepared films: one JSON file each, a report of what was dropped, a manifest with sha256."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kdtalker.core.rates import FRAME_RATE_HZ
 from train.data.shards import Shard, shard_paths
 
 REPORT_FILE, MANIFEST_FILE = "report.json", "manifest.json"
-ENOUGH_TO_SYNC_S = 300.0  # with less the regression knows every take by heart
+MIN_CORPUS_TO_SYNC_S = 300.0  # on less film the lag regression overfits every clip
 
 
 @dataclass(frozen=True)
 class Drop:
-    """Seconds of a film that do not serve, why, and where needed what exactly was wrong."""
+    """Describe a dropped part of a film: reason, seconds, and details of the error where there are any."""
 
     film: str
     reason: str
@@ -29,7 +29,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of a film that has been tracked: by size and time a changed film is known."""
+    """Record a tracked film: size and time of the file, to detect changes; its shards and dropped parts."""
 
     film: str
     size_bytes: int
@@ -41,16 +41,18 @@ class Record:
 
     @staticmethod
     def load(path: Path) -> Record:
+        """Read a record from its JSON file."""
         values = json.loads(path.read_text("utf-8"))
         return Record(**(values | {"drops": [Drop(**drop) for drop in values["drops"]]}))
 
     def save(self, path: Path) -> None:
+        """Write the record atomically as JSON."""
         content = json.dumps(asdict(self), indent=1).encode()
         write_atomically(path, lambda file: file.write(content))
 
 
 def write_report(out: Path, unsynced: list[Drop]) -> str:
-    """report.json over everything in the folder; the same as a table to print."""
+    """Write report.json over all films of the folder; return the same as a table to print."""
     records = [Record.load(path) for path in sorted((out / "films").glob("*.json"))]
     tracked_s = sum(len(np.load(path)["landmarks"]) for path in shard_paths(out)) / FRAME_RATE_HZ
     synced_s = tracked_s - sum(drop.seconds for drop in unsynced)
@@ -64,29 +66,30 @@ def write_report(out: Path, unsynced: list[Drop]) -> str:
         for reason, films in sorted(reasons.items())
     }
     report = {"films": len(records), "kept_s": round(tracked_s, 2), "in_sync_s": round(synced_s, 2), "dropped": dropped}
-    content = json.dumps(report, indent=1, default=_told).encode()
+    content = json.dumps(report, indent=1, default=_as_json).encode()
     write_atomically(out / REPORT_FILE, lambda file: file.write(content))
     lines = [f"{tracked_s:9.1f} s  kept of {len(records)} films, {synced_s:.1f} s of them in sync with their sound"]
-    if tracked_s < ENOUGH_TO_SYNC_S:
+    if tracked_s < MIN_CORPUS_TO_SYNC_S:
         lines.append(
-            f"            {ENOUGH_TO_SYNC_S:.0f} s or more are wanted to tell what is in sync; with less it is a guess"
+            f"            {MIN_CORPUS_TO_SYNC_S:.0f} s or more are wanted to tell what is in sync; "
+            "with less it is a guess"
         )
     for reason, films in sorted(reasons.items()):
         lines.append(f"{sum(drop.seconds for drop in films.values()):9.1f} s  {reason}: {', '.join(sorted(films))}")
     return "\n".join(lines)
 
 
-def _told(drop: Drop) -> dict[str, float | str]:
+def _as_json(drop: Drop) -> dict[str, float | str]:
     return {"seconds": drop.seconds} | ({"detail": drop.detail} if drop.detail else {})
 
 
 def write_manifest(out: Path) -> None:
-    """manifest.json: every film, what became shards of it with their sha256, and what did not and why. It does not
-    depend on who made the shards, or when."""
+    """Write manifest.json: every film with its shards, their sha256, and the dropped parts. The content depends on the
+    films alone, not on machine or time."""
     films = {}
     for record in (Record.load(path) for path in sorted((out / "films").glob("*.json"))):
         drops = [{"reason": drop.reason, "seconds": drop.seconds, "detail": drop.detail} for drop in record.drops]
-        shards = {name: _content(out / f"{name}.npz") for name in record.shards}
+        shards = {name: _describe_shard(out / f"{name}.npz") for name in record.shards}
         films[record.film] = {"speaker": record.speaker, "split": record.split, "shards": shards, "dropped": drops}
     counts = {
         "films": len(films),
@@ -97,7 +100,7 @@ def write_manifest(out: Path) -> None:
     write_atomically(out / MANIFEST_FILE, lambda file: file.write(content))
 
 
-def _content(path: Path) -> dict[str, object]:
+def _describe_shard(path: Path) -> dict[str, object]:
     shard = Shard.load(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return {"seconds": len(shard.landmarks) / FRAME_RATE_HZ, "in sync": shard.synced, "sha256": digest}

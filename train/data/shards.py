@@ -1,10 +1,11 @@
-"""Shards: stretches of tracked film, the food of every trainer here. One .npz a stretch."""
+"""Read and write shards, the training data format: one tracked clip per .npz."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -15,16 +16,16 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.files import write_atomically
 from kdtalker.core.motion import Motion
 
-PUBLISHED = "liveportrait"  # the folder beside the shards for motion in that keypoint space
+PUBLISHED = "liveportrait"  # keypoint space, and the folder beside the shards that holds motion in it
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A stretch of T frames at 25 fps without a cut, one face in every frame.
+    """Hold a clip of T frames at 25 fps without a cut, one face in every frame.
 
-    landmarks (T, 468, 3) picture px, lids as the iris model sees them; sound (640 T,) float16 at 16 kHz; synced tells
-    whether the sound is that of the mouth at all, lag_frames by how much the mouth is later than it; speaker and split
-    ("train", "val") as the table of the films says; film the path that it came from, start_frame its place in there.
+    landmarks (T, 468, 3) in px, eyelids by the iris model; sound (640 T,) float16 at 16 kHz; synced: whether the sound
+    belongs to the mouth; lag_frames: by how many frames the mouth is later than the sound; speaker and split ("train",
+    "val"); film: name of the source film; start_frame: the clip's first frame in it.
     """
 
     landmarks: NDArray[np.float32]
@@ -38,16 +39,17 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """The stem of its file."""
+        """Return the stem of the shard's file."""
         return f"{self.film.replace('/', '__')}_{self.start_frame:06d}"
 
     def save(self, folder: Path) -> None:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Write the shard atomically as FOLDER/NAME.npz."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         write_atomically(folder / f"{self.name}.npz", lambda file: np.savez(file, **values))
 
     @staticmethod
     def load(path: Path) -> Shard:
-        """Raises InputError for a file that is no shard."""
+        """Read a shard. Raises InputError for a file that is not one."""
         try:
             with np.load(path) as file:
                 values = {field.name: file[field.name] for field in fields(Shard)}
@@ -60,12 +62,12 @@ class Shard:
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The files of all shards of a folder in the order of their names; none that is only half written."""
+    """List the files of all complete shards of a folder, sorted by name."""
     return sorted(folder.glob("*.npz"))
 
 
 def load_shards(folder: Path) -> Iterator[Shard]:
-    """All shards of a folder in the order of their names. Raises InputError where there are none."""
+    """Iterate over all shards of a folder, sorted by name. Raises InputError where there are none."""
     paths = shard_paths(folder)
     if not paths:
         raise InputError(f"'{folder}' holds no shards; make some with `python -m train.data FILMS --out {folder}`.")
@@ -73,14 +75,14 @@ def load_shards(folder: Path) -> Iterator[Shard]:
 
 
 def save_published(folder: Path, shard: Shard, motion: Motion, canonical: Array) -> None:
-    """Beside a shard its motion (T) and canonical keypoints (21, 3) as LivePortrait's networks see them."""
+    """Save a shard's motion (T) and canonical keypoints (21, 3) in LivePortrait's keypoint space beside it."""
     (folder / PUBLISHED).mkdir(exist_ok=True)
-    values = {"motion": motion.vector(), "canonical": canonical}
+    values: dict[str, Any] = {"motion": motion.vector(), "canonical": canonical}
     write_atomically(folder / PUBLISHED / f"{shard.name}.npz", lambda file: np.savez(file, **values))
 
 
 def load_published(folder: Path, shard: Shard) -> tuple[Motion, Array]:
-    """What `save_published` wrote. Raises InputError where it is not there."""
+    """Read motion and canonical keypoints of `save_published`. Raises InputError where they are missing."""
     try:
         with np.load(folder / PUBLISHED / f"{shard.name}.npz") as file:
             return Motion.from_vector(file["motion"], PUBLISHED), file["canonical"]

@@ -1,10 +1,10 @@
-"""How a film looks beside its photograph: `python -m train.appearance DATA`, DATA a folder with clips.csv.
+"""Measure rendered videos against their source image: `python -m train.appearance DATA`, DATA a folder with clips.csv.
 
-For the first frame of each film held out, one line: how far the spoken film's face is from the photograph's (identity,
-Euclidean distance of dlib embeddings, lower is better) and the real film's own; what a moving head leaves of the skin's
-grain (dB, 0 is best, two octaves of the power spectrum up to half of Nyquist); and how skin flickers that should not
-move (still head, silent sound; mean difference of neighbouring frames in the encoded film, beside that of the same film
-whose skin was held before it was encoded, which is the encoder's own).
+One line for each clip of the validation split, animated from its first frame: identity, the mean distance of dlib
+embeddings to the source image's (lower is better), and that of the real video; loss of skin texture when the head moves
+(dB, 0 is best, two octaves of the power spectrum up to half of Nyquist); flicker of skin that should not move (still
+head, silent sound), the mean difference of neighbouring frames in the encoded video, and that of the same video with
+frozen skin, which is the encoder's own.
 """
 
 from __future__ import annotations
@@ -17,36 +17,59 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kdtalker import Options, TalkingPortraitPipeline
-from kdtalker.core.arrays import Array
+from kdtalker.core.arrays import Array, Image
 from kdtalker.core.motion import from_head_frame, to_head_frame
 from kdtalker.core.protocols import EncodedPortrait
 from kdtalker.core.rates import SAMPLE_RATE_HZ
+from kdtalker.face.portrait import Portrait
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.sound import read_sound
 from kdtalker.media.video import read_film
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.geometry import to_pixels
-from train.evaluate.held_out import Film, real_films
+from kdtalker.renderers.mesh.renderer import MeshRenderer
+from kdtalker.renderers.mesh.source import MeshSource
+from train.evaluate.held_out import HeldOutClip, read_held_out
 from train.evaluate.identity import FaceRecogniser, identity_distance
 from train.harness.command import command
 
-EVERY_FRAMES, MOST_FRAMES = 10, 300  # of a film are compared
-SKIN = (10, 151, 9, 108, 337, 50, 280, 101, 330, 36, 266, 118, 347)  # forehead and cheeks
-CHEEKS = (50, 280, 205, 425, 101, 330)
-PATCH_PX = 32
-OCTAVES = ((1 / 16, 1 / 8), (1 / 8, 1 / 4))  # cycles per pixel; Nyquist is 1/2
-POSES_DEG = ((3, 1, 0.5), (-3, -1, 1), (2, -2, -1), (-2, 2, -0.7), (4, 0, 0.3), (-4, 0.5, -0.3))  # yaw, pitch, roll
-SILENT_S = 3
-SETTLED = 25  # frames in which a silent film goes over from the photograph to rest
-Frames = Iterable[NDArray[np.uint8]]
+EVERY_FRAMES, MOST_FRAMES = 10, 300  # identity: every tenth of the first 300 frames is compared
+SKIN = (
+    10,
+    151,
+    9,
+    108,
+    337,
+    50,
+    280,
+    101,
+    330,
+    36,
+    266,
+    118,
+    347,
+)  # vertices on forehead and cheeks, where flicker is measured
+CHEEKS = (50, 280, 205, 425, 101, 330)  # vertices where texture is measured
+PATCH_PX = 32  # side of the patches whose spectrum is taken
+OCTAVES = ((1 / 16, 1 / 8), (1 / 8, 1 / 4))  # frequency bands in cycles per pixel; Nyquist is 1/2
+POSES_DEG = (
+    (3, 1, 0.5),
+    (-3, -1, 1),
+    (2, -2, -1),
+    (-2, 2, -0.7),
+    (4, 0, 0.3),
+    (-4, 0.5, -0.3),
+)  # turns of the head: yaw, pitch, roll
+SILENT_S = 3  # length of the still video
+SETTLED = 25  # frames of ease-in from the source pose to rest, not measured
+Frames = Iterable[Image]
 Patch = tuple[slice, slice]
 
 
-def identity(frames: Frames, tracker: FaceTracker, recogniser: FaceRecogniser, wanted: Array) -> float:
-    """Mean distance of a film's face to an embedding."""
+def mean_identity_distance(frames: Frames, tracker: FaceTracker, recogniser: FaceRecogniser, wanted: Array) -> float:
+    """Compute the mean identity distance of a video to an embedding (128,)."""
     distances = []
     for frame in itertools.islice(frames, 0, MOST_FRAMES, EVERY_FRAMES):
         for face in tracker.find(frame)[:1]:
@@ -54,8 +77,8 @@ def identity(frames: Frames, tracker: FaceTracker, recogniser: FaceRecogniser, w
     return float(np.mean(distances))
 
 
-def power(picture: NDArray[np.uint8], place: Array) -> Array | None:
-    """(PATCH_PX, PATCH_PX) power spectrum of the light around a place in px, its slope taken away; None at a border."""
+def power_spectrum(picture: Image, place: Array) -> Array | None:
+    """Compute the power spectrum (PATCH_PX, PATCH_PX) of the detrended luma around a place in px; None at a border."""
     (left, top), reach = np.round(place - PATCH_PX / 2).astype(int), PATCH_PX
     patch = picture[max(top, 0) : top + reach, max(left, 0) : left + reach].astype(float).mean(-1)
     if patch.shape != (reach, reach):
@@ -67,18 +90,23 @@ def power(picture: NDArray[np.uint8], place: Array) -> Array | None:
     return np.asarray(np.abs(np.fft.fft2(flat.reshape(reach, reach) * window)) ** 2)
 
 
-def grain_db(portrait: EncodedPortrait, pipeline: TalkingPortraitPipeline) -> list[float]:
-    """Power of cheeks that have moved over that of the photograph's, one number for each of OCTAVES."""
-    source, model = portrait.source, pipeline.engine.renderer.model
+def grain_db(portrait: EncodedPortrait[MeshSource], pipeline: TalkingPortraitPipeline[MeshSource]) -> list[float]:
+    """Compute the texture power of moved cheeks over that of the source image in dB, for each of OCTAVES."""
+    source, renderer = portrait.source, pipeline.engine.renderer
+    assert isinstance(renderer, MeshRenderer)
+    model = renderer.model
     side = len(source.picture)
     still, moved = [], []
     for angles in POSES_DEG:
-        turned = replace(to_head_frame(source.rest), pose=source.rest.pose + [angles])
+        turned = replace(to_head_frame(source.rest), pose=np.asarray(source.rest.pose + [angles]))
         motion = from_head_frame(turned)
-        frame = next(iter(pipeline.engine.renderer.render(source, motion)))
+        frame = next(iter(renderer.render(source, motion)))
         places = [to_pixels(model.pose_vertices(source.identity, one)[0], side) for one in (source.rest, motion)]
         for point in CHEEKS:
-            before, after = power(source.picture, places[0][point, :2]), power(frame, places[1][point, :2])
+            before, after = (
+                power_spectrum(source.picture, places[0][point, :2]),
+                power_spectrum(frame, places[1][point, :2]),
+            )
             if before is not None and after is not None:
                 still.append(before)
                 moved.append(after)
@@ -88,19 +116,23 @@ def grain_db(portrait: EncodedPortrait, pipeline: TalkingPortraitPipeline) -> li
     return [float(10 * np.log10(ratio[0][octave].sum() / ratio[1][octave].sum())) for octave in inside]
 
 
-def flicker(portrait: EncodedPortrait, pipeline: TalkingPortraitPipeline, folder: Path) -> tuple[float, float]:
-    """Mean difference of neighbouring frames over skin, in levels: of a still, silent film; of the same with the skin
-    held."""
+def flicker(
+    portrait: EncodedPortrait[MeshSource], pipeline: TalkingPortraitPipeline[MeshSource], folder: Path
+) -> tuple[float, float]:
+    """Compute the mean difference of neighbouring frames over skin, in levels, in a still, silent video, and in the
+    same video with frozen skin."""
     silence = np.zeros(SILENT_S * SAMPLE_RATE_HZ, np.float32)
-    corner = np.array([portrait.canvas.left, portrait.canvas.top])
+    canvas = portrait.canvas
+    assert isinstance(canvas, Portrait)
+    corner = np.array([canvas.left, canvas.top])
     places = np.round(portrait.source.landmarks[list(SKIN), :2] + corner).astype(int)
     patches = [np.s_[y - 3 : y + 4, x - 3 : x + 4] for x, y in places]
     made = list(pipeline.animate(portrait, [silence], Options(still=True)))[SETTLED:]
-    return _unrest(made, patches, folder), _unrest(_held(made, patches), patches, folder)
+    return _mean_difference(made, patches, folder), _mean_difference(_freeze(made, patches), patches, folder)
 
 
-def _held(frames: list[NDArray[np.uint8]], patches: list[Patch]) -> Frames:
-    """The frames, each with the first one's patches."""
+def _freeze(frames: list[Image], patches: list[Patch]) -> Frames:
+    """Replace the patches of each frame by those of the first one."""
     for frame in frames:
         held = frame.copy()
         for patch in patches:
@@ -108,7 +140,8 @@ def _held(frames: list[NDArray[np.uint8]], patches: list[Patch]) -> Frames:
         yield held
 
 
-def _unrest(frames: Frames, patches: list[Patch], folder: Path) -> float:
+def _mean_difference(frames: Frames, patches: list[Patch], folder: Path) -> float:
+    """Encode frames as a video and compute the mean difference of neighbouring frames over patches."""
     path = folder / "film.mp4"
     path.unlink(missing_ok=True)
     frames = iter(frames)
@@ -120,8 +153,10 @@ def _unrest(frames: Frames, patches: list[Patch], folder: Path) -> float:
     return float(np.mean([np.abs(now - last).mean() for last, now in itertools.pairwise(shown)]))
 
 
-def figures(film: Film, pipeline: TalkingPortraitPipeline, folder: Path) -> dict[str, float]:
-    """The figures of one film."""
+def measure_appearance(
+    film: HeldOutClip, pipeline: TalkingPortraitPipeline[MeshSource], folder: Path
+) -> dict[str, float]:
+    """Compute the metrics of one clip."""
     tracker, recogniser = FaceTracker(), FaceRecogniser()
     first = next(iter(read_film(film.path)))
     portrait = pipeline.portrait(first)
@@ -129,8 +164,10 @@ def figures(film: Film, pipeline: TalkingPortraitPipeline, folder: Path) -> dict
     low, high = grain_db(portrait, pipeline)
     still, encoder = flicker(portrait, pipeline, folder)
     return {
-        "identity": identity(pipeline.animate(portrait, read_sound(film.sound)), tracker, recogniser, wanted),
-        "real": identity(read_film(film.path), tracker, recogniser, wanted),
+        "identity": mean_identity_distance(
+            pipeline.animate(portrait, read_sound(film.sound)), tracker, recogniser, wanted
+        ),
+        "real": mean_identity_distance(read_film(film.path), tracker, recogniser, wanted),
         "grain dB": low,
         "fine grain dB": high,
         "flicker": still,
@@ -142,10 +179,11 @@ def figures(film: Film, pipeline: TalkingPortraitPipeline, folder: Path) -> dict
 def main() -> None:
     parser = argparse.ArgumentParser(description="Identity, grain and flicker of films made from photographs.")
     parser.add_argument("data", type=Path, help="folder with clips.csv")
-    pipeline, rows = TalkingPortraitPipeline.mesh(), []
+    pipeline = TalkingPortraitPipeline.mesh()
+    rows: list[list[float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for film in real_films(parser.parse_args().data, ("val",)):
-            row = figures(film, pipeline, Path(folder))
+        for film in read_held_out(parser.parse_args().data, ("val",)):
+            row = measure_appearance(film, pipeline, Path(folder))
             if not rows:
                 print(" | ".join(["film", *row]))
             rows.append(list(row.values()))

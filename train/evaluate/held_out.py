@@ -1,4 +1,4 @@
-"""Films of people held out, made from their own first frame and compared with what they really did."""
+"""Generate clips of the validation split from their own first frame and compare them with the real ones."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ from kdtalker.core.files import write_atomically
 from kdtalker.core.motion import Motion
 from kdtalker.core.protocols import AudioEncoder, EncodedPortrait, Speech, StateT
 from kdtalker.face.landmarks import MOUTH_CORNERS, eye_opening, mouth_opening, outer_eye_distance
-from kdtalker.face.tracker import Face, FaceTracker
+from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.sound import read_sound
 from kdtalker.media.video import read_film
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.engine import MeshEngine
+from kdtalker.renderers.mesh.source import MeshSource
+from train.evaluate.metrics import mean_jerk
+from train.evaluate.tracked import hold_last_face
 from train.harness.curves import best_lag, correlation
+from train.harness.figures import Metrics
 from train.motion.validation import HEAD
 
 COLUMNS = ("file", "kind", "split", "sync_r", "sync_lag_frames")
-LEAST_SYNC = 0.4
-
-Figures = dict[str, float]
+LEAST_SYNC = 0.4  # clips whose sound and mouth correlate less are left out
 
 
 @dataclass(frozen=True)
-class Film:
-    """A row of the table: the film, where its sound is, and by how many frames its mouth is later than that."""
+class HeldOutClip:
+    """Describe a clip of the validation split: video, file of its sound, and the frames by which the mouth is later."""
 
     path: Path
     sound: Path
@@ -44,7 +46,7 @@ class Film:
 
 @dataclass(frozen=True)
 class ZeroedEncoder(Generic[StateT]):
-    """The same stream of features with every number 0: what the model does without hearing anything."""
+    """Wrap an audio encoder and zero its features, to measure the model without audio."""
 
     encoder: AudioEncoder[StateT]
 
@@ -64,16 +66,17 @@ class ZeroedEncoder(Generic[StateT]):
 
 
 class UnheardEngine(MeshEngine):
-    """The mesh engine, hearing nothing."""
+    """Run the mesh engine with zeroed audio features."""
 
     def load_speech(self) -> Speech:
         speech = super().load_speech()
         return replace(speech, audio_encoder=ZeroedEncoder(speech.audio_encoder))
 
 
-def real_films(data: Path, splits: tuple[str, ...]) -> list[Film]:
-    """The real films of people in these splits whose mouth and sound go together. Raises InputError where there are
-    none."""
+def read_held_out(data: Path, splits: tuple[str, ...]) -> list[HeldOutClip]:
+    """Read clips.csv of a folder: real clips of these splits that are in sync with their sound.
+
+    Raises InputError where the table is missing, lacks a column or names no such clip."""
     films, path = [], data / "clips.csv"
     if not path.is_file():
         raise InputError(f"'{data}' holds no clips.csv, wanted a table with {', '.join(COLUMNS)}.")
@@ -85,47 +88,50 @@ def real_films(data: Path, splits: tuple[str, ...]) -> list[Film]:
             if row["kind"] == "real" and row["split"] in splits and abs(float(row["sync_r"])) >= LEAST_SYNC:
                 film = data / row["file"]
                 beside = film.with_suffix(".wav")
-                films.append(Film(film, beside if beside.exists() else film, int(row["sync_lag_frames"])))
+                films.append(HeldOutClip(film, beside if beside.exists() else film, int(row["sync_lag_frames"])))
     if not films:
         raise InputError(f"'{path}' names no real film in sync with its sound of the split {', '.join(splits)}.")
     return films
 
 
-def landmarks(frames: Iterable[Image], tracker: FaceTracker) -> Array:
-    """(T, 468, 3); a frame without a face repeats the one before."""
-    found: list[Array] = []
-    last: Face | None = None
-    for face in tracker.follow_film(frames):
-        last = face or last
-        if last is not None:
-            found.append(last.landmarks)
-    return np.stack(found)
+def track_landmarks(frames: Iterable[Image], tracker: FaceTracker) -> Array:
+    """Track landmarks (T, 468, 3), the last face held where it is lost."""
+    return hold_last_face(tracker.follow_film(frames))
 
 
-def in_time(real: Array, lag_frames: int) -> Array:
-    """The real film's curve moved to its sound; ends repeat."""
+def align_to_sound(real: Array, lag_frames: int) -> Array:
+    """Shift a curve (T, ...) of a real clip to its sound, the ends repeated."""
     frames = np.clip(np.arange(len(real)) + lag_frames, 0, len(real) - 1)
     moved: Array = real[frames]
     return moved
 
 
-def first_frame(film: Film, pipeline: TalkingPortraitPipeline, *, crop: bool) -> EncodedPortrait:
-    return pipeline.portrait(next(iter(read_film(film.path))), crop=crop)
+def encode_first_frame(
+    clip: HeldOutClip, pipeline: TalkingPortraitPipeline[MeshSource], *, crop: bool
+) -> EncodedPortrait[MeshSource]:
+    """Encode the first frame of a clip as the source image."""
+    return pipeline.portrait(next(iter(read_film(clip.path))), crop=crop)
 
 
-def spoken(
-    film: Film, pipeline: TalkingPortraitPipeline, tracker: FaceTracker, options: Options, kept: Path | None = None
+def render_speech(
+    film: HeldOutClip,
+    pipeline: TalkingPortraitPipeline[MeshSource],
+    tracker: FaceTracker,
+    options: Options,
+    kept: Path | None = None,
 ) -> tuple[Array, Motion]:
-    """Landmarks of the rendered film and the motion that it was rendered from; kept: where the film is written."""
+    """Generate a clip from its own sound; return landmarks tracked in the rendered video, and its motion.
+
+    kept: the file to write the video to."""
     motions: list[Motion] = []
-    portrait = first_frame(film, pipeline, crop=True)
+    portrait = encode_first_frame(film, pipeline, crop=True)
     frames = pipeline.animate(portrait, read_sound(film.sound), options, motions.append)
-    made = landmarks(written(frames, kept, film.sound) if kept else frames, tracker)
+    made = track_landmarks(tee_video(frames, kept, film.sound) if kept else frames, tracker)
     return made, Motion.concatenate(motions)
 
 
-def written(frames: Iterator[Image], path: Path, sound: Path) -> Iterator[Image]:
-    """The same frames, written as a film on their way."""
+def tee_video(frames: Iterator[Image], path: Path, sound: Path) -> Iterator[Image]:
+    """Write frames to a video with sound while passing them on."""
     first = next(frames)
     with VideoWriter(path, first.shape[1], first.shape[0], sound=sound) as film:
         for frame in itertools.chain([first], frames):
@@ -133,31 +139,31 @@ def written(frames: Iterator[Image], path: Path, sound: Path) -> Iterator[Image]
             yield frame
 
 
-def jerk(pose: Array) -> float:
-    """Mean size of the third differences."""
-    return float(np.abs(np.diff(pose, 3, axis=0)).mean())
+def measure_speech(
+    film: HeldOutClip,
+    pipeline: TalkingPortraitPipeline[MeshSource],
+    seeds: int,
+    guidance: float,
+    kept: Path | None = None,
+) -> Metrics:
+    """Compute the metrics of speech generated for one clip with several seeds.
 
-
-def talk(
-    film: Film, pipeline: TalkingPortraitPipeline, seeds: int, guidance: float, kept: Path | None = None
-) -> Figures:
-    """Figures of one film. Correlations are with the real mouth moved to its sound by the table's lag; `best lag` is
-    positive where the rendered mouth is later; yaw, pitch and roll are deviations. kept: where the film of seed 0 is
-    written."""
+    Correlations are with the real mouth, shifted to its sound by the table's lag; `best lag` is positive where the
+    generated mouth is later; yaw, pitch and roll are standard deviations. kept: the file for the video of seed 0."""
     tracker = FaceTracker()
-    real = landmarks(read_film(film.path), tracker)
-    real_mouth = in_time(mouth_opening(real), film.lag_frames)
+    real = track_landmarks(read_film(film.path), tracker)
+    real_mouth = align_to_sound(mouth_opening(real), film.lag_frames)
     real_pose = np.concatenate([motion.pose for motion in pipeline.engine.track(read_film(film.path))])
-    takes = [
-        spoken(film, pipeline, tracker, Options(seed=seed, guidance=guidance), None if seed else kept)
+    samples = [
+        render_speech(film, pipeline, tracker, Options(seed=seed, guidance=guidance), None if seed else kept)
         for seed in range(seeds)
     ]
-    mouths = np.stack([mouth_opening(take) for take, _ in takes])[:, : len(real_mouth)]
-    poses = [motion.pose for _, motion in takes]
+    mouths = np.stack([mouth_opening(made) for made, _ in samples])[:, : len(real_mouth)]
+    poses = [motion.pose for _, motion in samples]
     engine = pipeline.engine
     assert isinstance(engine, MeshEngine)
     deaf = TalkingPortraitPipeline(UnheardEngine(engine.tracker, engine.renderer, engine.checkpoint))
-    unheard, _ = spoken(film, deaf, tracker, Options(seed=0, guidance=guidance))
+    unheard, _ = render_speech(film, deaf, tracker, Options(seed=0, guidance=guidance))
     spread, real_spread = np.mean([pose.std(0) for pose in poses], axis=0), real_pose.std(0)
     return {
         "r mean": correlation(mouths.mean(0), real_mouth),
@@ -169,25 +175,25 @@ def talk(
         "yaw seeds": correlation(poses[0][:, 0], poses[1][:, 0]),
         **{f"{name} deg": float(value) for name, value in zip(HEAD, spread, strict=True)},
         **{f"real {name}": float(value) for name, value in zip(HEAD, real_spread, strict=True)},
-        "jerk": float(np.mean([jerk(pose) for pose in poses])) / jerk(real_pose),
-        "eye min": float(np.mean([eye_opening(take).min() for take, _ in takes])),
+        "jerk": float(np.mean([mean_jerk(pose) for pose in poses])) / mean_jerk(real_pose),
+        "eye min": float(np.mean([eye_opening(made).min() for made, _ in samples])),
     }
 
 
-def reenact(film: Film, pipeline: TalkingPortraitPipeline) -> Figures:
-    """Figures of one film that its own first frame follows."""
+def measure_reenactment(film: HeldOutClip, pipeline: TalkingPortraitPipeline[MeshSource]) -> Metrics:
+    """Compute the metrics of a clip's self-reenactment from its own first frame."""
     tracker = FaceTracker()
-    real = landmarks(read_film(film.path), tracker)
-    portrait = first_frame(film, pipeline, crop=False)
+    real = track_landmarks(read_film(film.path), tracker)
+    portrait = encode_first_frame(film, pipeline, crop=False)
     errors: list[float] = []
 
-    def compared() -> Iterator[Image]:
-        drawn = pipeline.reenact(portrait, pipeline.engine.track(read_film(film.path)))
-        for frame, picture, points in zip(drawn, read_film(film.path), real, strict=False):
-            errors.append(mouth_error(frame, picture, points))
+    def compare() -> Iterator[Image]:
+        rendered = pipeline.reenact(portrait, pipeline.engine.track(read_film(film.path)))
+        for frame, picture, points in zip(rendered, read_film(film.path), real, strict=False):
+            errors.append(mouth_square_error(frame, picture, points))
             yield frame
 
-    made = landmarks(compared(), tracker)
+    made = track_landmarks(compare(), tracker)
     length = min(len(made), len(real))
     distance = np.linalg.norm(made[:length, :, :2] - real[:length, :, :2], axis=-1).mean(1)
     return {
@@ -199,20 +205,25 @@ def reenact(film: Film, pipeline: TalkingPortraitPipeline) -> Figures:
     }
 
 
-def mouth_error(frame: Image, picture: Image, points: Array) -> float:
-    """Mean square error in the box around the real mouth, 0.4 of its width added all around."""
+def mouth_square_error(frame: Image, picture: Image, points: Array) -> float:
+    """Compute the mean square error in the box around the real mouth, 0.4 of its width added on each side."""
+    from skimage.metrics import mean_squared_error
+
     left, right = points[list(MOUTH_CORNERS), :2]
     middle, reach = (left + right) / 2, 0.9 * float(np.linalg.norm(right - left))
     low, high = np.maximum(middle - reach, 0).astype(int), (middle + reach).astype(int)
-    boxes = [image[low[1] : high[1], low[0] : high[0]].astype(np.float64) for image in (frame, picture)]
-    return float(np.mean((boxes[0] - boxes[1]) ** 2))
+    one, other = (image[low[1] : high[1], low[0] : high[0]] for image in (frame, picture))
+    return float(mean_squared_error(one, other))
 
 
-def measured(
-    films: list[Film], measure: Callable[[Film], Figures], rows_file: Path | None, asked: dict[str, object]
-) -> Iterator[tuple[Film, Figures]]:
-    """Each film with its figures; those that the file holds already, of the same question, are not measured again."""
-    rows: dict[str, Figures] = {}
+def measure_clips(
+    films: list[HeldOutClip],
+    measure: Callable[[HeldOutClip], Metrics],
+    rows_file: Path | None,
+    asked: dict[str, object],
+) -> Iterator[tuple[HeldOutClip, Metrics]]:
+    """Measure each clip; metrics that the file holds for the same settings `asked` are not computed again."""
+    rows: dict[str, Metrics] = {}
     if rows_file is not None and rows_file.exists():
         known = json.loads(rows_file.read_text("utf-8"))
         rows = known["films"] if known["asked"] == asked else {}

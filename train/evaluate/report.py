@@ -1,10 +1,10 @@
-"""Figures of films, ours and others': `python -m train.evaluate films|measures|talk|reenact`.
+"""Measure videos, ours and others': `python -m train.evaluate films|measures|talk|reenact`.
 
-films FILMS [--reference FILMS]: any films as they are, by the table of measures, which `measures` tells. talk and
-reenact DATA make films first, DATA being a folder with clips.csv. talk: the first frame of each film held out speaks
-the film's own sound; the mouth tracked in what was rendered is compared with the real one. reenact: the first frame
-follows the film itself. One line a film, then the summary. --out keeps the figures, so that the same command goes on
-where it stopped, and of talk the first take of each film, which the table of measures then tells beside the real ones.
+films FILMS [--reference FILMS]: compute the metrics that `measures` lists of any finished videos. talk and reenact DATA
+generate videos first, DATA being a folder with clips.csv. talk: the first frame of each clip of the validation split
+speaks the clip's own sound; the mouth tracked in the rendered video is compared with the real one. reenact:
+self-reenactment from the first frame. One line a clip, then the summary. --out keeps the metrics, so that the same
+command resumes, and of talk the videos of seed 0, which are then measured beside the real ones as with `films`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,16 @@ import numpy as np
 
 from kdtalker import Options, TalkingPortraitPipeline, __version__
 from kdtalker.weights.find import find
-from train.evaluate.films import find_pairs, measure_films, tell_measures, write_report
-from train.evaluate.held_out import Figures, Film, measured, real_films, reenact, talk
+from train.evaluate.films import describe_metrics, measure_films, pair_with_references, write_report
+from train.evaluate.held_out import (
+    HeldOutClip,
+    measure_clips,
+    measure_reenactment,
+    measure_speech,
+    read_held_out,
+)
 from train.harness.command import command
+from train.harness.figures import Metrics
 
 
 @command
@@ -41,24 +48,26 @@ def main() -> None:
         made.add_argument("--guidance", type=float, default=Options().guidance)
     options = parser.parse_args()
     if options.what == "measures":
-        print(tell_measures())
+        print(describe_metrics())
     elif options.what == "films":
-        report(find_pairs(options.films, options.reference), options.out, options.syncnet)
+        report(pair_with_references(options.films, options.reference), options.out, options.syncnet)
     else:
-        tell_held_out(options)
+        report_held_out(options)
 
 
 def report(pairs: list[tuple[Path, Path | None]], out: Path, syncnet: Path | None = None) -> None:
-    """Measure films, each beside its reference where it has one, and tell the table."""
+    """Measure videos, each beside its reference where it has one; write and print the table."""
     rows, skipped = measure_films(pairs, syncnet)
     print(write_report(rows, skipped, out))
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}")
 
 
-def tell_held_out(options: argparse.Namespace) -> None:
-    """One line a film, then mean and median."""
-    films, out, rows = real_films(options.data, ("val",)), options.out, []
+def report_held_out(options: argparse.Namespace) -> None:
+    """Measure generated clips of the validation split; print one line a clip, then mean and median."""
+    clips = read_held_out(options.data, ("val",))
+    out: Path | None = options.out
+    rows: list[list[float]] = []
     pipeline = TalkingPortraitPipeline.mesh(options.checkpoint)
     checkpoint = options.checkpoint or find("mesh_motion.safetensors")
     asked = {
@@ -70,23 +79,23 @@ def tell_held_out(options: argparse.Namespace) -> None:
     if out:
         (out / "films").mkdir(parents=True, exist_ok=True)
 
-    def kept(film: Film) -> Path | None:
-        return out and out / "films" / f"{film.path.stem}.mp4"
+    def kept(clip: HeldOutClip) -> Path | None:
+        return out / "films" / f"{clip.path.stem}.mp4" if out else None
 
-    def measure(film: Film) -> Figures:
+    def measure(clip: HeldOutClip) -> Metrics:
         if options.what == "reenact":
-            return reenact(film, pipeline)
-        return talk(film, pipeline, options.seeds, options.guidance, kept(film))
+            return measure_reenactment(clip, pipeline)
+        return measure_speech(clip, pipeline, options.seeds, options.guidance, kept(clip))
 
-    for film, figures in measured(films, measure, out and out / f"{options.what}.json", asked):
+    for clip, metrics in measure_clips(clips, measure, out and out / f"{options.what}.json", asked):
         if not rows:
-            print(" | ".join(["film", *figures]))
-        rows.append(list(figures.values()))
-        print(" | ".join([film.path.name, *(f"{value:.3f}" for value in figures.values())]), flush=True)
+            print(" | ".join(["film", *metrics]))
+        rows.append(list(metrics.values()))
+        print(" | ".join([clip.path.name, *(f"{value:.3f}" for value in metrics.values())]), flush=True)
     for name, summary in (("mean", np.mean), ("median", np.median)):
         print(" | ".join([name, *(f"{value:.3f}" for value in summary(rows, axis=0))]))
     if out and options.what == "talk":
-        report([(kept(film), film.path) for film in films], out)
+        report([(made, clip.path) for clip in clips if (made := kept(clip)) is not None], out)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""LSE-C and LSE-D by SyncNet ("Out of time", Chung and Zisserman 2016), where its weights are given.
+"""Compute LSE-C and LSE-D with SyncNet ("Out of time", Chung and Zisserman 2016), where its weights are given.
 
-The network is laid out as the published file `syncnet_v2.model` is described, and its inputs as the paper does; neither
-the weights nor its figures could be had here, so what comes out is UNVERIFIED.
+The layout follows descriptions of the published file `syncnet_v2.model`, the inputs follow the paper. Neither the
+weights nor reference values were available, so the results are UNVERIFIED.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.rates import SAMPLE_RATE_HZ
 from kdtalker.media.video import read_film
 from kdtalker.weights.pth import read_pth
-from train.evaluate.metrics import Told
-from train.evaluate.tracked import SeenFilm
+from train.evaluate.metrics import MetricSpec
+from train.evaluate.tracked import TrackedVideo
 
 FRAMES, SIDE_PX, LARGEST_OFFSET_FRAMES, BATCH = 5, 224, 15, 16
 CEPSTRA, COLUMNS, COLUMNS_PER_FRAME = 13, 20, 4
-BOX_SIDE = 1.5  # of the face's box
+BOX_SIDE = 1.5  # side of the crop relative to the box of the face
 SOURCE, NEEDS = "Chung and Zisserman 2016; Wav2Lip, arXiv 2008.10010", "SyncNet's weights; unverified"
 LSE = (
-    Told("LSE-C", "distance", "higher",
+    MetricSpec("LSE-C", "distance", "higher",
          "how far the least distance of LSE-D lies below the median over those offsets", SOURCE, needs=NEEDS),
-    Told("LSE-D", "distance", "lower",
+    MetricSpec("LSE-D", "distance", "lower",
          "mean distance of SyncNet's features of lips and sound, the least over offsets within 15 frames", SOURCE,
          needs=NEEDS),
 )  # fmt: skip
@@ -70,7 +70,7 @@ def _head() -> nn.Sequential:
 
 
 class SyncNet(nn.Module):
-    """Two towers to 1024 numbers: 5 frames (B, 3, 5, 224, 224) BGR 0..255, and their 0.2 s of MFCC (B, 1, 13, 20)."""
+    """Embed lips and sound into 1024 numbers: 5 frames (B, 3, 5, 224, 224) BGR 0..255, 0.2 s of MFCC (B, 1, 13, 20)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class SyncNet(nn.Module):
 
     @staticmethod
     def load(path: Path) -> SyncNet:
-        """Raises InputError where the file is not there or not of this layout."""
+        """Load the published weights. Raises InputError for a file that is missing or of another layout."""
         with torch.device("meta"):
             network = SyncNet()
         try:
@@ -89,16 +89,18 @@ class SyncNet(nn.Module):
         return network.eval().requires_grad_(False)
 
     def lips(self, frames: Tensor) -> Tensor:
-        seen: Tensor = self.netfclip(self.netcnnlip(frames).flatten(1))
-        return seen
+        """Embed lips (B, 1024)."""
+        embedding: Tensor = self.netfclip(self.netcnnlip(frames).flatten(1))
+        return embedding
 
     def sounds(self, cepstra: Tensor) -> Tensor:
-        heard: Tensor = self.netfcaud(self.netcnnaud(cepstra).flatten(1))
-        return heard
+        """Embed sound (B, 1024)."""
+        embedding: Tensor = self.netfcaud(self.netcnnaud(cepstra).flatten(1))
+        return embedding
 
 
 def mfcc(samples: Array) -> Array:
-    """(13, columns), 100 a second: windows of 25 ms, 26 HTK mel bands, lifter 22, the first one the log energy."""
+    """Compute MFCC (13, columns), 100 a second: windows of 25 ms, 26 HTK mel bands, lifter 22, row 0 the log energy."""
     import librosa
     from scipy.fft import dct
 
@@ -113,8 +115,8 @@ def mfcc(samples: Array) -> Array:
     return columns
 
 
-def faces(film: SeenFilm) -> Array:
-    """(T, 3, 224, 224) BGR: the square around the face of each frame, its place averaged over half a second."""
+def crop_faces(film: TrackedVideo) -> Array:
+    """Crop the square around the face of each frame (T, 3, 224, 224) BGR, its place averaged over half a second."""
     low, high = film.landmarks[..., :2].min(1), film.landmarks[..., :2].max(1)
     smooth = np.ones(13) / 13
     middle, side = (low + high) / 2, BOX_SIDE * (high - low).max(1)
@@ -130,25 +132,26 @@ def faces(film: SeenFilm) -> Array:
 
 @torch.inference_mode()
 def distances(network: SyncNet, pictures: Array, cepstra: Array) -> Array:
-    """(windows, 31): distance of every five frames to the sound from 15 frames before to 15 after."""
+    """Compute the distances (windows, 31) of every five frames to the sound at offsets from -15 to 15 frames."""
     windows = min(len(pictures) - FRAMES, (cepstra.shape[1] - COLUMNS) // COLUMNS_PER_FRAME) + 1
-    seen, heard = [], []
+    lip_embeddings, sound_embeddings = [], []
     for start in range(0, windows, BATCH):
         places = range(start, min(start + BATCH, windows))
         lips = np.stack([pictures[place : place + FRAMES].swapaxes(0, 1) for place in places]).astype(np.float32)
         sounds = np.stack([cepstra[:, 4 * place : 4 * place + COLUMNS][None] for place in places])
-        seen.append(network.lips(torch.from_numpy(lips)))
-        heard.append(network.sounds(torch.from_numpy(sounds)))
-    lips_seen = torch.cat(seen)
-    padded = F.pad(torch.cat(heard), (0, 0, LARGEST_OFFSET_FRAMES, LARGEST_OFFSET_FRAMES))
+        lip_embeddings.append(network.lips(torch.from_numpy(lips)))
+        sound_embeddings.append(network.sounds(torch.from_numpy(sounds)))
+    lip_rows = torch.cat(lip_embeddings)
+    padded = F.pad(torch.cat(sound_embeddings), (0, 0, LARGEST_OFFSET_FRAMES, LARGEST_OFFSET_FRAMES))
     shifts = range(2 * LARGEST_OFFSET_FRAMES + 1)
-    rows = [F.pairwise_distance(lips_seen, padded[shift : shift + windows]) for shift in shifts]
+    rows = [F.pairwise_distance(lip_rows, padded[shift : shift + windows]) for shift in shifts]
     return torch.stack(rows, 1).numpy()
 
 
-def lse_measures(network: SyncNet, film: SeenFilm) -> dict[str, float | None]:
-    """LSE-D, the least mean distance (lower is better), and LSE-C, the median distance above it (higher is better)."""
+def lse_metrics(network: SyncNet, film: TrackedVideo) -> dict[str, float | None]:
+    """Compute LSE-D, the least mean distance over offsets (lower is better), and LSE-C, the median minus it
+    (higher)."""
     if len(film.landmarks) <= FRAMES or len(film.sound) < SAMPLE_RATE_HZ // 2:
         return {"LSE-C": None, "LSE-D": None}
-    mean = distances(network, faces(film), mfcc(film.sound)).mean(0)
+    mean = distances(network, crop_faces(film), mfcc(film.sound)).mean(0)
     return {"LSE-C": float(np.median(mean) - mean.min()), "LSE-D": float(mean.min())}

@@ -1,7 +1,8 @@
-"""What a film shows, measured once: face, head, background, who it is, and its sound. Any film, ours or another's."""
+"""Track a video once for all metrics: landmarks, head pose, identity, background, sound."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,41 +12,40 @@ import numpy as np
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
-from kdtalker.core.rates import SAMPLES_PER_FRAME, frame_count
 from kdtalker.face.landmarks import eye_opening, mouth_opening
-from kdtalker.face.tracker import FaceTracker
+from kdtalker.face.tracker import Face, FaceTracker
 from kdtalker.media.sound import read_sound
 from kdtalker.media.video import read_film
 from kdtalker.renderers.mesh.geometry import FaceModel
 from train.evaluate.identity import FaceRecogniser
+from train.harness.curves import log_loudness
 
-IDENTITY_EVERY = 10  # frames
-KEPT_PICTURES = 8
-CORNER = 0.125  # of the picture's shorter side: its two upper corners are looked at for the background
+IDENTITY_EVERY = 10  # every tenth frame gets an identity embedding
+KEPT_PICTURES = 8  # thumbnails for the plot
+CORNER = 0.125  # side of the two upper corners that stand for the background, relative to the frame's shorter side
 
 
 @dataclass(frozen=True)
-class Tools:
-    """Networks that look at films, shared by all of them."""
+class TrackingNetworks:
+    """Hold the networks that track videos, loaded once for all of them."""
 
     tracker: FaceTracker
-    face: FaceModel
     recogniser: FaceRecogniser
 
     @staticmethod
-    def load() -> Tools:
-        return Tools(FaceTracker(), FaceModel.load(), FaceRecogniser())
+    def load() -> TrackingNetworks:
+        """Load all networks. Raises InputError where the extra [train] is not installed."""
+        return TrackingNetworks(FaceTracker(), FaceRecogniser())
 
 
 @dataclass(frozen=True)
-class SeenFilm:
-    """A film at 25 fps. landmarks (T, 468, 3) px, where the face was lost those before; lost: how many frames those
-    are; embeddings (n, 128) of every tenth frame; corners (T - 1,) mean change of the upper corners between frames, of
-    255; sound (N,) 16 kHz, none where it has none; pictures: some frames, spread over the film."""
+class TrackedVideo:
+    """Hold a tracked video at 25 fps. landmarks (T, 468, 3) px, the last ones held where the face is lost; embeddings
+    (n, 128) of every tenth frame; corners (T - 1,) mean absolute change of the upper corners between frames, of 255;
+    sound (N,) at 16 kHz, N = 0 for a silent video; pictures: thumbnails, spread over the video."""
 
     path: Path
     landmarks: Array
-    lost: int
     embeddings: Array
     corners: Array
     sound: Array
@@ -53,62 +53,70 @@ class SeenFilm:
 
     @cached_property
     def mouth(self) -> Array:
-        """(T,) gap of the inner lips over the outer-eye distance."""
+        """Return the gap (T,) of the inner lips over the outer-eye distance."""
         return mouth_opening(self.landmarks)
 
     @cached_property
     def eyes(self) -> Array:
-        """(T,) gap of the lids over the eye's width."""
+        """Return the gap (T,) of the eyelids over the eye's width."""
         return eye_opening(self.landmarks)
 
     @cached_property
     def unposed(self) -> tuple[Array, Array]:
-        """Pose (T, 3) yaw, pitch, roll in degrees; the face turned to the front (T, 468, 3), in outer-eye distances."""
+        """Compute the pose (T, 3) yaw, pitch, roll in degrees; frontal landmarks (T, 468, 3) in outer-eye distances."""
         _, pose, _, canonical = FaceModel.load().unpose(self.landmarks)
         return pose, canonical
 
     @property
     def pose(self) -> Array:
+        """Return yaw, pitch and roll (T, 3) in degrees."""
         return self.unposed[0]
 
     @cached_property
     def loudness(self) -> Array:
-        """(T,) logarithm of the sound's root mean square in each frame."""
-        frames = frame_count(len(self.sound))
-        padded = np.pad(self.sound, (0, frames * SAMPLES_PER_FRAME - len(self.sound)))
-        rms = np.sqrt((padded.reshape(frames, SAMPLES_PER_FRAME) ** 2).mean(1))
-        logarithm: Array = np.log(rms + 1e-3)
-        return logarithm
+        """Compute the logarithm (T,) of the RMS of the sound in each frame."""
+        return log_loudness(self.sound)
 
 
-def look_at(path: Path, tools: Tools, sound: Path | None = None) -> SeenFilm:
-    """Track a film. Raises InputError where it cannot be read or shows no face."""
-    landmarks: list[Array | None] = []
+def hold_last_face(faces: Iterable[Face | None]) -> Array:
+    """Stack landmarks (T, 468, 3), the last face held where it is lost. Frames before the first face are left out."""
+    held: list[Array] = []
+    last: Face | None = None
+    for face in faces:
+        last = face or last
+        if last is not None:
+            held.append(last.landmarks)
+    return np.stack(held)
+
+
+def track_video(path: Path, networks: TrackingNetworks) -> TrackedVideo:
+    """Track a video. Raises InputError where it cannot be read or shows no face."""
+    faces: list[Face | None] = []
     embeddings, corners, pictures = [], [], []
-    face, before = None, None
+    face: Face | None = None
+    before: Image | None = None
     for number, frame in enumerate(read_film(path)):
-        found = tools.tracker.follow(frame, face)
+        found = networks.tracker.follow(frame, face)
         face = found or face
-        landmarks.append(face.landmarks if face else None)
+        faces.append(found)
         if found and number % IDENTITY_EVERY == 0:
-            embeddings.append(tools.recogniser.embed(frame, found.landmarks))
-            pictures.append(_small(frame))
+            embeddings.append(networks.recogniser.embed(frame, found.landmarks))
+            pictures.append(_thumbnail(frame))
         if before is not None:
-            corners.append(_change(before, frame))
+            corners.append(_corner_change(before, frame))
         before = frame
-    known = [one for one in landmarks if one is not None]
-    if not known:
+    if face is None:
         raise InputError(f"'{path}' shows no face, wanted a film of somebody who looks roughly into the camera.")
-    filled = np.stack([known[0] if one is None else one for one in landmarks])
-    lost = sum(one is None or other is one for other, one in zip([None, *landmarks], landmarks, strict=False))
+    held = hold_last_face(faces)
+    landmarks = np.concatenate([held[:1].repeat(len(faces) - len(held), 0), held])
     chosen = np.linspace(0, len(pictures) - 1, min(KEPT_PICTURES, len(pictures))).astype(int)
-    return SeenFilm(
-        path, filled, lost, np.stack(embeddings), np.array(corners, np.float32), _sound(sound or path),
+    return TrackedVideo(
+        path, landmarks, np.stack(embeddings), np.array(corners, np.float32), _read_sound(path),
         [pictures[index] for index in chosen],
     )  # fmt: skip
 
 
-def _sound(path: Path) -> Array:
+def _read_sound(path: Path) -> Array:
     beside = path.with_suffix(".wav")
     try:
         return np.concatenate(list(read_sound(beside if beside.exists() else path)))
@@ -116,12 +124,12 @@ def _sound(path: Path) -> Array:
         return np.zeros(0, np.float32)
 
 
-def _small(frame: Image) -> Image:
+def _thumbnail(frame: Image) -> Image:
     height, width = frame.shape[:2]
     return np.asarray(cv2.resize(frame, (round(160 * width / height), 160), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _change(before: Image, frame: Image) -> float:
+def _corner_change(before: Image, frame: Image) -> float:
     side = max(2, round(CORNER * min(frame.shape[:2])))
     pairs = [(before[:side, columns], frame[:side, columns]) for columns in (slice(side), slice(-side, None))]
     return float(np.mean([np.abs(one.astype(np.int16) - other).mean() for one, other in pairs]))

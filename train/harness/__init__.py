@@ -1,1 +1,1 @@
-"""What every trainer shares: command, configuration, runs, figures."""
+"""Share between trainers: command, configuration, runs, figures."""

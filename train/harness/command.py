@@ -1,4 +1,4 @@
-"""How every command of `train` ends: well, with one sentence on what was wrong, or quietly where nobody reads on."""
+"""Map errors to exit codes; ignore closed pipes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from functools import wraps
 
 from kdtalker.core.errors import KDTalkerError, OutputError
 
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
-NOBODY_READS = 141  # as other programs end when `head` has seen enough: 128 and the number of SIGPIPE
+# Errors of the operating system that mean: this output cannot be written there.
+UNWRITABLE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
+SIGPIPE_EXIT_CODE = 141  # 128 + SIGPIPE, the exit code of other programs whose reader (`head`) has closed the pipe
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Errors that are meant for people leave as a sentence on stderr and an exit code."""
+    """Wrap a command: errors meant for people become one sentence on stderr and an exit code."""
 
     @wraps(main)
     def run() -> None:
@@ -26,10 +27,10 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
             print(error, file=sys.stderr)
             sys.exit(error.exit_code)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to say when Python ends
-            sys.exit(NOBODY_READS)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout when it ends
+            sys.exit(SIGPIPE_EXIT_CODE)
         except OSError as error:
-            if error.errno not in UNWRITABLE:
+            if error.errno not in UNWRITABLE_ERRNOS:
                 raise
             print(f"It cannot be written ({error}); make room or choose another place.", file=sys.stderr)
             sys.exit(OutputError.exit_code)

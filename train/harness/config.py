@@ -1,4 +1,4 @@
-"""Configs: a TOML file laid over the defaults of a frozen dataclass. What the dataclass does not know is refused."""
+"""Read configs: a TOML file over the defaults of a frozen dataclass; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import tomli
 
 from kdtalker.core.errors import InputError
 
-Config = TypeVar("Config")
-_WORDS = {
+ConfigT = TypeVar("ConfigT")
+_TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
@@ -22,9 +22,10 @@ _WORDS = {
 }
 
 
-def read_config(path: Path, presets: Mapping[str, Config]) -> Config:
-    """The preset that the file names under `preset`, or the first one, with all else that the file says. Raises
-    InputError for a file that is not there or no TOML, and for keys and values that do not fit."""
+def read_config(path: Path, presets: Mapping[str, ConfigT]) -> ConfigT:
+    """Read a TOML config over the preset that it names under `preset`, or over the first one.
+
+    Raises InputError for a file that is missing or not TOML, and for keys and values that do not fit."""
     try:
         table = tomli.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -34,11 +35,13 @@ def read_config(path: Path, presets: Mapping[str, Config]) -> Config:
     name = table.pop("preset", next(iter(presets)))
     if name not in presets:
         raise InputError(f"The config '{path}' names the preset {name!r}, known are {', '.join(presets)}.")
-    return overlaid(presets[name], table, f"The config '{path}'")
+    return overlay(presets[name], table, f"The config '{path}'")
 
 
-def overlaid(defaults: Config, table: Mapping[str, object], place: str) -> Config:
-    """`defaults` with the values of the table; a table within it lies over the dataclass of that name."""
+def overlay(defaults: ConfigT, table: Mapping[str, object], place: str) -> ConfigT:
+    """Replace fields of a dataclass by a table's values; nested tables overlay the dataclass of that name.
+
+    place: where the table stands, for error sentences. Raises InputError for unknown keys and wrong types."""
     kinds = get_type_hints(type(defaults))
     values: dict[str, Any] = {}
     for name, value in table.items():
@@ -47,25 +50,25 @@ def overlaid(defaults: Config, table: Mapping[str, object], place: str) -> Confi
             raise InputError(f"{place} has the unknown key '{name}'; did you mean '{nearest}'?")
         known = getattr(defaults, name)
         if is_dataclass(known) and isinstance(value, Mapping):
-            values[name] = overlaid(known, value, f"{place}, table [{name}],")
+            values[name] = overlay(known, value, f"{place}, table [{name}],")
         else:
-            values[name] = _value(value, kinds[name], f"{place} gives '{name}' as {value!r}")
+            values[name] = _convert(value, kinds[name], f"{place} gives '{name}' as {value!r}")
     return replace(defaults, **values)  # type: ignore[type-var]
 
 
-def _value(value: object, kind: Any, told: str) -> Any:
-    """The value as that kind of thing."""
+def _convert(value: object, kind: Any, found: str) -> Any:
+    """Check a TOML value against a field's type and convert it; found: the sentence that error messages begin with."""
     if is_dataclass(kind):
-        raise InputError(f"{told}, wanted a table with {', '.join(field.name for field in fields(kind))}.")
+        raise InputError(f"{found}, wanted a table with {', '.join(field.name for field in fields(kind))}.")
     if get_origin(kind) is tuple:
         kinds = get_args(kind)
         if kinds[-1] is Ellipsis and isinstance(value, list):
             kinds = kinds[:1] * len(value)
         if not isinstance(value, list) or len(value) != len(kinds):
             wanted = "a list" if kinds[-1] is Ellipsis else f"{len(kinds)} numbers"
-            raise InputError(f"{told}, wanted {wanted} in brackets.")
-        return tuple(_value(one, kind, told) for one, kind in zip(value, kinds, strict=True))
-    accepted = {float: (int, float), Path: str}.get(kind, kind)
+            raise InputError(f"{found}, wanted {wanted} in brackets.")
+        return tuple(_convert(one, kind, found) for one, kind in zip(value, kinds, strict=True))
+    accepted: Any = {float: (int, float), Path: str}.get(kind, kind)
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{told}, wanted {_WORDS[kind]}.")
+        raise InputError(f"{found}, wanted {_TYPE_NAMES[kind]}.")
     return kind(value)

@@ -1,4 +1,4 @@
-"""Curves of a training, and figures as files."""
+"""Plot training curves; save matplotlib figures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
 Figure: TypeAlias = "MatplotlibFigure"
+Metrics = dict[str, float]  # by the name of the metric
 
 
-def draw_curves(rows: list[dict[str, float]]) -> Figure:
-    """The loss, and the figures on people held out."""
+def plot_curves(rows: list[Metrics]) -> Figure:
+    """Plot the training loss and the metrics of the validation split over steps."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4))
@@ -34,9 +35,10 @@ def draw_curves(rows: list[dict[str, float]]) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> NDArray[np.uint8]:
-    """Write a figure as .png; gives its pixels (H, W, 3)."""
+    """Write a figure as .png and return its pixels (H, W, 3)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
     write_atomically(path, canvas.print_png)
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    pixels = np.asarray(canvas.buffer_rgba(), np.uint8)  # type: ignore[no-untyped-call]
+    return pixels[..., :3].copy()

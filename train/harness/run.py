@@ -1,7 +1,7 @@
-"""A training on its way, on whatever accelerate finds: it goes on where it stopped, and tells how it goes.
+"""Run a training loop with accelerate: resume, EMA, learning rate schedule, validation, logging, checkpoints.
 
-What is random about a step follows from the seed and the step's number, so a run that was stopped, by whatever, ends in
-the same weights as one that was not.
+Random numbers of a step follow from the seed and the step's number, so an interrupted run that is resumed ends in the
+same weights as one that was not interrupted.
 """
 
 from __future__ import annotations
@@ -23,21 +23,20 @@ from tqdm import tqdm
 
 from kdtalker.core.errors import InputError
 from kdtalker.core.files import write_atomically
-from train.harness.figures import Figure, draw_curves, save_figure
+from train.harness.figures import Figure, Metrics, plot_curves, save_figure
 from train.harness.training import PRECISIONS, Training
 
 STATE_FILE, LOG_FILE = "state.pt", "log.jsonl"
-Batch = TypeVar("Batch")
-Figures = dict[str, float]
+BatchT = TypeVar("BatchT")
 
 
-class Run:
-    """The folder of a run and what its loop shares with others: `resume`, then for each of `batches` a step and
-    `end_step`, then `end`."""
+class TrainingRun:
+    """Manage the folder and the state of one run. Call `resume`, then for each of `batches` a step and `end_step`, then
+    `end`."""
 
     def __init__(self, training: Training, data: Mapping[str, int]) -> None:
-        """data: counts by which a run knows its data again. Raises InputError for a tracker that is not installed or a
-        precision that the device cannot do."""
+        """Start accelerate. data: counts that identify the data of a run, compared on resume. Raises InputError for a
+        tracker that is not installed or a precision that the device does not support."""
         self.training, self.data, self.accelerator = training, dict(data), start_accelerator(training)
         self.rank = self.accelerator.process_index
         self.rows = max(1, training.batch // self.accelerator.num_processes)
@@ -46,26 +45,28 @@ class Run:
 
     @property
     def step(self) -> int:
-        """The one that is being made, from 1 on; 0 before."""
+        """Return the number of the current step, from 1; 0 before the first."""
         return int(self._state["step"])
 
     def resume(self, **learners: Any) -> None:
-        """Put networks and optimisers where the run stopped, if it has been begun. Raises InputError for a damaged
-        state, and where the run was begun with another recipe or other data."""
+        """Load the state of networks and optimisers, by name, where the run has saved one.
+
+        Raises InputError for a damaged state, and for one of another recipe or of other data."""
         self._learners = learners
         if self.accelerator.scaler is not None:
             self._learners["scaler"] = self.accelerator.scaler
-        if (state := self._saved()) is not None:
+        if (state := self._load_state()) is not None:
             for name, learner in self._learners.items():
                 learner.load_state_dict(state[name])
             self._state = {name: state[name] for name in self._state}
         if self.training.tracker != "none":
-            # What a run that stopped had told after its last state is forgotten.
+            # Log entries after the last saved state are dropped: those steps run again.
             purge = {"tensorboard": {"purge_step": self.step + 1}, "wandb": {"resume": "allow"}}
             self.accelerator.init_trackers("log", init_kwargs={self.training.tracker: purge[self.training.tracker]})
 
-    def batches(self, dataset: Dataset[Batch], *optimisers: Any) -> Iterator[Batch]:
-        """Batch number `step` of each step that is left, on the device, the rates of that step in the optimisers."""
+    def batches(self, dataset: Dataset[BatchT], *optimisers: Any) -> Iterator[BatchT]:
+        """Yield batch number `step` of each step that is left, on the device; set seed and learning rates for the
+        step."""
         training = self.training
         steps = range(self.step + 1, training.steps + 1)
         source = DataLoader(dataset, batch_size=None, sampler=steps, num_workers=training.workers)
@@ -74,57 +75,60 @@ class Run:
             self._state["step"] = step
             torch.manual_seed(int(np.random.SeedSequence((training.seed, step, self.rank)).generate_state(1)[0]))
             for group in (group for optimiser in optimisers for group in optimiser.param_groups):
-                group["lr"] = training.rate_at(step)
-            yield on_device(batch, self.accelerator.device)
+                group["lr"] = training.learning_rate_at(step)
+            yield to_device(batch, self.accelerator.device)
 
     @torch.no_grad()
-    def average(self, averaged: nn.Module, trained: nn.Module) -> None:
-        """A step of the moving average, that follows faster at first."""
+    def update_ema(self, averaged: nn.Module, trained: nn.Module) -> None:
+        """Update the exponential moving average of the weights, its decay min(ema, step / (step + 10))."""
         decay = min(self.training.ema, self.step / (self.step + 10))
         for kept, new in zip(averaged.parameters(), trained.parameters(), strict=True):
             kept.lerp_(new, 1 - decay)
 
-    def end_step(self, loss: Tensor, validate: Callable[[], tuple[Figures, dict[str, Figure]]]) -> None:
-        """Tell the loss; now and then validate, which gives figures and pictures, and save. Raises OutputError where
-        there is no room."""
+    def end_step(self, loss: Tensor, validate: Callable[[], tuple[Metrics, dict[str, Figure]]]) -> None:
+        """Log the loss; when due, validate and save. validate: returns metrics and figures by name.
+
+        Raises OutputError where the disk is full."""
         training, step, accelerator = self.training, self.step, self.accelerator
         self._state["losses"] += loss.detach().double()
         if step % training.log_every == 0:
-            accelerator.log({"loss": loss.item(), "learning rate": training.rate_at(step)}, step)
+            accelerator.log({"loss": loss.item(), "learning rate": training.learning_rate_at(step)}, step)
         is_validated = step % training.validate_every == 0 or step == training.steps
         if accelerator.is_main_process and is_validated:
-            self._tell(*validate())
+            self._log_validation(*validate())
         if accelerator.is_main_process and (is_validated or step % training.save_every == 0):
-            self._save()
+            self._save_state()
         if is_validated:
             accelerator.wait_for_everyone()
 
     def end(self) -> None:
+        """Close the trackers."""
         self.accelerator.end_training()
 
-    def _tell(self, figures: Figures, pictures: dict[str, Figure]) -> None:
+    def _log_validation(self, metrics: Metrics, figures: dict[str, Figure]) -> None:
+        """Write log and figures to the folder and to the trackers."""
         state, run = self._state, self.training.run
         last = state["log"][-1]["step"] if state["log"] else 0
-        row = {"step": self.step, "loss": float(state["losses"]) / (self.step - last)} | figures
+        row = {"step": self.step, "loss": float(state["losses"]) / (self.step - last)} | metrics
         state["losses"], state["log"] = 0.0, [*state["log"], row]
         lines = "".join(json.dumps(row) + "\n" for row in state["log"])
         write_atomically(run / LOG_FILE, lambda file: file.write(lines.encode()))
-        drawn = {"curves": draw_curves(state["log"])} | pictures
-        images = {name: save_figure(figure, run / f"{name}.png")[None] for name, figure in drawn.items()}
+        plots = {"curves": plot_curves(state["log"])} | figures
+        images = {name: save_figure(figure, run / f"{name}.png")[None] for name, figure in plots.items()}
         self.accelerator.log(row, self.step)
         layout = {"dataformats": "NHWC"} if self.training.tracker == "tensorboard" else {}
         for tracker in self.accelerator.trackers:
             tracker.log_images(images, step=self.step, **layout)
 
-    def _save(self) -> None:
-        """A reader sees the old state or the whole new one."""
+    def _save_state(self) -> None:
+        """Write the state atomically: a reader sees the old one or the whole new one."""
         learned = {name: learner.state_dict() for name, learner in self._learners.items()}
         content = BytesIO()
         torch.save(self._state | learned | {"recipe": self.training.fixed, "data": self.data}, content)
         write_atomically(self.training.run / STATE_FILE, lambda file: file.write(content.getbuffer()))
 
-    def _saved(self) -> dict[str, Any] | None:
-        """What `_save` wrote; None where nothing has been."""
+    def _load_state(self) -> dict[str, Any] | None:
+        """Read and check what `_save_state` wrote; None where there is none."""
         run, path = self.training.run, self.training.run / STATE_FILE
         if not path.exists():
             return None
@@ -138,17 +142,19 @@ class Run:
                 raise InputError(f"The run '{run}' was begun with {name} = {recipe.get(name)!r}, the config now says "
                                  f"{value!r}; name another `run`, or the old value.")  # fmt: skip
         if data != self.data:
-            raise InputError(f"The run '{run}' was begun with {told(data)} to learn from, now there are "
-                             f"{told(self.data)}; name another `run`.")  # fmt: skip
+            raise InputError(f"The run '{run}' was begun with {describe_counts(data)} to learn from, now there are "
+                             f"{describe_counts(self.data)}; name another `run`.")  # fmt: skip
         return state
 
 
-def told(data: Mapping[str, int]) -> str:
+def describe_counts(data: Mapping[str, int]) -> str:
+    """Format counts as "3 takes, 180 frames"."""
     return ", ".join(f"{count} {name}" for name, count in data.items())
 
 
 def start_accelerator(training: Training) -> Any:
-    """Raises InputError for a tracker that is not installed or a precision that the device cannot do."""
+    """Create the Accelerator. Raises InputError for a tracker that is not installed or a precision that the device does
+    not support."""
     from accelerate import Accelerator
 
     if training.tracker == "wandb" and find_spec("wandb") is None:
@@ -165,8 +171,8 @@ def start_accelerator(training: Training) -> Any:
         raise InputError(f"The precision '{training.precision}' cannot be had here: {error}.") from None
 
 
-def first_alone(training: Training) -> AbstractContextManager[None]:
-    """What is made once and kept is made here by one process of all; the others wait, and find it."""
+def main_process_first(training: Training) -> AbstractContextManager[None]:
+    """Run a block in the main process first, so that it fills caches that the others then read."""
     from accelerate import PartialState
 
     state = PartialState(cpu=training.device == "cpu", timeout=timedelta(days=1))
@@ -174,7 +180,7 @@ def first_alone(training: Training) -> AbstractContextManager[None]:
     return alone
 
 
-def on_device(batch: Batch, device: torch.device) -> Batch:
-    """The same dataclass of tensors there."""
+def to_device(batch: BatchT, device: torch.device) -> BatchT:
+    """Move a dataclass of tensors to a device."""
     moved = (getattr(batch, field.name).to(device, non_blocking=True) for field in fields(batch))  # type: ignore[arg-type]
     return type(batch)(*moved)

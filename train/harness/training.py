@@ -1,4 +1,4 @@
-"""What every training chooses: frozen dataclasses that recipes build on."""
+"""Define the settings common to all trainings: frozen dataclasses that recipes extend."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 from kdtalker.core.errors import InputError
 
-PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # the words of accelerate
+PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # to the names that accelerate uses
 TRACKERS = ("tensorboard", "wandb", "none")
-DEVICES = ("auto", "cpu")  # what accelerate finds, or not that
-# What may change while a run goes on: no number of the model depends on it, or, where the data lie, they are compared.
-AT_WILL = (
+DEVICES = ("auto", "cpu")  # the device that accelerate finds, or always the CPU
+# Fields that may differ when a run is resumed: the weights do not depend on them. Paths of data may change because a
+# run compares the data themselves.
+MUTABLE_ON_RESUME = (
     "run",
     "shards",
     "films",
@@ -30,32 +31,32 @@ AT_WILL = (
 
 
 def number(default: float, least: float, most: float = math.inf) -> Any:
-    """A field of numbers in a range."""
+    """Define a numeric dataclass field with its allowed range; `CheckedConfig` checks it."""
     return field(default=default, metadata={"least": least, "most": most})
 
 
 @dataclass(frozen=True)
-class Choices:
-    """A recipe whose numbers lie in the ranges of their fields. Raises InputError where one does not."""
+class CheckedConfig:
+    """Check every numeric field against its range on construction. Raises InputError for a value outside."""
 
     def __post_init__(self) -> None:
-        for choice in fields(self):
-            value, least, most = getattr(self, choice.name), choice.metadata.get("least"), choice.metadata.get("most")
+        for field_ in fields(self):
+            value, least, most = getattr(self, field_.name), field_.metadata.get("least"), field_.metadata.get("most")
             if least is not None and not least <= value <= most:
                 wanted = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
-                raise InputError(f"The recipe's {choice.name} is {value}, wanted {wanted}.")
+                raise InputError(f"The recipe's {field_.name} is {value}, wanted {wanted}.")
 
     def check_word(self, name: str, known: Collection[str]) -> None:
-        """Raises InputError for a word that is not known."""
+        """Check that a string field is one of the known values. Raises InputError otherwise."""
         if getattr(self, name) not in known:
             raise InputError(f"The recipe's {name} is '{getattr(self, name)}', known are {', '.join(known)}.")
 
 
 @dataclass(frozen=True)
-class Training(Choices):
-    """Of networks, in steps. run: folder to write. batch: rows a step, over all processes; workers: processes that make
-    them. clip: of the gradient's norm. ema: of the averaged weights. *_every: steps between what is logged, saved,
-    validated."""
+class Training(CheckedConfig):
+    """Hold the settings of a training loop. run: folder to write. batch: rows a step, over all processes; workers: data
+    loader processes. learning_rate: peak of a linear warm-up under a half cosine. clip: maximal norm of the gradient.
+    ema: decay of the averaged weights. *_every: steps between logging, saving, validation."""
 
     run: Path = Path("runs")
     device: str = "auto"
@@ -80,14 +81,14 @@ class Training(Choices):
 
     @property
     def fixed(self) -> dict[str, object]:
-        """What must stay as it is while a run goes on, tuples as lists."""
+        """Return the fields that a resumed run must not change, by name; tuples as lists."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
-            if name not in AT_WILL
+            if name not in MUTABLE_ON_RESUME
         }
 
-    def rate_at(self, step: int) -> float:
-        """The learning rate: a linear warm-up under half a cosine."""
+    def learning_rate_at(self, step: int) -> float:
+        """Compute the learning rate of a step: linear warm-up times half a cosine."""
         warm = min(1.0, step / self.warm_up_steps) if self.warm_up_steps else 1.0
         return self.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * step / self.steps))

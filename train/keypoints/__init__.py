@@ -1,1 +1,1 @@
-"""The face model and its keypoints: `python -m train.keypoints`."""
+"""Fit the face model and its keypoints: `python -m train.keypoints`."""

@@ -1,7 +1,7 @@
-"""The 21 implicit keypoints, learned without labels from tracked films: `python -m train.keypoints CONFIG [--dry-run]`.
+"""Fit the 21 implicit keypoints to tracked films, unsupervised: `python -m train.keypoints CONFIG [--dry-run]`.
 
-CONFIG is a TOML file over the recipe below. It is a fit of a minute or two on the CPU, so nothing is kept on the way:
-a fit that was stopped begins anew, and ends in the same file to the last bit.
+CONFIG is a TOML file over the recipe below. The fit takes a minute or two on the CPU, so there are no checkpoints: an
+interrupted fit starts again, and ends in the same file to the last bit.
 
 Canonical vertex offsets E (468 per frame and coordinate) are explained through 21 keypoints, E ~ B A E. Rows of A are
 >= 0 and sum to 1, so that keypoints lie on the face; B is the least-squares map back, B = S A^T (A S A^T)^-1 with
@@ -34,13 +34,13 @@ from train.harness.command import command
 from train.harness.config import read_config
 from train.harness.figures import save_figure
 from train.harness.plan import MB, difference_line
-from train.harness.training import Choices, number
-from train.keypoints.validation import LIPS, draw_keypoints, explained, unexplained
+from train.harness.training import CheckedConfig, number
+from train.keypoints.validation import LIPS, explained, plot_keypoints, unexplained
 
-MIDLINE_KEYPOINTS = 5  # the other 16 are 8 mirrored pairs
-CLOSED_PERCENTILE = 10  # of a speaker's lip gaps: the mouth is shut about as often as that
-UPPER_LID_SHARE = 0.85  # of a blink; the lower lid does the rest
-BLINK_WEIGHT, BLINK_LIP_WEIGHT = 50.0, 500.0  # of lids, and of lips, which stay; all other vertices count as 1
+MIDLINE_KEYPOINTS = 5  # keypoints on the face's midline; the other 16 are 8 mirrored pairs
+CLOSED_PERCENTILE = 10  # this percentile of a speaker's lip gaps counts as the gap of a closed mouth
+UPPER_LID_SHARE = 0.85  # share of a blink that the upper eyelid moves; the lower lid moves the rest
+BLINK_WEIGHT, BLINK_LIP_WEIGHT = 50.0, 500.0  # least-squares weights of lids and of lips; other vertices have 1
 GENERALISED_PROCRUSTES_ROUNDS = 6
 
 MODEL_FILE, PICTURE_FILE = "keypoints.safetensors", "keypoints.png"
@@ -48,9 +48,9 @@ Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class KeypointsRecipe(Choices):
-    """Every choice of a fit. shards: folder to read; run: folder to write. lip_weight, lid_weight: of their vertices'
-    errors, others having 1; spread_penalty: on a keypoint's variance over the face, so that it stays a place on it."""
+class KeypointsRecipe(CheckedConfig):
+    """Hold the settings of a fit. shards: folder to read; run: folder to write. lip_weight, lid_weight: weights of
+    their vertices' errors, others have 1; spread_penalty: on a keypoint's variance over the face, to keep it local."""
 
     shards: Path = Path("shards")
     run: Path = Path("runs/keypoints")
@@ -64,28 +64,21 @@ class KeypointsRecipe(Choices):
 PRESETS = {"mesh": KeypointsRecipe()}
 
 
-@dataclass(frozen=True)
-class Offsets:
-    """What one film tells: canonical offsets (T, 468, 3) from its own mean face."""
-
-    offsets: Array
-
-
 def mirrored_vertices(mean: Array) -> NDArray[np.intp]:
-    """The vertex on the other side of the face for each of the 468, as a pairing that is its own inverse."""
+    """Pair each of the 468 vertices with its mirror image (linear assignment); the pairing is its own inverse."""
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist
 
     cost = cdist(mean, mean * [-1, 1, 1])
-    _, mirror = linear_sum_assignment(cost + cost.T)
+    mirror: NDArray[np.intp] = linear_sum_assignment(cost + cost.T)[1]
     if not (mirror[mirror] == np.arange(LANDMARKS)).all():
         raise RuntimeError("The mean face is not symmetric enough to pair its vertices.")
     return mirror
 
 
 def mean_face(shards: list[Shard]) -> tuple[Array, NDArray[np.intp]]:
-    """Generalised Procrustes mean (468, 3) over middle frames, symmetric, frontal, outer eye corners 1 apart,
-    and the mirror pairing of its vertices."""
+    """Compute the generalised Procrustes mean (468, 3) of the middle frames, symmetric, frontal, outer eye corners 1
+    apart, and the mirror pairing of its vertices."""
     faces = [shard.landmarks[len(shard.landmarks) // 2].astype(np.float32) for shard in shards]
     mean = _upright(faces[0])
     for _ in range(GENERALISED_PROCRUSTES_ROUNDS):
@@ -97,7 +90,7 @@ def mean_face(shards: list[Shard]) -> tuple[Array, NDArray[np.intp]]:
 
 
 def _upright(face: Array) -> Array:
-    """Eye line along x, forehead to chin along y, rigid part centred, outer eye corners 1 apart."""
+    """Align a face: eye line along x, forehead to chin along y, rigid part centred, outer eye corners 1 apart."""
     across = face[263] - face[33]
     across /= np.linalg.norm(across)
     down = face[152] - face[10]
@@ -110,32 +103,34 @@ def _upright(face: Array) -> Array:
 
 
 def _bare_model(mean: Array) -> FaceModel:
-    """A face model that can fit poses and knows no keypoints yet."""
+    """Create a face model without keypoints, for fitting poses."""
     none = np.zeros((KEYPOINTS, LANDMARKS), np.float32)
     unit = np.eye(3 * KEYPOINTS, dtype=np.float32)
-    return FaceModel(mean, none, none.T, unit, np.arange(KEYPOINTS), none[:, :3], none[0, : len(LIP_PAIRS)])
+    mirror = np.arange(KEYPOINTS)
+    return FaceModel(mean, none, none.T, unit, mirror, none[:, :3], none[0, : len(LIP_PAIRS)])  # type: ignore[arg-type]
 
 
-def film_offsets(shards: list[Shard], model: FaceModel) -> list[Offsets]:
-    """Canonical offsets of each film from its own mean face."""
+def film_offsets(shards: list[Shard], model: FaceModel) -> list[Array]:
+    """Compute the canonical vertex offsets (T, 468, 3) of each clip from its own mean face."""
     films = []
     for shard in shards:
         canonical = model.unpose(shard.landmarks.astype(np.float32))[3]
-        films.append(Offsets(canonical - canonical.mean(0)))
+        films.append(canonical - canonical.mean(0))
     return films
 
 
-def second_moment(films: list[Offsets]) -> Matrix:
-    """S (468, 468): mean over films, frames and coordinates of E E^T."""
+def second_moment(films: list[Array]) -> Matrix:
+    """Compute S (468, 468), the mean of E E^T over clips, frames and coordinates."""
     total = np.zeros((LANDMARKS, LANDMARKS))
-    for film in films:
-        columns = film.offsets.transpose(1, 0, 2).reshape(LANDMARKS, -1).astype(np.float64)
+    for offsets in films:
+        columns = offsets.transpose(1, 0, 2).reshape(LANDMARKS, -1).astype(np.float64)
         total += columns @ columns.T
-    return total / sum(film.offsets.shape[0] * 3 for film in films)
+    moment: Matrix = total / sum(offsets.shape[0] * 3 for offsets in films)
+    return moment
 
 
 def vertex_weights(recipe: KeypointsRecipe) -> Matrix:
-    """How much each vertex's error counts (468,)."""
+    """Compute the weight of each vertex's error (468,)."""
     weights = np.ones(LANDMARKS)
     weights[list(LIPS)] = recipe.lip_weight
     weights[[vertex for contour in EYE_CONTOURS for vertex in contour]] = recipe.lid_weight
@@ -143,14 +138,15 @@ def vertex_weights(recipe: KeypointsRecipe) -> Matrix:
 
 
 def spread(moment: torch.Tensor, picks: torch.Tensor) -> torch.Tensor:
-    """B (468, 21), the least-squares map from keypoint offsets back to vertex offsets."""
+    """Solve for B (468, 21), the least-squares map from keypoint offsets back to vertex offsets."""
     gram = picks @ moment @ picks.T
     ridge = 1e-6 * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype)
-    return torch.linalg.solve(gram + ridge, picks @ moment).T
+    spreads: torch.Tensor = torch.linalg.solve(gram + ridge, picks @ moment)
+    return spreads.T
 
 
 def greedy_vertices(moment: Matrix, mirror: NDArray[np.intp], weights: Matrix) -> list[int]:
-    """21 vertices to start from: midline ones alone, others with their mirror image, the best first."""
+    """Select 21 initial vertices greedily by explained variance: midline ones alone, others in mirrored pairs."""
     middle, pairs = MIDLINE_KEYPOINTS, (KEYPOINTS - MIDLINE_KEYPOINTS) // 2
     residual = (moment * np.sqrt(np.outer(weights, weights))).copy()
     chosen: list[int] = []
@@ -173,7 +169,8 @@ def greedy_vertices(moment: Matrix, mirror: NDArray[np.intp], weights: Matrix) -
 def learn_keypoints(
     moment: Matrix, mean: Array, mirror: NDArray[np.intp], recipe: KeypointsRecipe
 ) -> tuple[Array, Array, NDArray[np.int64]]:
-    """picks A (21, 468), spreads B (468, 21) and the mirror pairing of the keypoints."""
+    """Learn picks A (21, 468) by gradient descent; return them, spreads B (468, 21) and the keypoints' mirror
+    pairing."""
     weights = vertex_weights(recipe)
     vertices = greedy_vertices(moment, mirror, weights)
     pairing = np.array([vertices.index(int(mirror[vertex])) for vertex in vertices])
@@ -190,14 +187,15 @@ def learn_keypoints(
         error = (weights_t * left).sum() / (weights_t * moment_t.diagonal()).sum()
         extent = (picks @ (mean_t**2).sum(1) - ((picks @ mean_t) ** 2).sum(1)).mean()
         optimiser.zero_grad()
-        (error + recipe.spread_penalty * extent).backward()
+        (error + recipe.spread_penalty * extent).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
     return picks.detach().numpy().astype(np.float32), spreads.detach().numpy().astype(np.float32), pairing
 
 
 def closed_gaps(shards: list[Shard], model: FaceModel) -> Array:
-    """Gap of each inner lip pair of a shut mouth (pairs,) in canonical units: the median over speakers."""
+    """Compute the gap of each inner lip pair of a closed mouth (pairs,) in canonical units: the median over
+    speakers."""
     upper, lower = np.array(LIP_PAIRS).T
     by_speaker: dict[str, list[Array]] = {}
     for shard in shards:
@@ -208,8 +206,8 @@ def closed_gaps(shards: list[Shard], model: FaceModel) -> Array:
 
 
 def blink_offset(picks: Array, spreads: Array, mean: Array) -> Array:
-    """The keypoint offset (21, 3) that lets the lids fall by one unit of eye opening (gap over width), leaves the lips
-    and moves the rest of the face as little as 21 keypoints can: weighted least squares, then scaled to close the gap
+    """Solve for the keypoint offset (21, 3) that closes the lids by one unit of eye opening (gap over width) and moves
+    lips and the rest of the face as little as possible: weighted least squares, then scaled to close the gap
     exactly."""
     wanted, weights = np.zeros((LANDMARKS, 3), np.float32), np.ones(LANDMARKS, np.float32)
     weights[list(LIPS)] = BLINK_LIP_WEIGHT
@@ -228,44 +226,45 @@ def blink_offset(picks: Array, spreads: Array, mean: Array) -> Array:
 
 
 def train(recipe: KeypointsRecipe, shards: list[Shard]) -> dict[str, float]:
-    """The whole fit; gives the share of variance that is explained on the people held out. Raises InputError where all
-    films are held out, OutputError where there is no room."""
-    seen, unseen = ([shard for shard in shards if shard.split == split] for split in ("train", "val"))
-    if not seen:
+    """Fit the face model and write it; return the share of variance explained on the validation split. Raises
+    InputError where the training split is empty, OutputError where the disk is full."""
+    training, validation = ([shard for shard in shards if shard.split == split] for split in ("train", "val"))
+    if not training:
         raise InputError(f"All shards in '{recipe.shards}' are of the split 'val'; there is nothing to learn from.")
-    mean, mirror = mean_face(seen)
+    mean, mirror = mean_face(training)
     bare = _bare_model(mean)
-    films = film_offsets(seen, bare)
+    films = film_offsets(training, bare)
     moment = second_moment(films)
     moment = (moment + moment[np.ix_(mirror, mirror)]) / 2
     picks, spreads, pairing = learn_keypoints(moment, mean, mirror, recipe)
-    keypoint_offsets = np.concatenate([picks @ film.offsets for film in films]).reshape(-1, 3 * KEYPOINTS)
+    keypoint_offsets = np.concatenate([picks @ offsets for offsets in films]).reshape(-1, 3 * KEYPOINTS)
     covariance = (keypoint_offsets.T @ keypoint_offsets / len(keypoint_offsets)).astype(np.float32)
     blink = blink_offset(picks, spreads, mean)
-    model = FaceModel(mean, picks, spreads, covariance, pairing, blink, closed_gaps(seen, bare))
-    left = unexplained([film.offsets for film in film_offsets(unseen, bare)], model)
-    figures = {"all": explained(left), "lips": explained(left, LIPS)} if unseen else {}
+    closed = closed_gaps(training, bare)
+    model = FaceModel(mean, picks, spreads, covariance, pairing, blink, closed)  # type: ignore[arg-type]
+    left = unexplained(film_offsets(validation, bare), model)
+    figures = {"all": explained(left), "lips": explained(left, LIPS)} if validation else {}
     tensors = {name: np.ascontiguousarray(value) for name, value in vars(model).items()}
     content = save(tensors, {"figures": json.dumps(figures)})
     recipe.run.mkdir(parents=True, exist_ok=True)
     write_atomically(recipe.run / MODEL_FILE, lambda file: file.write(content))
-    save_figure(draw_keypoints(model, left), recipe.run / PICTURE_FILE)
+    save_figure(plot_keypoints(model, left), recipe.run / PICTURE_FILE)
     return figures
 
 
 def plan(recipe: KeypointsRecipe, shards: list[Shard]) -> str:
-    """Data, size, memory and what differs from the preset, as lines to print."""
-    seen, unseen = ([shard for shard in shards if shard.split == split] for split in ("train", "val"))
-    told = [
+    """Format data, size, memory and differences from the preset, as lines to print."""
+    training, validation = ([shard for shard in shards if shard.split == split] for split in ("train", "val"))
+    data = [
         f"{len(group)} shards, {sum(len(shard.landmarks) for shard in group) / FRAME_RATE_HZ / 60:.1f} minutes, "
         f"{len({shard.speaker for shard in group})} people"
-        for group in (seen, unseen)
+        for group in (training, validation)
     ]
     held = sum(shard.landmarks.nbytes + shard.sound.nbytes for shard in shards)
-    offsets = sum(shard.landmarks.nbytes for shard in seen)
+    offsets = sum(shard.landmarks.nbytes for shard in training)
     lines = [
-        f"learn from    {told[0]}",
-        f"held out      {told[1]}",
+        f"learn from    {data[0]}",
+        f"held out      {data[1]}",
         f"keypoints     {KEYPOINTS} of {LANDMARKS} vertices: {KEYPOINTS * LANDMARKS} numbers",
         f"steps         {recipe.steps}, each over all frames at once",
         f"memory        {(held + 2 * offsets) / MB:.0f} MB: shards {held / MB:.0f}, offsets {2 * offsets / MB:.0f}",
@@ -286,8 +285,8 @@ def main() -> None:
     if options.dry_run:
         print(plan(recipe, shards))
     else:
-        told = ", ".join(f"{name} {value:.4f}" for name, value in train(recipe, shards).items())
-        print(f"{recipe.run / MODEL_FILE}: variance explained on people held out: {told or 'nobody is held out'}")
+        values = ", ".join(f"{name} {value:.4f}" for name, value in train(recipe, shards).items())
+        print(f"{recipe.run / MODEL_FILE}: variance explained on people held out: {values or 'nobody is held out'}")
 
 
 if __name__ == "__main__":

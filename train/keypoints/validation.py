@@ -1,4 +1,4 @@
-"""How much of the faces of people held out the keypoints hold, and a picture of them."""
+"""Validate keypoints: variance explained on the validation split, and a plot of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIPS = (61, 291, *OUTER_UPPER_LIP, *OUTER_LOWER_LIP, *INNER_UPPER_LIP, *INNER_LO
 
 
 def unexplained(films: list[Array], model: FaceModel) -> Array:
-    """(2, 468): each vertex's mean square offset that is left, and that there was, over films (T, 468, 3)."""
+    """Compute each vertex's mean square residual and mean square offset (2, 468) over clips (T, 468, 3)."""
     sums = np.zeros((2, len(model.mean)))
     for offsets in films:
         errors = offsets - model.spreads @ (model.picks @ offsets)
@@ -25,13 +25,13 @@ def unexplained(films: list[Array], model: FaceModel) -> Array:
 
 
 def explained(left: Array, vertices: Sequence[int] | slice = slice(None)) -> float:
-    """Share of the variance over some vertices that the keypoints hold."""
+    """Compute the share of variance of some vertices that the keypoints explain."""
     chosen = left[:, vertices].astype(np.float64).sum(1)
     return float(1 - chosen[0] / chosen[1])
 
 
-def draw_keypoints(model: FaceModel, left: Array) -> Figure:
-    """The mean face from the front and from the side with its keypoints; the brighter a vertex, the more is left."""
+def plot_keypoints(model: FaceModel, left: Array) -> Figure:
+    """Plot the mean face with its keypoints from the front and the side, vertices coloured by their residual."""
     from matplotlib.figure import Figure
 
     figure, error = Figure(figsize=(11, 6)), 100 * np.sqrt(left[0])

@@ -1,1 +1,1 @@
-"""The motion model: `python -m train.motion`."""
+"""Train the motion model: `python -m train.motion`."""

@@ -1,7 +1,7 @@
-"""A run to one file that inference loads: `python -m train.export RUN --out FILE [--note TEXT] [--licence TEXT]`.
+"""Export a run to one file for inference: `python -m train.export RUN --out FILE [--note TEXT] [--licence TEXT]`.
 
-The file holds the averaged weights, matrices as float16, and in its header the model's dimensions, normalisation and
-keypoint space, and a card for people to read: `inference.py --checkpoint FILE`.
+The file holds the EMA weights, matrices as float16, and in its header the model's dimensions, normalisation, keypoint
+space and model card: `inference.py --checkpoint FILE` loads it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ LICENCE = "not stated: rights in the footage and in the model are for you to cle
 
 
 def export(run: Path, out: Path, note: str, licence: str) -> DiffusionMotionModel:
-    """Write the model that the run validated last; gives it as it was read again. Raises InputError where the run has
-    none yet, OutputError where the file cannot be written."""
+    """Write the model of the run's last validation; return it as read back from the file. Raises InputError where the
+    run has none yet, OutputError where the file cannot be written."""
     model = DiffusionMotionModel.load(run / MODEL_FILE) if (run / MODEL_FILE).exists() else None
     if model is None:
         raise InputError(f"'{run}' holds no model yet; `python -m train.motion CONFIG` writes one when it validates.")
     rows = [json.loads(line) for line in (run / LOG_FILE).read_text("utf-8").splitlines()]
-    told = {"licence": licence, "figures": json.dumps(rows[-1])} | ({"note": note} if note else {})
-    replace(model, card=model.card | told).save(out)
+    entries = {"licence": licence, "figures": json.dumps(rows[-1])} | ({"note": note} if note else {})
+    replace(model, card=model.card | entries).save(out)
     return DiffusionMotionModel.load(out)
 
 

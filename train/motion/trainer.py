@@ -1,4 +1,4 @@
-"""Train the motion model: `python -m train.motion CONFIG [--dry-run]`. Run it again and it goes on where it stopped.
+"""Train the motion model: `python -m train.motion CONFIG [--dry-run]`. Run it again to resume.
 
 CONFIG is a TOML file over one of the presets of train/motion/recipe.py. `accelerate launch -m train.motion CONFIG` runs
 it on several devices or machines.
@@ -21,27 +21,27 @@ from kdtalker.diffusion.model import DiffusionMotionModel
 from train.harness.command import command
 from train.harness.config import read_config
 from train.harness.figures import Figure
-from train.harness.run import Run, first_alone
+from train.harness.run import TrainingRun, main_process_first
 from train.motion.dataset import Corpus
-from train.motion.loss import Objective
+from train.motion.loss import DenoisingLoss
 from train.motion.plan import plan
 from train.motion.recipe import PRESETS, Recipe
-from train.motion.validation import draw_motion, figures_of, sample
-from train.motion.windows import Windows
+from train.motion.validation import motion_metrics, plot_motion, sample_clips
+from train.motion.windows import WindowDataset
 
 MODEL_FILE = "motion.safetensors"
 
 
 def train(recipe: Recipe, corpus: Corpus) -> None:
-    """The whole training in one loop. Raises InputError where the run was begun otherwise, OutputError where there is
-    no room for its state."""
-    run = Run(recipe, corpus.fingerprint)
-    windows = Windows(corpus.training, corpus.normalisation, recipe, run.rows, run.rank)
+    """Train in one loop, resumed where the run was interrupted. Raises InputError where the run was begun with another
+    recipe or other data, OutputError where the disk is full."""
+    run = TrainingRun(recipe, corpus.fingerprint)
+    windows = WindowDataset(corpus.training, corpus.normalisation, recipe, run.rows, run.rank)
     torch.manual_seed(recipe.seed)
     denoiser = Denoiser(recipe.model)
     averaged = copy.deepcopy(denoiser).eval().requires_grad_(False).to(run.accelerator.device)
     model = DiffusionMotionModel(averaged, corpus.normalisation, recipe.space, card(recipe, corpus))
-    objective = Objective(denoiser, recipe, corpus)
+    objective = DenoisingLoss(denoiser, recipe, corpus)
     trained, optimiser = run.accelerator.prepare(objective, make_optimiser(objective, recipe))
     run.resume(denoiser=denoiser, averaged=averaged, optimiser=optimiser.optimizer)
     for batch in run.batches(windows, optimiser):
@@ -50,30 +50,31 @@ def train(recipe: Recipe, corpus: Corpus) -> None:
         run.accelerator.backward(loss)
         run.accelerator.clip_grad_norm_(trained.parameters(), recipe.clip)
         optimiser.step()
-        run.average(averaged, denoiser)
+        run.update_ema(averaged, denoiser)
         run.end_step(loss, lambda: validate(recipe, corpus, model))
     run.end()
 
 
 def make_optimiser(objective: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Create AdamW over all parameters of the loss's denoiser."""
     return torch.optim.AdamW(
         objective.parameters(), recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
     )
 
 
 def validate(recipe: Recipe, corpus: Corpus, model: DiffusionMotionModel) -> tuple[dict[str, float], dict[str, Figure]]:
-    """The model as it is now, figures of it on people held out and a picture of what it samples."""
+    """Save the EMA model; return its metrics on the validation split and a plot of sampled motion."""
     model.save(recipe.run / MODEL_FILE)
-    takes = corpus.validation[: recipe.validate_takes]
-    if not takes:
+    clips = corpus.validation[: recipe.validate_takes]
+    if not clips:
         return {}, {}
-    sampled = sample(model, takes, Speech(corpus.encoder, model).silence)
-    return figures_of(sampled, corpus.mouth[0]), {"motion": draw_motion(sampled[0], corpus.mouth[0], model)}
+    sampled = sample_clips(model, clips, Speech(corpus.encoder, model).silence)
+    return motion_metrics(sampled, corpus.mouth[0]), {"motion": plot_motion(sampled[0], corpus.mouth[0], model)}
 
 
 def card(recipe: Recipe, corpus: Corpus) -> dict[str, str]:
-    """What a model tells of itself to people."""
-    data, people = corpus.fingerprint, len({take.speaker for take in corpus.training})
+    """Write the model card: program, data, recipe."""
+    people, data = len({clip.speaker for clip in corpus.training}), corpus.fingerprint
     return {
         "made by": f"kdtalker {__version__}, python -m train.motion",
         "data": f"{data['takes']} takes, {data['frames'] / 25 / 60:.1f} minutes, {people} people",
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="tell what would be done: data, sizes, memory")
     options = parser.parse_args()
     recipe = read_config(options.config, PRESETS)
-    with first_alone(recipe):
+    with main_process_first(recipe):
         corpus = Corpus.load(recipe)
     if options.dry_run:
         print(plan(recipe, corpus))

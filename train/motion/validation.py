@@ -1,4 +1,4 @@
-"""A motion model in the middle of its training: figures on people held out, and pictures."""
+"""Validate the motion model on the validation split: sample, compute metrics, plot."""
 
 from __future__ import annotations
 
@@ -15,76 +15,78 @@ from train.harness.curves import best_lag, correlation
 from train.harness.figures import Figure
 from train.motion.dataset import Clip
 
-SEEDS, STEPS = 4, 10
-STRIP = 8  # faces in the picture of sampled motion
+SEEDS, STEPS = 4, 10  # samples of each clip; sampling steps
+STRIP_FACES = 8  # faces in a row of the plot
 HEAD = ("yaw", "pitch", "roll")
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """A take and what the model makes of its sound: vectors (seeds, T, 70) as in a Clip."""
+class SampledClip:
+    """Hold a clip and the motion sampled from its sound: vectors (seeds, T, 70) as in `Clip`."""
 
-    take: Clip
+    clip: Clip
     vectors: Array
 
 
-def sample(model: DiffusionMotionModel, takes: list[Clip], silence: Array) -> list[Sampled]:
-    """Every take said by its own first frame, all of them and all seeds side by side."""
+def sample_clips(model: DiffusionMotionModel, clips: list[Clip], silence: Array) -> list[SampledClip]:
+    """Sample motion for every clip from its own first frame, all clips and seeds in one batch."""
     states, features = [], []
-    for take in takes:
-        rest = Motion.from_vector(take.motion[:1], model.space)
+    for clip in clips:
+        rest = Motion.from_vector(clip.motion[:1], model.space)
         if model.config.relative:
             rest = Motion(rest.scale, 0 * rest.pose, 0 * rest.shift, rest.expression, model.space)
         states += [
-            model.start(take.canonical, rest, silence, seed=seed, sampling=Sampling(STEPS)) for seed in range(SEEDS)
+            model.start(clip.canonical, rest, silence, seed=seed, sampling=Sampling(STEPS)) for seed in range(SEEDS)
         ]
-        features += [np.asarray(take.features, np.float32)] * SEEDS
+        features += [np.asarray(clip.features, np.float32)] * SEEDS
     made = model.advance_many(states, features, last=True)
     motions = [to_head_frame(motion) if model.config.relative else motion for motion, _ in made]
     return [
-        Sampled(take, np.stack([motion.vector() for motion in motions[SEEDS * index : SEEDS * (index + 1)]]))
-        for index, take in enumerate(takes)
+        SampledClip(clip, np.stack([motion.vector() for motion in motions[SEEDS * index : SEEDS * (index + 1)]]))
+        for index, clip in enumerate(clips)
     ]
 
 
-def figures_of(sampled: list[Sampled], mouth: Array) -> dict[str, float]:
-    """Means over takes; mouth (63,) tells how far it is open. r, r_best, amplitude: a single seed's mouth against the
-    real one, at lag 0, at its best lag, and its deviation over the real one's; lag: how many frames that lag is away
-    from 0; r_mean_of_4: the mean of the seeds' mouths at lag 0; yaw, pitch, roll: deviation over the real one's."""
-    figures: dict[str, list[float]] = {}
+def motion_metrics(sampled: list[SampledClip], mouth: Array) -> dict[str, float]:
+    """Compute metrics, means over clips; mouth (63,) maps an expression to the mouth opening.
+
+    r, r_best: correlation of one seed's mouth opening with the real one at lag 0 and at its best lag; amplitude: its
+    standard deviation over the real one's; lag: absolute best lag in frames; r_mean_of_4: correlation of the mean over
+    seeds at lag 0; yaw, pitch, roll: standard deviation over the real one's."""
+    metrics: dict[str, list[float]] = {}
     for one in sampled:
-        real, real_head = one.take.motion[:, 7:] @ mouth, one.take.motion[:, 1:4].std(0) + 1e-3
+        real, real_head = one.clip.motion[:, 7:] @ mouth, one.clip.motion[:, 1:4].std(0) + 1e-3
         mouths, heads = one.vectors[..., 7:] @ mouth, one.vectors[..., 1:4].std(1).mean(0)
         lags = [best_lag(row, real) for row in mouths]
-        told = {
+        values = {
             "r": np.mean([correlation(row, real) for row in mouths]),
             "r_best": np.mean([correlation(row, real, lag) for row, lag in zip(mouths, lags, strict=True)]),
             "lag": np.mean(np.abs(lags)),
             "amplitude": mouths.std(1).mean() / (real.std() + 1e-6),
             "r_mean_of_4": correlation(mouths.mean(0), real),
         } | dict(zip(HEAD, heads / real_head, strict=True))
-        for name, value in told.items():
-            figures.setdefault(name, []).append(float(value))
-    return {name: float(np.mean(values)) for name, values in figures.items()}
+        for name, value in values.items():
+            metrics.setdefault(name, []).append(float(value))
+    return {name: float(np.mean(all_values)) for name, all_values in metrics.items()}
 
 
-def draw_motion(one: Sampled, mouth: Array, model: DiffusionMotionModel) -> Figure:
-    """Mouth and head of a take, real (black) and sampled, and its faces as they pass by."""
+def plot_motion(one: SampledClip, mouth: Array, model: DiffusionMotionModel) -> Figure:
+    """Plot mouth opening and head pose of a clip, real and sampled, above a row of faces of both."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 9))
     rows = figure.subplots(4, 1, height_ratios=(2, 2, 1.6, 1.6))
     rows[0].plot(one.vectors[:, :, 7:].dot(mouth).T, alpha=0.6)
-    rows[0].plot(one.take.motion[:, 7:] @ mouth, "k")
-    rows[0].set(title=f"mouth opening, {one.take.film}", xlabel="frame")
+    rows[0].plot(one.clip.motion[:, 7:] @ mouth, "k")
+    rows[0].set(title=f"mouth opening, {one.clip.film}", xlabel="frame")
     for column, name in enumerate(HEAD, 1):
         (line,) = rows[1].plot(one.vectors[0, :, column], label=f"{name}, sampled")
-        rows[1].plot(one.take.motion[:, column], "--", color=line.get_color(), label=f"{name}, real")
+        rows[1].plot(one.clip.motion[:, column], "--", color=line.get_color(), label=f"{name}, real")
     rows[1].set(title="head, degrees", xlabel="frame")
     rows[1].legend(ncols=3, fontsize=7)
-    for axis, name, vectors in ((rows[2], "real", one.take.motion), (rows[3], "sampled", one.vectors[0])):
-        chosen = np.linspace(0, len(vectors) - 1, STRIP).astype(int)
-        for place, points in enumerate(_points(vectors[chosen], one.take.canonical, model)):
+    for axis, name, vectors in ((rows[2], "real", one.clip.motion), (rows[3], "sampled", one.vectors[0])):
+        chosen = np.linspace(0, len(vectors) - 1, STRIP_FACES).astype(int)
+        for place, points in enumerate(_points(vectors[chosen], one.clip.canonical, model)):
             size = np.ptp(points[:, 1]) or 1.0
             axis.plot(points[:, 0] / size + 1.1 * place, -points[:, 1] / size, "k.", markersize=1.5)
         axis.set(title=f"faces, {name}", aspect="equal")
@@ -94,8 +96,8 @@ def draw_motion(one: Sampled, mouth: Array, model: DiffusionMotionModel) -> Figu
 
 
 def _points(vectors: Array, canonical: Array, model: DiffusionMotionModel) -> Array:
-    """(T, N, 2) places of a face: the mean face in the mesh space, bare keypoints elsewhere; each frame's own middle is
-    its origin."""
+    """Project a face to points (T, N, 2) around each frame's centre: the mean face in the mesh space, keypoints in
+    other spaces."""
     motion = Motion.from_vector(vectors, model.space)
     motion = from_head_frame(motion) if model.config.relative else motion
     face = FaceModel.load() if model.space == MESH_SPACE else None

@@ -1,1 +1,1 @@
-"""The networks that paint mouth and lids: `python -m train.mesh`."""
+"""Train the networks that paint mouth and eyelids: `python -m train.mesh`."""

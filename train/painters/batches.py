@@ -1,4 +1,4 @@
-"""Pairs to batches. All that is random about batch number `step` follows from the seed and `step`."""
+"""Sample and augment batches of pairs. Random numbers of batch `step` follow from the seed and `step`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdtalker.renderers.mesh.unet import normalise_views
-from train.painters.pairs import GOOD_EYES_PX, Pairs
+from train.painters.pairs import GOOD_EYES_PX, Pairs, Pictures
 from train.painters.recipe import PainterRecipe
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Views (B, 6, side, side) in -1..1 of warped and photographed parts, real (B, 3, side, side), appears and weight
-    (B, 1, 1, 1)."""
+class PainterBatch:
+    """Hold a batch of pairs: views (B, 6, side, side) in -1..1 of the warped part and of the source image's; target
+    `real` (B, 3, side, side); appears (B, 1, 1, 1), opacity of the painting; weight (B, 1, 1, 1) of the loss."""
 
     warped: Tensor
     photographed: Tensor
@@ -28,51 +28,57 @@ class Batch:
     weight: Tensor
 
 
-class Batches(Dataset[Batch]):
-    """Batch number `step` under that index: films are drawn by the root of their length and their sharpness, what has
-    opened or shut sooner."""
+class PairDataset(Dataset[PainterBatch]):
+    """Sample batch `step` at that index: films by the root of their length times sharpness, pairs by how much the
+    opening has changed."""
 
     def __init__(self, films: list[Pairs], recipe: PainterRecipe, size: int, rank: int) -> None:
         self._films, self._recipe, self._size, self._rank = films, recipe, size, rank
-        share = np.array([len(film.which) ** 0.5 * _worth(film) for film in films])
+        share = np.array([len(film.which) ** 0.5 * _sharpness_weight(film) for film in films])
         self._share = share / share.sum()
-        opened = [recipe.unmoved_share + _opened(film) for film in films]
+        opened = [recipe.unmoved_share + _opening_change(film) for film in films]
         self._frames = [share / share.sum() for share in opened]
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> PainterBatch:
         rng = np.random.default_rng((self._recipe.seed, step, self._rank))
-        warped, photographed, real, appears, weight = [], [], [], [], []
+        warped: list[Pictures] = []
+        photographed: list[Pictures] = []
+        real: list[Pictures] = []
+        appears, weight = [], []
         for film in rng.choice(len(self._films), self._size, p=self._share):
             pairs = self._films[film]
             row = rng.choice(len(pairs.which), p=self._frames[film])
             three = (pairs.warped[row], pairs.photographed[pairs.which[row]], pairs.real[row])
-            for into, picture in zip((warped, photographed, real), varied(three, self._recipe, rng), strict=True):
+            for into, picture in zip((warped, photographed, real), augment(three, self._recipe, rng), strict=True):
                 into.append(picture)
             appears.append(pairs.appears[row])
-            weight.append(_worth(pairs))
+            weight.append(_sharpness_weight(pairs))
         views = (torch.from_numpy(np.stack(pictures)) for pictures in (warped, photographed, real))
-        return Batch(
+        return PainterBatch(
             *(normalise_views(pictures).contiguous(memory_format=torch.channels_last) for pictures in views),
             *(torch.tensor(np.array(one, np.float32)).reshape(-1, 1, 1, 1) for one in (appears, weight)),
         )
 
 
-def _opened(film: Pairs) -> NDArray[np.float64]:
-    """(N,) how much further the opening of each pair is open, or shut, than the photographed one, of the crop."""
+def _opening_change(film: Pairs) -> NDArray[np.float64]:
+    """Compute by how much the area of each pair's opening differs from the source image's (N,), relative to the
+    crop."""
     warped, photographed = (views[..., 3].mean((1, 2)) / 255 for views in (film.warped, film.photographed))
     opened: NDArray[np.float64] = np.abs(warped - photographed[film.which])
     return opened
 
 
-def _worth(film: Pairs) -> float:
+def _sharpness_weight(film: Pairs) -> float:
+    """Weigh a film by the size of its face, 1 from GOOD_EYES_PX on."""
     return min(1.0, film.eyes_px / GOOD_EYES_PX)
 
 
-def varied(
+def augment(
     pictures: tuple[NDArray[np.uint8], ...], recipe: PainterRecipe, rng: np.random.Generator
 ) -> list[NDArray[np.uint8]]:
-    """The same warped, photographed and real part in another light, grainier or not, mirrored or not. The grain of the
-    warp is that of the real picture, but for the opening, so that a painter learns to leave it."""
+    """Augment a pair (warped, source, real): random gain, gamma, contrast, greyscale, film grain and mirroring.
+
+    Warped and real part share their grain outside the opening, so that a painter learns to leave it alone."""
     levels = np.arange(256) / 255
     gain, gamma, contrast = rng.uniform(0.8, 1.2, 3) * rng.uniform(0.75, 1.25), *rng.uniform((0.75, 0.8), (1.35, 1.5))
     curves = 127.5 + contrast * (255 * gain * levels[:, None] ** gamma - 127.5)
@@ -91,6 +97,6 @@ def varied(
 
 
 def _grain(side_px: int, fineness: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """(side_px, side_px, 1), of deviation 1."""
+    """Draw smoothed noise (side_px, side_px, 1) of standard deviation 1."""
     grain = cv2.GaussianBlur(rng.standard_normal((side_px, side_px), np.float32), (0, 0), fineness)
     return np.asarray(grain / grain.std(), np.float32)[..., None]

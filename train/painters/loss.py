@@ -1,4 +1,4 @@
-"""What a painter is trained to make small: differences from the real part, and what a critic holds against it."""
+"""Compute the losses of a painter: reconstruction, adversarial (hinge) and feature matching."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdtalker.renderers.mesh.parts import border_taper
-from train.painters.batches import Batch
+from train.painters.batches import PainterBatch
 from train.painters.recipe import PainterRecipe
 
 
-class Critic(nn.Module):
-    """Patches of a painted part and its maps, (B, 6, side, side), to how real each looks; the features on the way."""
+class PatchDiscriminator(nn.Module):
+    """Score patches as real or painted (PatchGAN, Isola et al. 2017): a part with its maps (B, 6, side, side) to the
+    features of each layer and, last, the scores."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,23 +34,23 @@ class Critic(nn.Module):
         return [*features, self.last(x)]
 
 
-def painted(painter: Callable[[Tensor, Tensor], tuple[Tensor, ...]], batch: Batch) -> tuple[Tensor, Tensor]:
-    """The part as it comes into the film, (B, 3, side, side), and how much of it is painted (B, 1, side, side)."""
+def composite(painter: Callable[[Tensor, Tensor], tuple[Tensor, ...]], batch: PainterBatch) -> tuple[Tensor, Tensor]:
+    """Composite the painting over the warped part: the result (B, 3, side, side) and its alpha (B, 1, side, side)."""
     change, taken, covers = (one.float() for one in painter(batch.warped, batch.photographed))
     covers = batch.appears * covers * torch.from_numpy(border_taper(covers.shape[-1])).to(covers.device)
     under, own = batch.warped[:, :3], batch.photographed[:, :3]
     return under + covers * (change + taken * (own - under - change)), covers
 
 
-def likeness(made: Tensor, covers: Tensor, batch: Batch, recipe: PainterRecipe) -> Tensor:
-    """The loss without a critic."""
+def reconstruction_loss(made: Tensor, covers: Tensor, batch: PainterBatch, recipe: PainterRecipe) -> Tensor:
+    """Compute the weighted L1 loss of colours and gradients, with a penalty on alpha where the warp is to be kept."""
     maps = (batch.warped[:, 3:5] + 1) / 2
-    inside, around = F.max_pool2d(maps, 5, 1, 2).split(1, 1)
+    inside, around = F.max_pool2d(maps, 5, 1, 2).split(1, 1)  # type: ignore[no-untyped-call]
     counts = 1 + recipe.around_weight * around
     if not recipe.keeps_inside:
         counts = counts + recipe.inside_weight * inside
     weight = batch.weight * counts
-    error = (weight * (made - batch.real).abs()).mean()
+    error: Tensor = (weight * (made - batch.real).abs()).mean()
     for axis in (2, 3):
         steeper = (made - batch.real).diff(dim=axis).abs()
         error = error + recipe.gradient_weight * (weight.narrow(axis, 1, steeper.shape[axis]) * steeper).mean()
@@ -57,21 +58,23 @@ def likeness(made: Tensor, covers: Tensor, batch: Batch, recipe: PainterRecipe) 
     return error + recipe.cover_weight * (covers * spared).mean()
 
 
-def doubts(critic: Callable[[Tensor], list[Tensor]], made: Tensor, batch: Batch) -> Tensor:
-    """The critic's own loss: real parts above 1, made ones below -1 (hinge)."""
+def discriminator_loss(discriminator: Callable[[Tensor], list[Tensor]], made: Tensor, batch: PainterBatch) -> Tensor:
+    """Compute the hinge loss of the discriminator: scores of real parts above 1, of painted ones below -1."""
     parts, maps = torch.cat([batch.real, made.detach()]), batch.warped[:, 3:].repeat(2, 1, 1, 1)
-    real, false = critic(torch.cat([parts, maps], 1))[-1].chunk(2)
+    real, false = discriminator(torch.cat([parts, maps], 1))[-1].chunk(2)
     return (batch.weight * (F.relu(1 - real) + F.relu(1 + false))).mean()
 
 
-def verdict(critic: Callable[[Tensor], list[Tensor]], made: Tensor, batch: Batch, recipe: PainterRecipe) -> Tensor:
-    """What the critic holds against the painter."""
+def generator_loss(
+    discriminator: Callable[[Tensor], list[Tensor]], made: Tensor, batch: PainterBatch, recipe: PainterRecipe
+) -> Tensor:
+    """Compute the painter's adversarial loss (hinge) with feature matching (pix2pixHD, arXiv 1711.11585)."""
     maps = batch.warped[:, 3:]
-    *features, real_looking = critic(torch.cat([made, maps], 1))
+    *features, score = discriminator(torch.cat([made, maps], 1))
     with torch.no_grad():
-        *wanted, _ = critic(torch.cat([batch.real, maps], 1))
+        *wanted, _ = discriminator(torch.cat([batch.real, maps], 1))
     match = sum(
         ((batch.weight * (one - other)).abs().mean() for one, other in zip(features, wanted, strict=True)),
         torch.zeros((), device=made.device),
     )
-    return recipe.critic_weight * (recipe.match_weight * match - (batch.weight * real_looking).mean())
+    return recipe.critic_weight * (recipe.match_weight * match - (batch.weight * score).mean())

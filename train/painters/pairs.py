@@ -1,5 +1,5 @@
-"""Warped mouths and eyes and real ones: each film's face is warped from some of its frames into others (self
-re-enactment)."""
+"""Make training pairs of painters by self-reenactment: parts of a film's face, warped from some of its frames into
+others, beside the real ones."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ from kdtalker.renderers.mesh.renderer import MeshRenderer
 from kdtalker.renderers.mesh.source import MeshSource
 from train.data.films import Film
 
-LEAST_EYES_PX = 40  # between the eyes' centres; smaller faces are left out
-GOOD_EYES_PX = 90  # from here on a face counts in full
-SOURCE_EVERY_S, MOST_SOURCES = 2.5, 12  # frames of a film that it is warped from
-LARGEST_ERROR = 0.05  # outer eye distances by which the warped part may miss the real one
-MOST_FRAMES = 700  # of one film
-UNMOVED_SHARE = 0.15  # of the frames in which a part stands as it is photographed that are kept
+LEAST_EYES_PX = 40  # faces with less distance between the eyes' centres are left out
+GOOD_EYES_PX = 90  # faces with this distance between the eyes' centres or more get full weight
+SOURCE_EVERY_S, MOST_SOURCES = 2.5, 12  # one source frame for so many seconds of film, and at most so many
+LARGEST_ERROR = 0.05  # pairs whose warped part misses the real one by more outer-eye distances are left out
+MOST_FRAMES = 700  # about so many frames of one film become pairs
+UNMOVED_SHARE = 0.15  # this share is kept of frames in which the part stands as in the source frame
 
 Pictures = NDArray[np.uint8]
-Sources = dict[int, tuple[Portrait, MeshSource]]  # by the number of the frame
-Row = tuple[int, Pictures, Pictures, float]
+Sources = dict[int, tuple[Portrait, MeshSource]]  # source frames by frame number
+PairRow = tuple[int, Pictures, Pictures, float]  # which source view, warped view, real part, appears
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What one film teaches: photographed (K, side, side, 6) views of its sources; which (N,) of them was warped;
-    warped (N, side, side, 6) views; real (N, side, side, 3); appears (N,) how much of the painting shows; eyes_px."""
+    """Hold the pairs of one film: photographed (K, side, side, 6), views of its source frames; which (N,), the view
+    that was warped; warped (N, side, side, 6); real (N, side, side, 3); appears (N,), opacity of the painting; eyes_px,
+    distance of the eyes."""
 
     photographed: Pictures
     which: NDArray[np.int64]
@@ -54,7 +55,7 @@ class Pairs:
 
     @staticmethod
     def load(path: Path) -> Pairs:
-        """Raises InputError for a file that is damaged."""
+        """Read the pairs of one film. Raises InputError for a damaged file."""
         try:
             with np.load(path) as file:
                 return Pairs(**{name: file[name] if file[name].ndim else file[name].item() for name in file.files})
@@ -62,8 +63,8 @@ class Pairs:
             raise InputError(f"'{path}' is damaged ({error}); remove it, it is made again.") from None
 
 
-class Maker:
-    """Makes the pairs of films for parts that look alike."""
+class PairMaker:
+    """Make the pairs of films for parts that share one painter."""
 
     def __init__(self, parts: tuple[Part, ...]) -> None:
         self._parts, self._tracker = parts, FaceTracker()
@@ -71,7 +72,7 @@ class Maker:
         self._renderer = MeshRenderer(self._tracker, segmenter, FaceModel.load(), {})
 
     def pairs(self, film: Film, rng: np.random.Generator) -> Pairs:
-        """Raises InputError where the film has no face of use."""
+        """Track a film and warp its parts. Raises InputError where it has no usable face."""
         motions = list(self._renderer.track(read_film(film.path)))
         motion = Motion.concatenate(motions)
         count = int(np.clip(len(motion) / 25 / SOURCE_EVERY_S, 3, MOST_SOURCES))
@@ -114,7 +115,7 @@ class Maker:
             raise InputError(f"'{film.name}': no face was found.")
         return sources, float(np.median(eyes))
 
-    def _rows(self, film: Film, motion: Motion, sources: Sources, rng: np.random.Generator) -> Iterator[Row]:
+    def _rows(self, film: Film, motion: Motion, sources: Sources, rng: np.random.Generator) -> Iterator[PairRow]:
         keep = min(1.0, MOST_FRAMES / len(motion))
         numbers, face = list(sources), None
         for at, frame in enumerate(read_film(film.path)):
@@ -148,20 +149,21 @@ class Maker:
 
 
 def pairs_file(film: Film, folder: Path) -> Path:
-    """Where the pairs of a film are kept; beside it, where it is of no use, a .txt says why."""
+    """Return the path of a film's pairs; for an unusable film a .txt beside it says why."""
     return folder / f"{film.stem}.npz"
 
 
 def load_pairs(films: list[Film], parts: tuple[Part, ...], folder: Path) -> list[Pairs]:
-    """The pairs of all films that are of use, those that `folder` does not hold yet made first. Raises InputError where
-    no film is, OutputError where there is no room."""
+    """Load the pairs of all usable films; missing ones are made first and kept in `folder`.
+
+    Raises InputError where no film is usable, OutputError where the disk is full."""
     folder.mkdir(parents=True, exist_ok=True)
     maker, loaded, reasons = None, [], []
     for number, film in enumerate(tqdm(films, desc="pairs", disable=None)):
         kept = pairs_file(film, folder)
         useless = kept.with_suffix(".txt")
         if not kept.exists() and not useless.exists():
-            maker = maker or Maker(parts)
+            maker = maker or PairMaker(parts)
             try:
                 made = maker.pairs(film, np.random.default_rng(number))
                 write_atomically(kept, lambda file, made=made: np.savez(file, **vars(made)))  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What a training of a painter is going to do, told before it does it."""
+"""Describe a training of a painter before it runs (--dry-run)."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from torch import nn
 
 from kdtalker.renderers.mesh.unet import VIEW_CHANNELS, PartUNet
 from train.data.films import Film
-from train.harness.plan import difference_line, kept_bytes, memory_lines, network_lines, size_of
-from train.painters.loss import Critic
+from train.harness.plan import activation_bytes, count_parameters, difference_line, memory_lines, network_lines
+from train.painters.loss import PatchDiscriminator
 from train.painters.pairs import pairs_file
 from train.painters.recipe import PARTS, PRESETS, PainterRecipe
 
 
 def plan(recipe: PainterRecipe, films: list[Film], folder: Path) -> str:
-    """Data, sizes, memory and what differs from the presets, as lines to print; folder: of the pairs."""
+    """Format data, sizes, memory and differences from the presets, as lines to print. folder: of the pairs."""
     side_px = PARTS[recipe.part][0].side_px
-    painter, critic = PartUNet(side_px, recipe.widths), Critic()
-    sizes = size_of(painter) + size_of(critic), size_of(painter)
+    painter, critic = PartUNet(side_px, recipe.widths), PatchDiscriminator()
+    sizes = count_parameters(painter) + count_parameters(critic), count_parameters(painter)
     networks = nn.ModuleList([painter, critic])
     views = torch.empty(recipe.batch, VIEW_CHANNELS, side_px, side_px, device="meta")
-    kept = kept_bytes(networks, lambda: (painter(views, views), critic(views.repeat(2, 1, 1, 1)), critic(views)))
+    kept = activation_bytes(networks, lambda: (painter(views, views), critic(views.repeat(2, 1, 1, 1)), critic(views)))
     files = [pairs_file(film, folder) for film in films]
     made = [file.stat().st_size for file in files if file.exists()]
     useless = sum(file.with_suffix(".txt").exists() for file in files)
     return "\n".join(
         [
-            f"learn from    {_told(films, 'train')}",
-            f"held out      {_told(films, 'val')}",
+            f"learn from    {_describe_split(films, 'train')}",
+            f"held out      {_describe_split(films, 'val')}",
             f"pairs         of {len(made)} films lie in '{folder}', {useless} are of no use, "
             f"{len(films) - len(made) - useless} are still to be looked at",
             *network_lines("painter", painter),
@@ -42,6 +42,6 @@ def plan(recipe: PainterRecipe, films: list[Film], folder: Path) -> str:
     )
 
 
-def _told(films: list[Film], split: str) -> str:
+def _describe_split(films: list[Film], split: str) -> str:
     chosen = [film for film in films if film.split == split]
     return f"{len(chosen)} films, {len({film.speaker for film in chosen})} people"

@@ -1,4 +1,4 @@
-"""What a training of a painter is made of: one frozen dataclass, and a preset for each part of the face."""
+"""Define the recipe of a painter: one frozen dataclass, a preset for each part of the face."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ PARTS = {"mouth": (MOUTH,), "eyes": EYES}
 
 @dataclass(frozen=True)
 class PainterRecipe(Training):
-    """Every choice of a training; the defaults are the mouth's. Those of Training, and:
+    """Hold the settings of a painter's training; defaults are the mouth's. Those of Training, and:
 
     part: "mouth" or "eyes". films: films, or folders of films; tables: CSV with file, speaker, split. A row of the
-    batch is a pair of frames. widths: of the painter's levels. keeps_inside: whether the warp's own inside is worth
-    keeping. unmoved_share: of the crop; a pair counts by this and by how much its opening has changed. grey: share of
-    the pairs that lose their colours. most_grain: levels; half of the pairs stay as they are.
+    batch is a pair. widths: channels of the painter's levels. keeps_inside: whether the painter may keep the warp
+    inside the opening. unmoved_share: sampling weight of a pair whose opening has not changed. Augmentation: grey,
+    share of greyscale pairs; most_grain, maximal film grain in levels, on half of the pairs.
 
-    Weights of the loss: inside, around the opening; of gradients; cover_weight, on painting where the photograph's own
-    grain is wanted: outside the lips, inside the lids; the critic's verdict and how far its features match, from
-    `critic_from` on, in full after `critic_rise` more, both as shares of all steps.
+    Weights of the loss: inside and around the opening; of gradients; cover_weight, on alpha where the warp's own grain
+    is wanted: outside the lips, inside the lids; critic_weight of the adversarial loss and match_weight of feature
+    matching, from `critic_from` on, in full after `critic_rise` more, both as shares of all steps.
 
     Raises InputError for a value outside its range.
     """
@@ -54,8 +54,8 @@ class PainterRecipe(Training):
         super().__post_init__()
         self.check_word("part", PARTS)
 
-    def strictness(self, step: int) -> float:
-        """How much of the critic counts, 0..1."""
+    def adversarial_weight(self, step: int) -> float:
+        """Compute the weight 0..1 of the adversarial loss at a step, a linear ramp."""
         return min(1.0, max(0.0, (step / self.steps - self.critic_from) / self.critic_rise))
 
 

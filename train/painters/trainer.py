@@ -1,14 +1,11 @@
-"""The mesh renderer's painters, learned from films: `python -m train.mesh CONFIG [--dry-run]`. Run it again and it goes
-on where it stopped.
+"""Train the mesh renderer's painters on films: `python -m train.mesh CONFIG [--dry-run]`. Run it again to resume.
 
 CONFIG is a TOML file over one of the presets of train/painters/recipe.py, or just the name of one, `mouth` or `eyes`;
 films, tables, folder and steps can be given on the command line as well. `accelerate launch -m train.mesh CONFIG` runs
 it on several devices or machines.
 
-A painter learns to make warped parts the real ones (train/painters/pairs.py makes the pairs) by the difference of
-colours and of gradients, and, when it has learned these, by a critic of patches (hinge loss; Isola et al. 2017) that
-holds it to sharp teeth and lashes.
-"""
+A painter maps warped parts to real ones (train/painters/pairs.py makes the pairs), by an L1 loss on colours and
+gradients and later also by a patch discriminator (hinge loss; Isola et al. 2017), for sharp teeth and lashes."""
 
 from __future__ import annotations
 
@@ -26,27 +23,28 @@ from train.data.films import find_films
 from train.harness.command import command
 from train.harness.config import read_config
 from train.harness.figures import Figure
-from train.harness.run import Run, first_alone
-from train.painters.batches import Batches
-from train.painters.loss import Critic, doubts, likeness, painted, verdict
+from train.harness.run import TrainingRun, main_process_first
+from train.painters.batches import PairDataset
+from train.painters.loss import PatchDiscriminator, composite, discriminator_loss, generator_loss, reconstruction_loss
 from train.painters.pairs import Pairs, load_pairs
 from train.painters.plan import plan
 from train.painters.recipe import PARTS, PRESETS, PainterRecipe
-from train.painters.validation import draw_parts, figures_of
+from train.painters.validation import painter_metrics, plot_parts
 
 PAIRS_FOLDER = "pairs"
 
 
 def train(recipe: PainterRecipe, pairs: list[Pairs]) -> None:
-    """The whole training in one loop. Raises InputError where the run was begun otherwise or all films are held out,
-    OutputError where there is no room for its state."""
-    seen, unseen = ([film for film in pairs if film.split == split] for split in ("train", "val"))
-    if not seen:
+    """Train in one loop, resumed where the run was interrupted. Raises InputError where the run was begun with another
+    recipe or other data or the training split is empty, OutputError where the disk is full."""
+    training, validation = ([film for film in pairs if film.split == split] for split in ("train", "val"))
+    if not training:
         raise InputError(f"All {len(pairs)} films of use are of the split 'val'; there is nothing to learn from.")
-    run = Run(recipe, {"films": len(seen), "pairs": sum(len(film.which) for film in seen)})
+    run = TrainingRun(recipe, {"films": len(training), "pairs": sum(len(film.which) for film in training)})
     torch.manual_seed(recipe.seed)
-    painter = PartUNet(PARTS[recipe.part][0].side_px, recipe.widths).to(memory_format=torch.channels_last)
-    critic = Critic()
+    painter = PartUNet(PARTS[recipe.part][0].side_px, recipe.widths)
+    painter = painter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    critic = PatchDiscriminator()
     averaged = copy.deepcopy(painter).eval().requires_grad_(False).to(run.accelerator.device)
     trained, judge, paints, judges = run.accelerator.prepare(
         painter,
@@ -55,34 +53,34 @@ def train(recipe: PainterRecipe, pairs: list[Pairs]) -> None:
         torch.optim.AdamW(critic.parameters(), recipe.learning_rate, betas=(0.5, 0.99)),
     )
     run.resume(painter=painter, critic=critic, averaged=averaged, paints=paints.optimizer, judges=judges.optimizer)
-    for batch in run.batches(Batches(seen, recipe, run.rows, run.rank), paints, judges):
-        made, covers = painted(trained, batch)
-        loss = alike = likeness(made, covers, batch, recipe)
-        if strict := recipe.strictness(run.step):
-            doubt = doubts(judge, made, batch)
+    for batch in run.batches(PairDataset(training, recipe, run.rows, run.rank), paints, judges):
+        made, covers = composite(trained, batch)
+        loss = reconstruction = reconstruction_loss(made, covers, batch, recipe)
+        if adversarial_weight := recipe.adversarial_weight(run.step):
+            judge_loss = discriminator_loss(judge, made, batch)
             judges.zero_grad()
-            run.accelerator.backward(doubt)
+            run.accelerator.backward(judge_loss)
             judges.step()
-            loss = loss + strict * verdict(critic, made, batch, recipe)
+            loss = loss + adversarial_weight * generator_loss(critic, made, batch, recipe)
         paints.zero_grad()
         run.accelerator.backward(loss)
         run.accelerator.clip_grad_norm_(trained.parameters(), recipe.clip)
         paints.step()
-        run.average(averaged, painter)
-        run.end_step(alike, lambda: validate(recipe, averaged, unseen))
+        run.update_ema(averaged, painter)
+        run.end_step(reconstruction, lambda: validate(recipe, averaged, validation))
     run.end()
 
 
 def validate(
-    recipe: PainterRecipe, painter: PartUNet, unseen: list[Pairs]
+    recipe: PainterRecipe, painter: PartUNet, validation: list[Pairs]
 ) -> tuple[dict[str, float], dict[str, Figure]]:
-    """The painter as it is now, figures of it on people held out and pictures of what it paints."""
+    """Save the EMA painter; return its metrics on the validation split and a plot of painted parts."""
     write_checkpoint(recipe.run / f"{recipe.part}.safetensors", painter.state_dict(), painter.dimensions, half=True)
-    return figures_of(painter, unseen), {"painted": draw_parts(painter, unseen)} if unseen else {}
+    return painter_metrics(painter, validation), {"painted": plot_parts(painter, validation)} if validation else {}
 
 
 def read_recipe(options: argparse.Namespace) -> PainterRecipe:
-    """What the config says, and the command line over it. Raises InputError as `read_config` does."""
+    """Read the config, with the command line over it. Raises InputError as `read_config` does."""
     recipe = PRESETS.get(str(options.config)) or read_config(options.config, PRESETS)
     given = {"films": tuple(options.films), "tables": tuple(options.table), "run": options.out, "steps": options.steps}
     return replace(recipe, **{name: value for name, value in given.items() if value})
@@ -105,7 +103,7 @@ def main() -> None:
     if options.dry_run:
         print(plan(recipe, films, recipe.run / PAIRS_FOLDER))
     else:
-        with first_alone(recipe):
+        with main_process_first(recipe):
             pairs = load_pairs(films, PARTS[recipe.part], recipe.run / PAIRS_FOLDER)
         train(recipe, pairs)
 

@@ -1,1 +1,1 @@
-"""Tools that are rarely needed."""
+"""Convert models of other projects."""

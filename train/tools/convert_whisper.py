@@ -1,6 +1,6 @@
-"""The encoder of Whisper, out of a CTranslate2 model: python -m train.convert_whisper MODEL_BIN --out FILE.
+"""Convert the encoder of a Whisper CTranslate2 model: python -m train.convert_whisper MODEL_BIN --out FILE.
 
-The tensors keep their values (float16) and get the names of kdtalker.audio_encoder.WhisperNetwork; the mel
+The tensors keep their values (float16) and get the names of kdtalker.audio.whisper.WhisperNetwork; the mel
 filterbank is computed here, so that a run does not have to import librosa for it.
 """
 
@@ -38,7 +38,7 @@ _PARTS = {"weight": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
 
 
 def read_model_bin(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The tensors of a CTranslate2 model file, format version 6, by their names in it."""
+    """Read the tensors of a CTranslate2 model file, format version 6, by their names."""
     with path.open("rb") as file:
         version, spec = _number(file, "I"), _string(file)
         if version != 6:
@@ -66,7 +66,7 @@ def _string(file: BinaryIO) -> str:
 
 
 def our_name(theirs: str) -> str:
-    """encoder/layer_0/ffn/linear_1/bias → blocks.0.mlp_out.bias"""
+    """Map a CTranslate2 name to ours: encoder/layer_0/ffn/linear_1/bias → blocks.0.mlp_out.bias."""
     if theirs == "encoder/position_encodings/encodings":
         return "positions"
     place, _, part = theirs.removeprefix("encoder/").rpartition("/")
