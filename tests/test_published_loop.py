@@ -135,7 +135,7 @@ def filler(request, heard, monkeypatch):
     def wrapped(config, state):
         return np.concatenate([state.features, sound])[: config.window]
 
-    monkeypatch.setattr(kdtalker.diffusion.model, "_window_features", wrapped)
+    monkeypatch.setattr(kdtalker.diffusion.model, "window_features", wrapped)
     return sound
 
 

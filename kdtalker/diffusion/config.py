@@ -1,4 +1,4 @@
-"""The configuration of a motion model: its network and how it is sampled. Imports no torch, to be checked early."""
+"""Configure a motion model: its network and how it is sampled. Imports no torch, to be checked early."""
 
 from __future__ import annotations
 

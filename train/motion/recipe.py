@@ -28,12 +28,12 @@ class Recipe(Training):
     shards: folder to read. space: the keypoint space, "mesh" or "liveportrait". A row of the batch is a window of a
     clip. shortest_window: frames; `shorter_share` of the batches hold windows of a random length from there on. mirror:
     half of the windows are mirrored (data augmentation). corpus_share: of the windows that come from speakers with more
-    than 50 clips.
-    audio_drop: share of the windows without audio, for guidance (arXiv 2207.12598). audio_noise: in deviations of the
-    features, on `audio_noise_share` of the windows. context_drop: share of the windows that continue from nothing;
-    context_noise, canonical_noise: on known frames and on the portrait's keypoints, in deviations. head_share: weight
-    of the head's six numbers together, the expression's 63 having 1. lip_loss, difference_loss: weights of the errors
-    of lip gaps and of frame differences. validate_takes: so many clips of the validation split are sampled.
+    than 50 clips. audio_drop: share of the windows without audio, for guidance (arXiv 2207.12598). audio_noise: in
+    deviations of the features, on `audio_noise_share` of the windows. context_drop: share of the windows that continue
+    from nothing; context_noise, canonical_noise: on known frames and on the portrait's keypoints, in deviations.
+    head_share: weight of the head's six numbers together, the expression's 63 having 1. lip_loss, difference_loss:
+    weights of the errors of lip gaps and of frame differences. validate_takes: so many clips of the validation split
+    are sampled.
 
     Raises InputError for a value outside its range or what does not go together.
     """
