@@ -179,10 +179,8 @@ def _choose(faces: list[Face], number: int | None, box: tuple[float, float, floa
 
         nearest = min(faces, key=distance)
         if distance(nearest) > max(*nearest.box[2:], *box[2:]) / 2:
-            raise InputError(
-                f"There is no face in the box {','.join(f'{number:g}' for number in box)} of the picture; "
-                "choose another."
-            )
+            numbers = ",".join(f"{length:g}" for length in box)
+            raise InputError(f"There is no face in the box {numbers} of the picture; choose another box.")
         return nearest
     if number is None:
         return faces[0]
