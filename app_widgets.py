@@ -18,7 +18,7 @@ from kdtalker.core.options import PRESETS, Control, controls
 from kdtalker.tts.espeak import espeak
 from kdtalker.tts.kokoro import voices_here
 from kdtalker.tts.line import DEFAULT_VOICE, LONGEST_TEXT
-from kdtalker.weights.find import missing, published_engine_lacks
+from kdtalker.weights.find import describe_missing_weights, missing
 from kdtalker.weights.table import KOKORO
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -188,7 +188,7 @@ def _engine() -> gr.Radio:
     lacking = gr.Markdown(visible=False, elem_id="lacking")
 
     def tell(name: str) -> Any:
-        told = published_engine_lacks() if name != ENGINES[0] else ""
+        told = describe_missing_weights() if name != ENGINES[0] else ""
         return gr.update(value=told, visible=bool(told))
 
     engine.change(tell, engine, lacking, api_visibility="private", show_progress="hidden")

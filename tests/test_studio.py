@@ -19,7 +19,7 @@ from kdtalker.apps.watermark import Mark, framed
 from kdtalker.core.options import PRESETS
 from kdtalker.core.protocols import Engine, Openings
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from kdtalker.media.video_writer import TAG
 
 
@@ -96,7 +96,7 @@ def test_two_visitors_at_once_get_their_own_films(inputs):
     lines = [studio.film(wishes[name], inputs / str(name)) for name in wishes]
     takes = list(zip(*lines, strict=True))[-1]
     assert [take.film.read_bytes() for take in takes] == [alone[1], alone[2]] and alone[1] != alone[2]
-    assert list(read_film(takes[0].film))
+    assert list(read_video(takes[0].film))
 
 
 @pytest.mark.parametrize("missing", ["picture", "voice"])

@@ -163,13 +163,13 @@ def _tell_lengths(sound_s: float, motion: Motion) -> None:
 
 
 def _open(job: Job) -> Drive:
-    from kdtalker.media.video import film_info
+    from kdtalker.media.video import probe_video
 
     if job.driving is not None:
-        info = film_info(job.driving)
+        info = probe_video(job.driving)
         return Drive(round(info.duration_s * FRAME_RATE_HZ), None, job.driving if info.has_sound else None)
     if job.pose_from is not None:
-        film_info(job.pose_from)
+        probe_video(job.pose_from)
     samples = sum(map(len, read_sound(job.audio, job.start, job.duration, report=True))) if job.audio is not None else 0
     if job.motion is None:
         return Drive(frame_count(samples), samples / SAMPLE_RATE_HZ, job.audio)
@@ -213,14 +213,14 @@ def _retargeting(
     pipeline: TalkingPortraitPipeline[Any], portrait: EncodedPortrait[Any], job: Job, drive: Drive
 ) -> Edit | None:
     """The edit that opens eyes and lips as was asked for; a driving film is looked through for it beforehand."""
-    from kdtalker.media.video import read_film
+    from kdtalker.media.video import read_video
 
     asked = job.retarget_eyes, job.retarget_lips
     if asked == (None, None):
         return None
     openings = drive.openings
     if job.driving is not None and FOLLOW in asked:
-        openings = pipeline.engine.track_openings(read_film(job.driving))
+        openings = pipeline.engine.track_openings(read_video(job.driving))
     eyes, lips = (openings.eyes, openings.lips) if openings else (None, None)
     return pipeline.engine.retarget(portrait.source, _wanted(asked[0], eyes, "eyes"), _wanted(asked[1], lips, "lips"))
 

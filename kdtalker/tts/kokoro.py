@@ -15,8 +15,8 @@ from kdtalker.core.errors import InputError, did_you_mean
 from kdtalker.core.npz import npz_names, read_npz
 from kdtalker.tts.line import Line, Sound
 from kdtalker.weights.find import find, missing
-from kdtalker.weights.spec import fetching
-from kdtalker.weights.table import KOKORO, row
+from kdtalker.weights.spec import fetch_command
+from kdtalker.weights.table import KOKORO, find_row
 
 # The first letter of a voice's name, and what espeak-ng, which spells for it, calls the language.
 LANGUAGES = {
@@ -87,7 +87,7 @@ class Kokoro:
 
 
 def _remedy() -> str:
-    return f"`{fetching([row(name) for name in KOKORO])}` fetches them again"
+    return f"`{fetch_command([find_row(name) for name in KOKORO])}` fetches them again"
 
 
 kokoro = cache(Kokoro.load)

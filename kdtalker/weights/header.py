@@ -1,4 +1,4 @@
-"""Read the headers of safetensors files without torch: before anything heavy is imported or allocated."""
+"""Read headers of safetensors files without importing torch."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 from kdtalker.face.landmarks import EYE_CONTOURS, LANDMARKS, mouth_opening
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from train.data.cluster import HERE, for_all, for_all_on_ray
 from train.data.films import LAYOUTS, Film, find_films
 from train.data.records import REPORT_FILE, Drop, Record, write_manifest, write_report
@@ -45,10 +45,10 @@ LARGEST_DRIFT_FRAMES = 1  # and so do those whose halves are not equally late
 
 def track(path: Path) -> tuple[Array, float]:
     """(T, 468, 3) landmarks of a film at 25 fps, NaN where there is no face, of several the largest; and for how many
-    seconds there are others. Raises InputError as read_film does."""
+    seconds there are others. Raises InputError as read_video does."""
     nothing = np.full((LANDMARKS, 3), np.nan, np.float32)
     tracker, face, frames, crowded_s = FaceTracker(), None, [], 0.0
-    for number, frame in enumerate(read_film(path)):
+    for number, frame in enumerate(read_video(path)):
         face = tracker.follow(frame, face)
         frames.append(face.landmarks if face else nothing)
         if face and number % OTHERS_EVERY_FRAMES == 0 and len(tracker.find(frame)) > 1:

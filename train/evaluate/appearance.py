@@ -26,7 +26,7 @@ from kdtalker.core.protocols import EncodedPortrait
 from kdtalker.core.rates import SAMPLE_RATE_HZ
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.geometry import to_pixels
 from train.evaluate.held_out import Film, real_films
@@ -116,21 +116,21 @@ def _unrest(frames: Frames, patches: list[Patch], folder: Path) -> float:
     with VideoWriter(path, first.shape[1], first.shape[0]) as film:
         for frame in itertools.chain([first], frames):
             film.write(frame)
-    shown = [np.stack([frame[patch].astype(float) for patch in patches]) for frame in read_film(path)]
+    shown = [np.stack([frame[patch].astype(float) for patch in patches]) for frame in read_video(path)]
     return float(np.mean([np.abs(now - last).mean() for last, now in itertools.pairwise(shown)]))
 
 
 def figures(film: Film, pipeline: TalkingPortraitPipeline, folder: Path) -> dict[str, float]:
     """The figures of one film."""
     tracker, recogniser = FaceTracker(), FaceRecogniser()
-    first = next(iter(read_film(film.path)))
+    first = next(iter(read_video(film.path)))
     portrait = pipeline.portrait(first)
     wanted = recogniser.embed(first, tracker.find(first)[0].landmarks)
     low, high = grain_db(portrait, pipeline)
     still, encoder = flicker(portrait, pipeline, folder)
     return {
         "identity": identity(pipeline.animate(portrait, read_sound(film.sound)), tracker, recogniser, wanted),
-        "real": identity(read_film(film.path), tracker, recogniser, wanted),
+        "real": identity(read_video(film.path), tracker, recogniser, wanted),
         "grain dB": low,
         "fine grain dB": high,
         "flicker": still,

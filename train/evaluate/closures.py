@@ -24,7 +24,7 @@ from kdtalker.face.landmarks import mouth_opening
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from train.evaluate.held_out import landmarks
 from train.harness.command import command
 
@@ -137,8 +137,8 @@ def main() -> None:
         film = path.with_suffix(".mp4")
         samples = np.concatenate(list(read_sound(film)))
         phones = align(samples, words_of(path))
-        real.append(Openings.of(mouth_opening(landmarks(read_film(film), FaceTracker())), phones))
-        portrait = pipeline.portrait(next(read_film(film)), crop=True)
+        real.append(Openings.of(mouth_opening(landmarks(read_video(film), FaceTracker())), phones))
+        portrait = pipeline.portrait(next(read_video(film)), crop=True)
         ours += [spoken(pipeline, portrait, samples, phones, seed) for seed in range(options.seeds)]
     threshold = Openings.together(real).threshold()
     print(f"closed: inner lips less than {threshold:.4f} outer eye distances apart")

@@ -21,7 +21,7 @@ from kdtalker.core.protocols import AudioEncoder, EncodedPortrait, Speech
 from kdtalker.face.landmarks import MOUTH_CORNERS, eye_opening, mouth_opening, outer_eye_distance
 from kdtalker.face.tracker import Face, FaceTracker
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.engine import MeshEngine
 from train.harness.curves import best_lag, correlation
@@ -110,7 +110,7 @@ def in_time(real: Array, lag_frames: int) -> Array:
 
 
 def first_frame(film: Film, pipeline: TalkingPortraitPipeline, *, crop: bool) -> EncodedPortrait:
-    return pipeline.portrait(next(iter(read_film(film.path))), crop=crop)
+    return pipeline.portrait(next(iter(read_video(film.path))), crop=crop)
 
 
 def spoken(
@@ -145,9 +145,9 @@ def talk(
     positive where the rendered mouth is later; yaw, pitch and roll are deviations. kept: where the film of seed 0 is
     written."""
     tracker = FaceTracker()
-    real = landmarks(read_film(film.path), tracker)
+    real = landmarks(read_video(film.path), tracker)
     real_mouth = in_time(mouth_opening(real), film.lag_frames)
-    real_pose = np.concatenate([motion.pose for motion in pipeline.engine.track(read_film(film.path))])
+    real_pose = np.concatenate([motion.pose for motion in pipeline.engine.track(read_video(film.path))])
     takes = [
         spoken(film, pipeline, tracker, Options(seed=seed, guidance=guidance), None if seed else kept)
         for seed in range(seeds)
@@ -177,13 +177,13 @@ def talk(
 def reenact(film: Film, pipeline: TalkingPortraitPipeline) -> Figures:
     """Figures of one film that its own first frame follows."""
     tracker = FaceTracker()
-    real = landmarks(read_film(film.path), tracker)
+    real = landmarks(read_video(film.path), tracker)
     portrait = first_frame(film, pipeline, crop=False)
     errors: list[float] = []
 
     def compared() -> Iterator[Image]:
-        drawn = pipeline.reenact(portrait, pipeline.engine.track(read_film(film.path)))
-        for frame, picture, points in zip(drawn, read_film(film.path), real, strict=False):
+        drawn = pipeline.reenact(portrait, pipeline.engine.track(read_video(film.path)))
+        for frame, picture, points in zip(drawn, read_video(film.path), real, strict=False):
             errors.append(mouth_error(frame, picture, points))
             yield frame
 

@@ -27,7 +27,7 @@ from kdtalker.face.landmarks import LIP_PAIRS, eye_opening
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from kdtalker.renderers.mesh.geometry import FaceModel
 from train.evaluate.held_out import first_frame, in_time, landmarks, real_films
 from train.harness.command import command
@@ -125,7 +125,7 @@ def speech_and_silence(pipeline: TalkingPortraitPipeline, data: Path) -> list[tu
         samples = np.concatenate(list(read_sound(film.sound)))
         level = loudness(samples)
         real = in_time(
-            np.concatenate([motion.pose for motion in pipeline.engine.track(read_film(film.path))]), film.lag_frames
+            np.concatenate([motion.pose for motion in pipeline.engine.track(read_video(film.path))]), film.lag_frames
         )
         lively = liveliness(real, level)
         if lively is not None:

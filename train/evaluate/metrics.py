@@ -9,7 +9,7 @@ import numpy as np
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from train.evaluate.identity import identity_distance
 from train.evaluate.tracked import SeenFilm
 from train.harness.curves import best_lag, correlation
@@ -162,7 +162,7 @@ def pixel_figures(film: SeenFilm, reference: SeenFilm) -> Iterator[tuple[float, 
     """PSNR in dB and SSIM of every fifth pair of frames; nothing where their sizes differ."""
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-    for number, (one, other) in enumerate(zip(read_film(film.path), read_film(reference.path), strict=False)):
+    for number, (one, other) in enumerate(zip(read_video(film.path), read_video(reference.path), strict=False)):
         if one.shape != other.shape:
             return
         if number % PICTURE_EVERY == 0:

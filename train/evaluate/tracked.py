@@ -15,7 +15,7 @@ from kdtalker.core.rates import SAMPLES_PER_FRAME, frame_count
 from kdtalker.face.landmarks import eye_opening, mouth_opening
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from kdtalker.renderers.mesh.geometry import FaceModel
 from train.evaluate.identity import FaceRecogniser
 
@@ -86,7 +86,7 @@ def look_at(path: Path, tools: Tools, sound: Path | None = None) -> SeenFilm:
     landmarks: list[Array | None] = []
     embeddings, corners, pictures = [], [], []
     face, before = None, None
-    for number, frame in enumerate(read_film(path)):
+    for number, frame in enumerate(read_video(path)):
         found = tools.tracker.follow(frame, face)
         face = found or face
         landmarks.append(face.landmarks if face else None)
