@@ -34,11 +34,7 @@ def scan_pickle(content: IO[bytes] | mmap, max_opcodes: int, max_copied: int | N
             longest = max(longest, len(argument)) if isinstance(argument, (str, bytes)) else longest
             stack.append(0)
         elif kind == "put":
-            index = len(memo) if argument is None else int(argument)
-            if not 0 <= index <= count:
-                raise ValueError("memo index out of bounds")
-            memo.extend([0] * (index + 1 - len(memo)))
-            memo[index] = stack[-1]
+            _memoize(memo, len(memo) if argument is None else int(argument), stack[-1], count)
         elif kind == "get":
             stack.append(memo[int(argument or 0)])
         elif kind == "mark":
@@ -60,6 +56,14 @@ def scan_pickle(content: IO[bytes] | mmap, max_opcodes: int, max_copied: int | N
                 raise ValueError("tuples are nested too deep")
             stack[start:] = [depth] * pushes
     return names
+
+
+def _memoize(memo: array[int], index: int, depth: int, last: int) -> None:
+    """Store a depth in the memo, which grows up to the index `last`."""
+    if not 0 <= index <= last:
+        raise ValueError("memo index out of bounds")
+    memo.extend([0] * (index + 1 - len(memo)))
+    memo[index] = depth
 
 
 _CALLS = {"REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"}  # opcodes that call a function or a class
