@@ -18,7 +18,7 @@ from kdtalker.core.options import PRESETS, Control, controls
 from kdtalker.tts.espeak import espeak
 from kdtalker.tts.kokoro import voices_here
 from kdtalker.tts.line import DEFAULT_VOICE, LONGEST_TEXT
-from kdtalker.weights.find import describe_missing_weights, missing
+from kdtalker.weights.find import describe_missing_weights, find_missing
 from kdtalker.weights.table import KOKORO
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -127,7 +127,7 @@ def _speakers() -> gr.Dropdown:
         voices, info = {**espeak().voices(), **voices_here()}, "a language, or one with a person behind it (en-us+f3)"
     except InputError as error:
         voices, info = {DEFAULT_VOICE: "English (America)"}, str(error)
-    if lacking := missing(KOKORO):
+    if lacking := find_missing(KOKORO):
         info += f"; `kdtalker weights get {' '.join(lacking)}` fetches Kokoro, which sounds like a person"
     choices = [(label, name) for name, label in voices.items()]
     return gr.Dropdown(

@@ -14,7 +14,7 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, did_you_mean
 from kdtalker.core.npz import npz_names, read_npz
 from kdtalker.tts.line import Line, Sound
-from kdtalker.weights.find import find, missing
+from kdtalker.weights.find import find, find_missing
 from kdtalker.weights.spec import fetch_command
 from kdtalker.weights.table import KOKORO, find_row
 
@@ -40,7 +40,7 @@ class Kokoro:
             raise InputError(
                 "Kokoro is not installed; `pip install -e '.[tts]'` brings it (MIT; it needs phonemizer, GPL-3.0)."
             )
-        lacking = " ".join(missing(KOKORO))
+        lacking = " ".join(find_missing(KOKORO))
         if lacking:
             raise InputError(
                 f"Kokoro's voices are not here; `kdtalker weights get {lacking}` fetches them (Apache-2.0)."
@@ -95,7 +95,7 @@ kokoro = cache(Kokoro.load)
 
 def voices_here() -> dict[str, str]:
     """The voices as `Speaker.voices` gives them, without loading the network; none where the weights are not here."""
-    if missing(KOKORO):
+    if find_missing(KOKORO):
         return {}
     return _labelled(npz_names(find(KOKORO[1])))
 

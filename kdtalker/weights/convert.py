@@ -37,7 +37,7 @@ def convert_pth(path: Path, target: Path | None = None) -> str:
     if target.suffix != _SUFFIX:
         raise InputError(f"'{target}' was asked for, wanted a name that ends in {_SUFFIX}.")
     check_target(target, [path])
-    tensors = flatten_tensors(read_pth(path, blank=True), path)
+    tensors = flatten_tensors(read_pth(path, stub_code=True), path)
     if not tensors:
         raise InputError(f"'{path}' holds no tensors under names, wanted weights.")
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}

@@ -132,27 +132,27 @@ def is_valid(weight: Weight, path: Path) -> bool:
         return False
 
 
-def check_contents(weight: Weight, path: Path, *, blank: bool = False) -> None:
+def check_contents(weight: Weight, path: Path, *, stub_code: bool = False) -> None:
     """Check that a file holds the top-level names that the table expects, if any.
 
-    blank: accept a `.pth` file with references to code too, as it can be converted. Raises InputError where the file
-    cannot be read or lacks a name.
+    stub_code: accept a `.pth` file with references to code too, as it can be converted. Raises InputError where the
+    file cannot be read or lacks a name.
     """
     if not weight.contents:
         return
-    held = _names_in(path, weight, blank)
+    held = _names_in(path, weight, stub_code)
     missing = [name for name in weight.contents if name not in held]
     if missing:
         some = join_names(held) or "nothing"
         raise InputError(f"'{path}' holds {some}, wanted {', '.join(missing)}; it is another file.")
 
 
-def _names_in(path: Path, weight: Weight, blank: bool) -> set[str]:
+def _names_in(path: Path, weight: Weight, stub_code: bool) -> set[str]:
     """Return the top-level names of a `.pth` file, or the expected arrays in an `.npz` file that are finite."""
     if weight.file.endswith(".pth"):
         from kdtalker.weights.pth import read_pth
 
-        return {name for name in read_pth(path, blank=blank) if isinstance(name, str)}
+        return {name for name in read_pth(path, stub_code=stub_code) if isinstance(name, str)}
     import numpy as np
 
     from kdtalker.core.npz import read_npz

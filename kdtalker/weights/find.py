@@ -43,7 +43,7 @@ def warn_once(message: str) -> None:
 
 def require(names: Iterable[str], folder: Path | None = None) -> None:
     """Check that published files are on the search path. Raises InputError that names all missing ones."""
-    absent = missing(names, folder)
+    absent = find_missing(names, folder)
     if absent:
         raise InputError(_missing_message([find_row(name) for name in absent], folder))
 
@@ -59,14 +59,14 @@ def locate(weight: Weight, folder: Path | None = None) -> Path | None:
     return find_in(weight, search_path(folder)) if weight.published else PACKAGE / weight.file
 
 
-def missing(names: Iterable[str], folder: Path | None = None) -> list[str]:
+def find_missing(names: Iterable[str], folder: Path | None = None) -> list[str]:
     """List the names of published files that are not on the search path."""
     return [name for name in names if locate(find_row(name), folder) is None]
 
 
 def describe_missing_weights() -> str:
     """Describe the missing files of `--engine liveportrait` in a sentence; empty where none is missing."""
-    names = missing(LIVEPORTRAIT)
+    names = find_missing(LIVEPORTRAIT)
     if not names:
         return ""
     return (

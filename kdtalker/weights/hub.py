@@ -207,7 +207,7 @@ def _verify_download(weight: Weight, remote: RemoteFile, part: Path) -> str:
             raise SourceUnavailable(f"{size:,} bytes arrived, wanted {wanted:,}; they are thrown away")
         if remote.sha256 and sha256 != remote.sha256:
             raise SourceUnavailable("wrong bytes arrived (sha256); they are thrown away")
-        check_contents(weight, part, blank=True)
+        check_contents(weight, part, stub_code=True)
     except InputError as error:
         part.unlink()
         raise SourceUnavailable(str(error).rstrip(".").replace(str(part), weight.name)) from None

@@ -60,11 +60,11 @@ class _StubDict:
         return OrderedDict()
 
 
-def read_pth(path: Path, *, blank: bool = False) -> dict[str, Any]:
+def read_pth(path: Path, *, stub_code: bool = False) -> dict[str, Any]:
     """Read the dict in a `.pth` file, its tensors on the CPU (memory-mapped where the format allows).
 
-    blank: replace references to code by stubs too instead of refusing them. Raises InputError where the file cannot be
-    read, is cut short, is no `.pth`, or holds code or anything but a dict.
+    stub_code: replace references to code by stubs too instead of refusing them. Raises InputError where the file
+    cannot be read, is cut short, is no `.pth`, or holds code or anything but a dict.
     """
     try:
         names, is_zipped = _names_in(path)
@@ -79,11 +79,11 @@ def read_pth(path: Path, *, blank: bool = False) -> dict[str, Any]:
     }
     if any(map(_SYSTEM.fullmatch, code)):
         raise InputError(f"'{path}' holds code ({join_names(code)}) that no weights need; it is refused.")
-    if code and not blank:
+    if code and not stub_code:
         raise InputError(
             f"'{path}' holds code ({join_names(code)}), wanted tensors and plain values; {_conversion_hint(path)}."
         )
-    content = _load(path, names, is_zipped, blank)
+    content = _load(path, names, is_zipped, stub_code)
     if not isinstance(content, dict):
         raise InputError(f"'{path}' holds one {type(content).__name__}, wanted tensors under names.")
     return content
@@ -147,14 +147,14 @@ def _names_in(path: Path) -> tuple[set[str], bool]:
                 members = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
             if not members:
                 raise ValueError("no data.pkl")
-            pickles = (_stored(file, info) for info in members)
+            pickles = (_read_member(file, info) for info in members)
             return set().union(*(scan_pickle(each, _MAX_OPCODES, _MAX_COPIED) for each in pickles)), True
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             parts = ("magic number", "protocol", "system", "content")
             return set().union(*(scan_pickle(content, _MAX_OPCODES, _MAX_COPIED) for _ in parts)), False
 
 
-def _stored(file: io.BufferedReader, info: zipfile.ZipInfo) -> io.BytesIO:
+def _read_member(file: io.BufferedReader, info: zipfile.ZipInfo) -> io.BytesIO:
     """Read an uncompressed zip member without checking its CRC, which torch may omit and zipfile insists on."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size > _MAX_PICKLE_BYTES:
         raise ValueError("compressed or too large")
@@ -164,27 +164,27 @@ def _stored(file: io.BufferedReader, info: zipfile.ZipInfo) -> io.BytesIO:
     return io.BytesIO(file.read(info.file_size))
 
 
-def _load(path: Path, names: set[str], is_zipped: bool, blank: bool) -> Any:
+def _load(path: Path, names: set[str], is_zipped: bool, stub_code: bool) -> Any:
     """Load the content by torch with weights_only. Raises InputError where torch refuses it, even with stubs."""
     import torch
 
-    foreign = [name for name in names if blank or not _TORCH.fullmatch(name)]
+    foreign = [name for name in names if stub_code or not _TORCH.fullmatch(name)]
     for kind in (_Stub, _StubDict):
         stubs: list[Callable[..., Any] | tuple[Callable[..., Any], str]]
-        stubs = [(_ALLOWED.get(name, type("Blank", (kind,), {})), name) for name in foreign]
+        stubs = [(_ALLOWED.get(name, type("Stub", (kind,), {})), name) for name in foreign]
         try:
             with torch.serialization.safe_globals(stubs), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch writes of pickle protocols there
+                warnings.simplefilter("ignore")  # torch warns about pickle protocols
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipped)
         except UnpicklingError:
-            if not blank:
+            if not stub_code:
                 raise InputError(
                     f"'{path}' holds more than tensors and plain values; {_conversion_hint(path)}."
                 ) from None
         except MemoryError:
             raise
         except Exception:
-            if kind is _StubDict or not blank:
+            if kind is _StubDict or not stub_code:
                 raise _damage_error(path) from None
     raise InputError(
         f"'{path}' holds what only the program that wrote it can read; let that write its tensors as .safetensors."

@@ -40,26 +40,26 @@ class Networks:
 
         Raises InputError for a file that cannot be read safely or whose tensors are not those of the network.
         """
-        path_of_mlps = find("stitching_retargeting_module.pth")
-        state = read_tensors(path_of_mlps)
+        mlp_path = find("stitching_retargeting_module.pth")
+        state = read_tensors(mlp_path)
 
-        def retargeting(part: str, widths: tuple[int, ...]) -> RetargetingNetwork:
+        def load_retargeting(part: str, widths: tuple[int, ...]) -> RetargetingNetwork:
             prefix = f"retarget_{part}.module."
             own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            return load_strictly(lambda: RetargetingNetwork(widths), own, path_of_mlps)
+            return load_strictly(lambda: RetargetingNetwork(widths), own, mlp_path)
 
-        def network(build: Callable[[], NetworkT], name: str, read: Read = read_tensors) -> NetworkT:
+        def load(build: Callable[[], NetworkT], name: str, read: Read = read_tensors) -> NetworkT:
             path = find(f"{name}.pth")
             return load_strictly(build, read(path), path)
 
         return Networks(  # the largest first: loading needs memory for two copies
-            generator=optimize_generator(network(SpadeGenerator, "spade_generator", read_generator_weights)),
-            warping=optimize_warping(network(WarpingModule, "warping_module")),
-            appearance=network(AppearanceExtractor, "appearance_feature_extractor"),
-            motion=network(MotionExtractor, "motion_extractor"),
-            stitching=retargeting("shoulder", STITCHING),
-            lips=retargeting("mouth", LIPS),
-            eyes=retargeting("eye", EYES),
+            generator=optimize_generator(load(SpadeGenerator, "spade_generator", read_generator_weights)),
+            warping=optimize_warping(load(WarpingModule, "warping_module")),
+            appearance=load(AppearanceExtractor, "appearance_feature_extractor"),
+            motion=load(MotionExtractor, "motion_extractor"),
+            stitching=load_retargeting("shoulder", STITCHING),
+            lips=load_retargeting("mouth", LIPS),
+            eyes=load_retargeting("eye", EYES),
         )
 
     def to(self, device: torch.device) -> Networks:
