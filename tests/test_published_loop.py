@@ -105,12 +105,12 @@ def heard(weights, samples):
 
 @pytest.fixture(scope="module")
 def engine(weights):
-    """The published engine over toy networks, and its painter."""
-    tracker, painter = FaceTracker(), SeeingGenerator()
+    """The published engine over toy networks, and its generator."""
+    tracker, generator = FaceTracker(), SeeingGenerator()
     folder = weights[0]
-    renderer = LivePortraitRenderer(networks(), painter, tracker)
+    renderer = LivePortraitRenderer(networks(), generator, tracker)
     engine = LivePortraitEngine(tracker, renderer, partial(find, folder=folder), CPU, folder / "toy.safetensors")
-    return TalkingPortraitPipeline(engine), painter
+    return TalkingPortraitPipeline(engine), generator
 
 
 @pytest.fixture(scope="module")
@@ -184,10 +184,10 @@ def assert_keypoints(seen, source, wanted, *, lips_wanted):
 
 def keypoints_of(engine, frames):
     """What frames were painted from."""
-    painter = engine[1]
-    painter.seen.clear()
+    generator = engine[1]
+    generator.seen.clear()
     count = len(list(frames))
-    seen = np.concatenate(painter.seen)
+    seen = np.concatenate(generator.seen)
     assert len(seen) == count
     return seen
 

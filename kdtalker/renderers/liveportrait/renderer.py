@@ -123,15 +123,15 @@ class LivePortraitRenderer:
         driving = self._on_device(project(source.canonical, limit_shift(motion, source.rest)))
         driving = stitch(self._networks, source.appearance.keypoints, driving)
         known = source.keypoints.ravel()
-        for network, now, wanted in (
+        for network, current, wanted in (
             (self._networks.eyes, source.eyes, motion.retarget[:, 0]),
             (self._networks.lips, [source.lips], motion.retarget[:, 1]),
         ):
             is_asked = np.asarray(wanted >= 0, np.float32)
             if is_asked.any():
-                inputs = np.column_stack([np.tile(np.append(known, now), (len(motion), 1)), wanted])
-                moved = network(self._on_device(inputs)).view_as(driving)
-                driving = driving + self._on_device(is_asked)[:, None, None] * moved
+                inputs = np.column_stack([np.tile(np.append(known, current), (len(motion), 1)), wanted])
+                offsets = rearrange(network(self._on_device(inputs)), "t (k xyz) -> t k xyz", xyz=3)
+                driving = driving + rearrange(self._on_device(is_asked), "t -> t 1 1") * offsets
         return driving
 
     def track(self, frames: Iterable[Image]) -> Iterator[Motion]:
@@ -152,8 +152,8 @@ class LivePortraitRenderer:
 
     def _first_square(self, frames: Iterable[Image]) -> tuple[int, Iterable[Image], Region]:
         """Return the number of frames before the first face, the frames from it on, and its crop."""
-        seen, film = tee(frames)
-        faces = self._tracker.follow_driving(seen)
+        tracked, film = tee(frames)
+        faces = self._tracker.follow_driving(tracked)
         before, square = next((before, driving_square(face.landmarks)) for before, face in enumerate(faces) if face)
         film = islice(film, before, None)
         rest = (frame for _, frame in zip(faces, film, strict=True))
