@@ -29,7 +29,7 @@ from kdtalker.core.files import check_file
 from kdtalker.core.options import controls
 from kdtalker.face.background import parse_colour
 from kdtalker.tts.line import DEFAULT_VOICE, Line
-from kdtalker.weights.find import published_engine_lacks
+from kdtalker.weights.find import describe_missing_weights
 
 PORTRAITS = {"Grace Hopper": "grace_hopper.jpg", "Eileen Collins": "astronaut.png"}
 PREVIEW_EVERY_S = 0.12
@@ -225,7 +225,7 @@ def _without_paths(error: KDTalkerError) -> str:
 
 def _published() -> TalkingPortraitPipeline[Any]:
     """Load the published engine. Raises InputError where a file is missing."""
-    if lacking := published_engine_lacks():
+    if lacking := describe_missing_weights():
         raise InputError(lacking)
     return TalkingPortraitPipeline.liveportrait()
 

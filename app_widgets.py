@@ -19,7 +19,7 @@ from kdtalker.core.options import PRESETS, Control, controls
 from kdtalker.tts.espeak import espeak
 from kdtalker.tts.kokoro import installed_voices
 from kdtalker.tts.line import DEFAULT_VOICE, MAX_CHARS
-from kdtalker.weights.find import missing, published_engine_lacks
+from kdtalker.weights.find import describe_missing_weights, find_missing
 from kdtalker.weights.table import KOKORO
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -129,7 +129,7 @@ def _speakers() -> gr.Dropdown:
         voices, info = {**espeak().voices(), **installed_voices()}, "a language; en-us+f3 is another person"
     except InputError as error:
         voices, info = {DEFAULT_VOICE: "English (America)"}, str(error)
-    if lacking := missing(KOKORO):
+    if lacking := find_missing(KOKORO):
         info += f"; `kdtalker weights get {' '.join(lacking)}` fetches Kokoro, whose voices sound like a person"
     choices = [(label, name) for name, label in voices.items()]
     return gr.Dropdown(
@@ -192,7 +192,7 @@ def _engine() -> gr.Radio:
     lacking = gr.Markdown(visible=False, elem_id="lacking")
 
     def show_missing_files(name: str) -> Any:
-        text = published_engine_lacks() if name != ENGINES[0] else ""
+        text = describe_missing_weights() if name != ENGINES[0] else ""
         return gr.update(value=text, visible=bool(text))
 
     engine.change(show_missing_files, engine, lacking, api_visibility="private", show_progress="hidden")

@@ -27,7 +27,7 @@ import app
 from kdtalker import Motion
 from kdtalker.apps.uploads import UploadLimits
 from kdtalker.core.options import controls
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 
 ROOT = Path(__file__).parent.parent
 
@@ -94,9 +94,9 @@ def test_background_and_leading_film_reach_the_film(address, inputs):
     coloured, _ = animate(address, inputs, mark=False, background="lime")
     pictured, _ = animate(address, inputs, mark=False, background_picture=handle_file(str(inputs / "lime.png")))
     _, motion = animate(address, inputs, pose_from=handle_file(str(inputs / "head.mp4")))
-    red, green = (next(read_film(coloured)).astype(int) - next(read_film(plain))).mean((0, 1))[:2]
+    red, green = (next(read_video(coloured)).astype(int) - next(read_video(plain))).mean((0, 1))[:2]
     assert green > 20 > -20 > red
-    assert np.abs(next(read_film(pictured)).astype(int) - next(read_film(coloured))).mean() < 1
+    assert np.abs(next(read_video(pictured)).astype(int) - next(read_video(coloured))).mean() < 1
     assert (np.diff(Motion.load(motion).pose[:9, 0]) > 0.1).all()
     with pytest.raises(exceptions.AppError, match="'greenish' is neither a picture nor a colour"):
         animate(address, inputs, background="greenish")
@@ -170,7 +170,7 @@ def test_four_visitors_at_once_each_get_their_own_film(address, inputs):
         cv2.imwrite(str(folder / "face.png"), np.roll(toy.picture()[..., ::-1], 20 * number, axis=2) // (1 + number))
         write_wav(folder / "voice.wav", toy.sound(0.4 + 0.2 * number))
         film, _ = animate(address, folder, mark=False)
-        return [frame.mean() for frame in read_film(film)]
+        return [frame.mean() for frame in read_video(film)]
 
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(visit, range(4)))

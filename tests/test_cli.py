@@ -22,7 +22,7 @@ import toy
 
 from kdtalker import Motion, __version__
 from kdtalker.core.motion import MOTION_WIDTH
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 
 ROOT = Path(__file__).parent.parent
 TOY = [sys.executable, str(ROOT / "tests" / "toy.py")]
@@ -190,7 +190,8 @@ def test_the_head_follows_a_film_while_the_face_speaks(folder):
 def test_another_background_is_behind_the_film(folder):
     assert call(folder, *film(output="plain.mp4")).returncode == 0
     assert call(folder, *film(), "--background", "#00ff00").returncode == 0
-    plain, green = (next(iter(read_film(folder / name))).astype(int).mean((0, 1)) for name in ("plain.mp4", "film.mp4"))
+    first = (next(iter(read_video(folder / name))) for name in ("plain.mp4", "film.mp4"))
+    plain, green = (frame.astype(int).mean((0, 1)) for frame in first)
     assert green[1] > plain[1] + 20 and green[0] < plain[0]
 
 

@@ -66,7 +66,7 @@ def test_frames_are_those_of_the_cpu(film, precision, mean, high):
 
 def test_half_precision_is_what_auto_takes_and_it_stays(folder, film, caplog):
     np.testing.assert_array_equal(film("auto", "auto")[1], film("cuda", "float16")[1])
-    assert "painting in float32" not in caplog.text
+    assert "generating in float32" not in caplog.text
 
 
 def test_a_motion_is_drawn_the_same_in_any_batch(folder):

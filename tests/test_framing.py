@@ -14,7 +14,7 @@ from kdtalker.apps.cli import main
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MOTION_WIDTH, Motion
 from kdtalker.edits.transfer import transfer_rotations
-from kdtalker.media.video import VideoFrames, read_film
+from kdtalker.media.video import VideoFrames, read_video
 from kdtalker.renderers.liveportrait.engine import transfer_absolute
 from kdtalker.renderers.liveportrait.template import read_template
 
@@ -105,6 +105,6 @@ def test_a_head_from_another_crop_moves_as_far_for_its_size():
 
 def test_a_films_frames_can_be_gone_through_again(tmp_path):
     write_film(tmp_path / "film.mp4", driving_frames(4))
-    frames, once = VideoFrames(tmp_path / "film.mp4"), list(read_film(tmp_path / "film.mp4"))
+    frames, once = VideoFrames(tmp_path / "film.mp4"), list(read_video(tmp_path / "film.mp4"))
     for _ in range(2):
         np.testing.assert_array_equal(list(frames), once)

@@ -27,7 +27,7 @@ from kdtalker.diffusion.kalman_smoothing import smooth
 from kdtalker.renderers.liveportrait.fast.folding import fold_spectral_norms
 from kdtalker.renderers.liveportrait.nets.appearance import AppearanceExtractor
 from kdtalker.renderers.liveportrait.nets.generator import SpadeGenerator
-from kdtalker.renderers.liveportrait.nets.motion_extractor import MotionExtractor, degrees
+from kdtalker.renderers.liveportrait.nets.motion_extractor import MotionExtractor, decode_angle
 from kdtalker.renderers.liveportrait.nets.retargeting import EYES, LIPS, STITCHING, RetargetingNetwork
 from kdtalker.renderers.liveportrait.nets.warping import WarpingModule
 
@@ -103,7 +103,7 @@ def test_golden_motion_extractor(outputs, image):
     for name in ("pitch", "yaw", "roll", "t", "exp", "scale", "kp"):
         assert_golden(outputs, f"motion_extractor/{name}", getattr(raw, name))
     for name in ("pitch", "yaw", "roll"):
-        assert_golden(outputs, f"motion_extractor/{name}_degrees", degrees(getattr(raw, name)))
+        assert_golden(outputs, f"motion_extractor/{name}_degrees", decode_angle(getattr(raw, name)))
 
 
 def test_golden_rotation(outputs, motion):

@@ -14,9 +14,9 @@ from kdtalker.core.motion import FRAMINGS
 from kdtalker.face.region import Region
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
-from kdtalker.renderers.liveportrait.canvas import EDGE, SIDE_PX, Canvas
+from kdtalker.renderers.liveportrait.canvas import FEATHER_SHARE, SIDE_PX, LivePortraitCanvas
 from kdtalker.renderers.liveportrait.crops import (
-    LANDMARKS_68,
+    IBUG_LANDMARKS,
     driving_square,
     mean_square,
     source_square,
@@ -50,7 +50,7 @@ def landmarks(tracker):
 @pytest.fixture(scope="module", params=[(name, framing) for name in PICTURES for framing in FRAMINGS])
 def canvas(request, tracker):
     name, framing = request.param
-    return Canvas.find(read_image(EXAMPLES / name), tracker, framing=framing)
+    return LivePortraitCanvas.find(read_image(EXAMPLES / name), tracker, framing=framing)
 
 
 def mean(points):
@@ -59,7 +59,7 @@ def mean(points):
 
 def liveportrait(landmarks, scale, rise, *, turned):
     """LivePortrait's recipe, number by number: middle, side, turn in degrees."""
-    points = [(float(landmarks[i][0]), float(landmarks[i][1])) for i in LANDMARKS_68]
+    points = [(float(landmarks[i][0]), float(landmarks[i][1])) for i in IBUG_LANDMARKS]
     eyes = mean([mean(points[36:42]), mean(points[42:48])])
     mouth = mean([points[48], points[54]])
     uy = (mouth[0] - eyes[0], mouth[1] - eyes[1]) if turned else (0.0, 1.0)
@@ -75,7 +75,7 @@ def liveportrait(landmarks, scale, rise, *, turned):
 
 def kdtalker(landmarks):
     """KDTalker's recipe: the axis-parallel box around a turned square's four corners."""
-    points = [(float(landmarks[i][0]), float(landmarks[i][1])) for i in LANDMARKS_68]
+    points = [(float(landmarks[i][0]), float(landmarks[i][1])) for i in IBUG_LANDMARKS]
     left, right = mean(points[36:42]), mean(points[42:48])
     eyes, mouth = mean([left, right]), mean([points[48], points[54]])
     e, m = (right[0] - left[0], right[1] - left[1]), (mouth[0] - eyes[0], mouth[1] - eyes[1])
@@ -121,7 +121,8 @@ def test_speech_sees_the_face_larger_than_driving_does(tracker):
     for framing, wanted in (("speech", 0.235), ("driving", 0.19)):
         shares = []
         for name in PICTURES:
-            (face, *_) = tracker.find(Canvas.find(read_image(EXAMPLES / name), tracker, framing=framing).face)
+            canvas = LivePortraitCanvas.find(read_image(EXAMPLES / name), tracker, framing=framing)
+            (face, *_) = tracker.find(canvas.face)
             shares.append(face.eye_distance_px / SIDE_PX)
         assert np.mean(shares) == pytest.approx(wanted, abs=0.015)
 
@@ -133,7 +134,7 @@ def test_a_turned_head_is_turned_upright_where_a_film_drives_and_stays_where_sou
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), turn_deg, 1)
     turned = cv2.warpAffine(picture, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
     for framing, wanted_deg in (("driving", 0), ("speech", -turn_deg)):
-        (face, *_) = tracker.find(Canvas.find(turned, tracker, framing=framing).face)
+        (face, *_) = tracker.find(LivePortraitCanvas.find(turned, tracker, framing=framing).face)
         right, left = face.landmarks[33], face.landmarks[263]
         assert abs(np.rad2deg(np.arctan2(left[1] - right[1], left[0] - right[0])) - wanted_deg) < 5
 
@@ -197,9 +198,9 @@ def test_the_photographs_own_face_pasted_back_is_the_photograph(canvas):
 
 def test_the_edge_of_the_square_is_soft_and_nine_tenths_of_it_opaque():
     grey, square = np.full((1000, 900, 3), 100, np.uint8), Region(450.0, 480.0, 600.0, 0.3)
-    pasted = Canvas.around(grey, square).paste(np.full((SIDE_PX, SIDE_PX, 3), 200, np.uint8))
+    pasted = LivePortraitCanvas.around(grey, square).paste(np.full((SIDE_PX, SIDE_PX, 3), 200, np.uint8))
     steps = np.abs(np.diff(pasted[..., 0].astype(int), axis=1))
-    assert pasted.max() == 200 and steps.max() < 4 * 100 / (EDGE * square.side)
+    assert pasted.max() == 200 and steps.max() < 4 * 100 / (FEATHER_SHARE * square.side)
     assert (pasted[..., 0] == 200).sum() / square.side**2 == pytest.approx(0.88, abs=0.01)
 
 
@@ -207,7 +208,7 @@ def test_the_edge_of_the_square_is_soft_and_nine_tenths_of_it_opaque():
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_crop_is_the_square_alone_and_nothing_but_the_picture(tracker, name, framing):
     picture = read_image(EXAMPLES / name)
-    whole, crop = (Canvas.find(picture, tracker, crop=crop, framing=framing) for crop in (False, True))
+    whole, crop = (LivePortraitCanvas.find(picture, tracker, crop=crop, framing=framing) for crop in (False, True))
     assert crop.picture.shape == (SIDE_PX, SIDE_PX, 3)
     same = np.abs(crop.face.astype(int) - whole.face)[80:-80, 80:-80]  # but for what lies outside the picture
     assert np.median(same) <= 4
@@ -225,14 +226,15 @@ def test_a_crop_is_cut_from_the_whole_of_a_large_picture(tracker, framing, caplo
     large = np.full((2160, 3840, 3), 128, np.uint8)
     large[900 : 900 + len(small), 2000 : 2000 + small.shape[1]] = small
     with pytest.raises(InputError, match="too small"):
-        Canvas.find(large, tracker, framing=framing)
-    found, wanted = (Canvas.find(picture, tracker, crop=True, framing=framing) for picture in (large, small))
+        LivePortraitCanvas.find(large, tracker, framing=framing)
+    pictures = (large, small)
+    found, wanted = (LivePortraitCanvas.find(each, tracker, crop=True, framing=framing) for each in pictures)
     seen, there = (tracker.find(canvas.face)[0].landmarks[:, :2] for canvas in (found, wanted))
     assert np.linalg.norm(seen - there, axis=1).mean() < 0.03 * SIDE_PX and not caplog.records
 
 
 def test_a_crop_for_speech_holds_the_painted_pixels_themselves(tracker):
-    canvas = Canvas.find(read_image(EXAMPLES / "astronaut.png"), tracker, crop=True)
+    canvas = LivePortraitCanvas.find(read_image(EXAMPLES / "astronaut.png"), tracker, crop=True)
     drawn = np.random.default_rng(0).integers(0, 256, (SIDE_PX, SIDE_PX, 3), np.uint8)
     opaque = canvas.mask[..., 0] == 1
     np.testing.assert_array_equal(canvas.paste(drawn)[opaque], drawn[opaque])
@@ -244,5 +246,5 @@ def test_a_square_over_the_pictures_border_is_padded_not_squeezed(landmarks):
     found = speech_square(landmarks["grace_hopper.jpg"])
     square = dataclasses.replace(found, x=found.x - 150)
     assert square.side > picture.shape[1]
-    face = Canvas.around(picture, square).face
+    face = LivePortraitCanvas.around(picture, square).face
     assert (face[:, :20] == face[:, :1]).all() and (face[:, -20:] == face[:, -1:]).all()

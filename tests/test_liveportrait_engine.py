@@ -18,11 +18,11 @@ from kdtalker.diffusion.published import read_normalisation
 from kdtalker.edits.transfer import transfer_rotations
 from kdtalker.media.picture import read_image
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.liveportrait.nets.generator import SpadeGenerator
 from kdtalker.renderers.liveportrait.nets.warping import WarpingModule
-from kdtalker.renderers.liveportrait.networks import without_spectral_norms
+from kdtalker.renderers.liveportrait.networks import read_generator_weights
 from kdtalker.renderers.liveportrait.renderer import LivePortraitSource
 from kdtalker.weights.find import find
 from kdtalker.weights.strict import load_strictly, read_tensors
@@ -59,7 +59,7 @@ def test_the_command_makes_the_film_that_the_networks_one_by_one_make(weights, v
     motion_file = tmp_path / "motion.npz"
     options = ["--weights", weights, "--device", "cpu", "--steps", STEPS, "--save-motion", motion_file]
     assert main(list(map(str, arguments + options))) == 0
-    assert len(frames) == len(list(read_film(film))) == FRAMES
+    assert len(frames) == len(list(read_video(film))) == FRAMES
 
     motion = Motion.load(motion_file)
     (pipeline,) = pipelines
@@ -78,7 +78,7 @@ def plain_painting(folder):
     warping, generator = (find(name, folder) for name in ("warping_module.pth", "spade_generator.pth"))
     return (
         load_strictly(WarpingModule, read_tensors(warping), warping),
-        load_strictly(SpadeGenerator, without_spectral_norms(generator), generator),
+        load_strictly(SpadeGenerator, read_generator_weights(generator), generator),
     )
 
 

@@ -22,17 +22,17 @@ from kdtalker.face.openings import measure_openings
 from kdtalker.face.segmentation import person_matte
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
-from kdtalker.renderers.liveportrait.canvas import SIDE_PX, Canvas
+from kdtalker.renderers.liveportrait.canvas import SIDE_PX, LivePortraitCanvas
 from kdtalker.renderers.liveportrait.engine import LivePortraitEngine, transfer_absolute
-from kdtalker.renderers.liveportrait.executor import Painter, find_device
-from kdtalker.renderers.liveportrait.fast.modules import faster_generator, faster_warping
+from kdtalker.renderers.liveportrait.executor import FrameGenerator, find_device
+from kdtalker.renderers.liveportrait.fast.modules import optimize_generator, optimize_warping
 from kdtalker.renderers.liveportrait.nets.generator import SpadeGenerator
 from kdtalker.renderers.liveportrait.nets.motion_extractor import RawMotion
 from kdtalker.renderers.liveportrait.nets.retargeting import EYES, LIPS, STITCHING, RetargetingNetwork
-from kdtalker.renderers.liveportrait.nets.warping import Warped, WarpingModule
+from kdtalker.renderers.liveportrait.nets.warping import WarpedFeatures, WarpingModule
 from kdtalker.renderers.liveportrait.networks import Networks
 from kdtalker.renderers.liveportrait.regions import LIP_KEYPOINTS
-from kdtalker.renderers.liveportrait.renderer import FARTHEST_SHIFT, LivePortraitRenderer, damped
+from kdtalker.renderers.liveportrait.renderer import MAX_SHIFT, LivePortraitRenderer, limit_shift
 from kdtalker.session import draw_frames
 from kdtalker.weights.find import find
 from kdtalker.weights.strict import load_strictly, read_tensors
@@ -54,7 +54,7 @@ class ToyWarping(nn.Module):
     def forward(self, volume, driving, source, prepared):
         way = (driving - source)[..., :2].mean(1)
         features = way[:, :, None, None].expand(-1, -1, 64, 64)
-        return Warped(features, features[:, :1], driving)
+        return WarpedFeatures(features, features[:, :1], driving)
 
 
 def toy_generator(features):
@@ -92,12 +92,12 @@ def networks():
 
 
 def renderer(tracker, generator=toy_generator, precision="float32"):
-    return LivePortraitRenderer(networks(), Painter(ToyWarping(), generator, CPU, precision), tracker)
+    return LivePortraitRenderer(networks(), FrameGenerator(ToyWarping(), generator, CPU, precision), tracker)
 
 
 @pytest.fixture(scope="module")
 def source(tracker):
-    canvas = Canvas.find(read_image(EXAMPLES / "grace_hopper.jpg"), tracker)
+    canvas = LivePortraitCanvas.find(read_image(EXAMPLES / "grace_hopper.jpg"), tracker)
     return renderer(tracker).encode_source(canvas.face)
 
 
@@ -134,7 +134,8 @@ def test_only_the_upright_square_is_encoded(tracker):
 
 @pytest.fixture(scope="module")
 def ajar(tracker):
-    return renderer(tracker).encode_source(Canvas.find(read_image(EXAMPLES / "astronaut.png"), tracker).face)
+    canvas = LivePortraitCanvas.find(read_image(EXAMPLES / "astronaut.png"), tracker)
+    return renderer(tracker).encode_source(canvas.face)
 
 
 def stitched_only(renderer_, source, motion):
@@ -171,25 +172,25 @@ def test_retargeting_by_a_number_is_added_after_stitching(tracker, ajar):
     """What the networks say for this number, whatever else eyes and lips do; lips are not shut beside that."""
     motion, renderer_ = moving(ajar, 4), renderer(tracker)
     rest = dataclasses.replace(motion, retarget=np.repeat(ajar.rest.retarget, 4, axis=0))
-    edited = renderer_.retargeting(ajar, 0.2, 0.4)(rest, 7)
+    edited = renderer_.retarget(ajar, 0.2, 0.4)(rest, 7)
     np.testing.assert_array_equal(edited.vector(), motion.vector())
     found = renderer_.driving_keypoints(ajar, edited).numpy() - stitched_only(renderer_, ajar, motion)
     added = asked_of(networks().eyes, ajar.keypoints, ajar.eyes, 0.2)
     added += asked_of(networks().lips, ajar.keypoints, ajar.lips, 0.4)
     np.testing.assert_allclose(found, np.broadcast_to(added, (4, 21, 3)), atol=1e-6)
-    untouched = renderer_.retargeting(ajar, None, None)(rest, 0)
+    untouched = renderer_.retarget(ajar, None, None)(rest, 0)
     np.testing.assert_array_equal(untouched.retarget, rest.retarget)
 
 
 def test_retargeting_takes_whole_numbers_too(tracker, ajar):
     motion, renderer_ = moving(ajar, 2), renderer(tracker)
-    np.testing.assert_array_equal(renderer_.retargeting(ajar, 0, 1)(motion, 0).retarget, [[0, 1]] * 2)
+    np.testing.assert_array_equal(renderer_.retarget(ajar, 0, 1)(motion, 0).retarget, [[0, 1]] * 2)
 
 
 def test_a_films_ratios_take_the_place_of_what_eyes_and_lips_do(tracker, source):
     motion, renderer_ = moving(source, 4), renderer(tracker)
     lips = np.linspace(0, 0.5, 6, dtype=np.float32)
-    edit = renderer_.retargeting(source, None, lips)
+    edit = renderer_.retarget(source, None, lips)
     mouth = list(LIP_KEYPOINTS)
     others = [point for point in range(21) if point not in mouth]
     for frame, seen in ((0, lips[:4]), (4, lips[[4, 5, 5, 5]])):  # the motion lasts longer than the ratios
@@ -248,14 +249,14 @@ def test_stitching_is_added_to_the_driving_keypoints(tracker, source):
 
 def test_the_head_stays_near_its_place(source):
     near, far = (dataclasses.replace(source.rest, shift=source.rest.shift + way) for way in (0.01, 5))
-    np.testing.assert_array_equal(damped(source.rest, source.rest).vector(), source.rest.vector())
-    np.testing.assert_allclose(damped(near, source.rest).shift, near.shift, atol=1e-5)
-    assert np.abs(damped(far, source.rest).shift - source.rest.shift).max() <= 1.001 * FARTHEST_SHIFT
+    np.testing.assert_array_equal(limit_shift(source.rest, source.rest).vector(), source.rest.vector())
+    np.testing.assert_allclose(limit_shift(near, source.rest).shift, near.shift, atol=1e-5)
+    assert np.abs(limit_shift(far, source.rest).shift - source.rest.shift).max() <= 1.001 * MAX_SHIFT
 
 
 def test_the_alpha_matte_is_that_of_the_painted_face(tracker):
     image = read_image(EXAMPLES / "grace_hopper.jpg")
-    face = torch.from_numpy(Canvas.find(image, tracker, crop=True).face.copy()).permute(2, 0, 1)[None] / 255
+    face = torch.from_numpy(LivePortraitCanvas.find(image, tracker, crop=True).face.copy()).permute(2, 0, 1)[None] / 255
 
     def mirrored(features):
         """Whatever is asked for, the face looks the other way."""
@@ -347,18 +348,18 @@ def graphs(monkeypatch):
 @torch.inference_mode()
 def test_both_networks_are_compiled_as_one_program_that_paints_the_same(graphs):
     torch.manual_seed(0)
-    warping, small = faster_warping(WarpingModule().eval()), faster_generator(SpadeGenerator().eval())
+    warping, small = optimize_warping(WarpingModule().eval()), optimize_generator(SpadeGenerator().eval())
 
     def generator(features):
         return small(torch.nn.functional.avg_pool2d(features, 4))
 
     volume, source = torch.randn(1, 32, 16, 32, 32), torch.rand(1, 21, 3) - 0.5
     driving = source + 0.1 * torch.randn(1, 21, 3)
-    plain, compiled = (Painter(warping, generator, CPU, "float32", compiled=is_it) for is_it in (False, True))
+    plain, compiled = (FrameGenerator(warping, generator, CPU, "float32", compiled=is_it) for is_it in (False, True))
     appearance = plain.prepare(volume, source)
-    wanted = plain.paint_batch(appearance, driving, torch.float32)
+    wanted = plain.generate_batch(appearance, driving, torch.float32)
     assert not graphs
-    found = compiled.paint_batch(appearance, driving, torch.float32)
+    found = compiled.generate_batch(appearance, driving, torch.float32)
     assert torch.equal(found, wanted) and wanted[:-1].float().std() > 1
     ((graph, _),) = graphs
     convolutions = sum("conv" in str(node.target) for node in graph.graph.nodes)
@@ -372,7 +373,7 @@ def test_compiled_half_precision_that_fails_is_painted_again_in_full(tracker, so
         return torch.full_like(image, fault) if torch.is_autocast_enabled("cpu") else image
 
     wanted = drawn(renderer(tracker), source, moving(source, 3))
-    painter = Painter(ToyWarping(), fails_in_half, CPU, "bfloat16", compiled=True)
+    painter = FrameGenerator(ToyWarping(), fails_in_half, CPU, "bfloat16", compiled=True)
     with caplog.at_level(logging.WARNING):
         found = drawn(LivePortraitRenderer(networks(), painter, tracker), source, moving(source, 3))
     np.testing.assert_array_equal(found, wanted)
@@ -388,7 +389,7 @@ def test_where_nothing_can_be_compiled_it_paints_all_the_same(tracker, source, c
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=fails))
     torch.compiler.reset()
     wanted = drawn(renderer(tracker), source, moving(source, 3))
-    painter = Painter(ToyWarping(), toy_generator, CPU, "float32", compiled=True)
+    painter = FrameGenerator(ToyWarping(), toy_generator, CPU, "float32", compiled=True)
     with caplog.at_level(logging.WARNING):
         found = drawn(LivePortraitRenderer(networks(), painter, tracker), source, moving(source, 3))
     np.testing.assert_array_equal(found, wanted)
@@ -403,7 +404,7 @@ def test_numbers_that_are_no_picture_are_never_a_film(tracker, source):
 
 def test_unknown_precisions_and_absent_devices_are_refused():
     with pytest.raises(InputError, match="'float8'.*bfloat16"):
-        Painter(ToyWarping(), toy_generator, CPU, "float8")
+        FrameGenerator(ToyWarping(), toy_generator, CPU, "float8")
     for name in ("cuda:99", "toaster"):
         with pytest.raises(InputError, match=name):
             find_device(name)
@@ -413,10 +414,10 @@ def test_unknown_precisions_and_absent_devices_are_refused():
 def test_nothing_of_a_batch_waits_for_the_device():
     """On the meta device a number that is asked for, or a tensor left on the CPU, is an error: there are none."""
     with torch.device("meta"):
-        warping, generator = faster_warping(WarpingModule().eval()), faster_generator(SpadeGenerator().eval())
+        warping, generator = optimize_warping(WarpingModule().eval()), optimize_generator(SpadeGenerator().eval())
         volume, source, driving = torch.empty(1, 32, 16, 64, 64), torch.empty(1, 21, 3), torch.empty(4, 21, 3)
-    painter = Painter(warping, generator, torch.device("meta"), "float32")
-    row = painter.paint_batch(painter.prepare(volume, source), driving, torch.float32)
+    painter = FrameGenerator(warping, generator, torch.device("meta"), "float32")
+    row = painter.generate_batch(painter.prepare(volume, source), driving, torch.float32)
     assert row.shape == (4 * SIDE_PX * SIDE_PX * 3 + 4,) and row.device.type == "meta"
 
 

@@ -18,7 +18,7 @@ from kdtalker.core.errors import InputError, OutputError
 from kdtalker.media.picture import read_image
 from kdtalker.media.probe import DEMUXERS
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import film_info, read_film
+from kdtalker.media.video import probe_video, read_video
 
 ROOT = Path(__file__).parent.parent
 VOICE = ROOT / "examples" / "austen_0890.wav"
@@ -123,7 +123,7 @@ def test_playlists_are_refused_as_such_and_open_no_other_file(tmp_path, name):
     other = tmp_path / "other.mp4"
     ffmpeg("-f", "lavfi", "-i", "color=s=32x32:r=25:d=1", "-i", VOICE, "-shortest", "-c:a", "aac", other)
     (tmp_path / name).write_text(PLAYLISTS[name].format(other=other))
-    for read in (read_sound, read_film):
+    for read in (read_sound, read_video):
         with pytest.raises(InputError, match=f"{name}' is a playlist, which leads to other files; give"):
             next(read(tmp_path / name))
 
@@ -133,7 +133,7 @@ def test_a_numbered_picture_opens_no_other_picture(tmp_path):
         Image.new("RGB", (32, 32), (9 * number, 0, 0)).save(tmp_path / f"a{number}.jpg")
     Image.new("RGB", (32, 32)).save(tmp_path / "a%d.jpg")
     with pytest.raises(InputError, match="a%d.jpg"):
-        list(read_film(tmp_path / "a%d.jpg"))
+        list(read_video(tmp_path / "a%d.jpg"))
 
 
 def test_the_demuxers_are_those_of_ffmpeg_that_follow_no_links():
@@ -154,9 +154,9 @@ def test_a_name_that_is_not_utf_8_is_only_a_name(tmp_path):
     ffmpeg("-f", "lavfi", "-i", "color=s=32x32:r=25:d=1", "-i", VOICE, "-c:a", "aac", film)
     sound.write_bytes(VOICE.read_bytes())
     text.write_text("words " * 50)
-    assert film_info(film).has_sound and sum(1 for _ in read_film(film)) == 25
+    assert probe_video(film).has_sound and sum(1 for _ in read_video(film)) == 25
     assert len(decoded(film)) > 80_000 and len(decoded(sound)) == VOICE_S * 16_000
-    for read in (read_sound, read_film):
+    for read in (read_sound, read_video):
         with pytest.raises(InputError, match="can be decoded"):
             next(read(text))
 
@@ -173,10 +173,10 @@ def test_what_may_not_be_read_is_told_as_such():
     """As an unprivileged user."""
     script = (
         "import os, sys, av; from pathlib import Path\n"
-        "from kdtalker import read_image, read_sound; from kdtalker.media.video import film_info\n"
+        "from kdtalker import read_image, read_sound; from kdtalker.media.video import probe_video\n"
         "from kdtalker.core.errors import InputError\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
-        "for read in (lambda path: next(read_sound(path)), film_info, read_image):\n"
+        "for read in (lambda path: next(read_sound(path)), probe_video, read_image):\n"
         "    try: read(Path(sys.argv[1]))\n"
         "    except InputError as error: print(error)\n"
     )
@@ -238,7 +238,7 @@ def test_a_film_of_an_unknown_codec_is_refused(tmp_path):
     ffmpeg("-f", "lavfi", "-i", "color=s=32x32:r=25:d=1", "-c:v", "libx264", tmp_path / "a.mp4")
     content = (tmp_path / "a.mp4").read_bytes()
     (tmp_path / "a.mp4").write_bytes(content.replace(b"avc1\0\0\0\0", b"qqqq\0\0\0\0"))
-    for read in (film_info, lambda path: next(read_film(path))):
+    for read in (probe_video, lambda path: next(read_video(path))):
         with pytest.raises(InputError, match="not one frame of it can be decoded"):
             read(tmp_path / "a.mp4")
 
@@ -284,7 +284,7 @@ def test_a_picture_without_memory_or_files_is_no_broken_picture(tmp_path, monkey
 def test_an_ffmpeg_that_does_not_work_is_named_with_its_variable(monkeypatch, tmp_path, program, told):
     ffmpeg("-f", "lavfi", "-i", "color=s=32x32:r=25:d=1", tmp_path / "a.mp4")
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", program)
-    for read, path in ((read_sound, VOICE), (read_film, tmp_path / "a.mp4")):
+    for read, path in ((read_sound, VOICE), (read_video, tmp_path / "a.mp4")):
         with pytest.raises(OutputError, match=f"'{program}', which IMAGEIO_FFMPEG_EXE names, {told}"):
             list(read(path))
 

@@ -18,7 +18,7 @@ from kdtalker.face.portrait import Portrait
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import VideoFrames, read_film
+from kdtalker.media.video import VideoFrames, read_video
 from kdtalker.renderers.mesh.renderer import MeshRenderer
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -177,7 +177,7 @@ WHOLE_FILMS = {
 @pytest.mark.parametrize("name", WHOLE_FILMS)
 def test_a_whole_film_is_not_noted(tmp_path, caplog, name):
     make_film(tmp_path / name, *WHOLE_FILMS[name])
-    frames = read_film(tmp_path / name, report=True)
+    frames = read_video(tmp_path / name, report=True)
     assert sum(1 for _ in frames) > 25 * FILM_S - 3
     assert not caplog.records
 
@@ -186,10 +186,10 @@ def test_a_whole_film_is_not_noted(tmp_path, caplog, name):
 def test_a_film_that_breaks_off_is_read_so_far_and_noted_once(tmp_path, caplog, name):
     make_film(tmp_path / name, *WHOLE_FILMS[name], *(["-movflags", "+faststart"] if name == "a.mp4" else []))
     halve(tmp_path / name)
-    count = sum(1 for _ in read_film(tmp_path / name, report=True))
+    count = sum(1 for _ in read_video(tmp_path / name, report=True))
     assert 20 < count < 85
     assert f"{name}' breaks off after {count} frames; its header declares 100" in note(caplog)
-    for _ in read_film(tmp_path / name):
+    for _ in read_video(tmp_path / name):
         pass
     assert len(caplog.records) == 1
 
@@ -221,7 +221,7 @@ def test_a_driving_film_that_breaks_off_is_noted_whoever_tracks_it(tmp_path, tra
 def test_a_film_that_is_left_early_is_not_noted(tmp_path, caplog):
     make_film(tmp_path / "a.mp4", "-movflags", "+faststart")
     halve(tmp_path / "a.mp4")
-    frames = read_film(tmp_path / "a.mp4", report=True)
+    frames = read_video(tmp_path / "a.mp4", report=True)
     next(frames)
     frames.close()
     assert not caplog.records

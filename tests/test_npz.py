@@ -18,7 +18,7 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MOTION_WIDTH
 from kdtalker.diffusion.published import read_normalisation
 from kdtalker.weights.files import check_contents
-from kdtalker.weights.table import row
+from kdtalker.weights.table import find_row
 
 ROOT = Path(__file__).parent.parent
 
@@ -187,7 +187,7 @@ NORM = packed(normalisation(), np.savez_compressed)
 def test_the_published_normalisation_is_refused_alike_where_it_is_read_and_where_it_is_verified(tmp_path, content):
     path = tmp_path / "norm.npz"
     path.write_bytes(content)
-    for read in (read_normalisation, lambda path: check_contents(row("norm.npz"), path)):
+    for read in (read_normalisation, lambda path: check_contents(find_row("norm.npz"), path)):
         with pytest.raises(InputError, match="norm.npz' cannot be read as .npz"):
             read(path)
 

@@ -128,9 +128,9 @@ def test_a_file_that_was_saved_without_checksums_is_read(tmp_path):
 def test_code_is_refused_by_name_and_not_run(tmp_path, zipped):
     path = tmp_path / "evil.pth"
     path.write_bytes(saved({"model": Code(tmp_path / "run")}, zipped))
-    for blank in (False, True):
+    for stub_code in (False, True):
         with pytest.raises(InputError, match=r"holds code \(posix.mkdir\) that no weights need; it is refused"):
-            read_pth(path, blank=blank)
+            read_pth(path, stub_code=stub_code)
     path.write_bytes(saved({"model": Code(tmp_path / "run", os.makedirs), "a": Code("1+1", eval)}, zipped))
     with pytest.raises(InputError, match=r"holds code \(builtins.eval, os.makedirs\)"):
         read_pth(path)

@@ -24,7 +24,7 @@ from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
 from kdtalker.renderers.liveportrait.engine import LivePortraitEngine
 from kdtalker.renderers.liveportrait.executor import Appearance
-from kdtalker.renderers.liveportrait.renderer import FARTHEST_SHIFT, LivePortraitRenderer
+from kdtalker.renderers.liveportrait.renderer import MAX_SHIFT, LivePortraitRenderer
 from kdtalker.renderers.liveportrait.template import read_template
 from kdtalker.weights.find import find
 
@@ -34,7 +34,7 @@ PORTRAITS = {"lips shut": "grace_hopper.jpg", "lips parted": "astronaut.png"}
 CONFIG = DenoiserConfig(width=32, layers=2, heads=2, head_width=16, rotary_width=8, time_width=16)
 
 
-class SeeingPainter:
+class SeeingGenerator:
     """Notes the keypoints that frames are painted from; every frame is grey."""
 
     device = CPU
@@ -45,7 +45,7 @@ class SeeingPainter:
     def prepare(self, volume, keypoints):
         return Appearance(volume, keypoints, None)
 
-    def paint(self, appearance, driving):
+    def generate(self, appearance, driving):
         self.seen.append(driving.numpy())
         yield from np.full((len(driving), 1, 1, 1), 128, np.uint8)
 
@@ -105,12 +105,12 @@ def heard(weights, samples):
 
 @pytest.fixture(scope="module")
 def engine(weights):
-    """The published engine over toy networks, and its painter."""
-    tracker, painter = FaceTracker(), SeeingPainter()
+    """The published engine over toy networks, and its generator."""
+    tracker, generator = FaceTracker(), SeeingGenerator()
     folder = weights[0]
-    renderer = LivePortraitRenderer(networks(), painter, tracker)
+    renderer = LivePortraitRenderer(networks(), generator, tracker)
     engine = LivePortraitEngine(tracker, renderer, partial(find, folder=folder), CPU, folder / "toy.safetensors")
-    return TalkingPortraitPipeline(engine), painter
+    return TalkingPortraitPipeline(engine), generator
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def assert_keypoints(seen, source, wanted, *, lips_wanted):
     own = plain.keypoints(canonical, plain.parts(source.rest.vector()[0]))
     points = []
     for scale, turn, shift, expression in wanted:
-        bent = rest + FARTHEST_SHIFT * np.tanh((shift - rest) / FARTHEST_SHIFT)  # not of the papers: the neck stays
+        bent = rest + MAX_SHIFT * np.tanh((shift - rest) / MAX_SHIFT)  # not of the papers: the neck stays
         driving = plain.keypoints(canonical, (scale, turn, bent, expression))
         driving = plain.stitched(own, driving, small.stitching.state_dict())
         if lips_wanted is not None:
@@ -184,10 +184,10 @@ def assert_keypoints(seen, source, wanted, *, lips_wanted):
 
 def keypoints_of(engine, frames):
     """What frames were painted from."""
-    painter = engine[1]
-    painter.seen.clear()
+    generator = engine[1]
+    generator.seen.clear()
     count = len(list(frames))
-    seen = np.concatenate(painter.seen)
+    seen = np.concatenate(generator.seen)
     assert len(seen) == count
     return seen
 

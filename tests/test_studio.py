@@ -19,7 +19,7 @@ from kdtalker.apps.watermark import Watermark, draw_squares
 from kdtalker.core.options import PRESETS
 from kdtalker.core.protocols import Engine, Openings
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from kdtalker.media.video_writer import TAG
 
 
@@ -96,7 +96,7 @@ def test_two_visitors_at_once_get_their_own_films(inputs):
     lines = [service.film(requests[name], inputs / str(name)) for name in requests]
     results = list(zip(*lines, strict=True))[-1]
     assert [result.film.read_bytes() for result in results] == [alone[1], alone[2]] and alone[1] != alone[2]
-    assert list(read_film(results[0].film))
+    assert list(read_video(results[0].film))
 
 
 @pytest.mark.parametrize("missing", ["picture", "voice"])

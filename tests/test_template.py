@@ -164,10 +164,10 @@ def test_what_is_no_pickle_is_refused(tmp_path, content):
 
 
 def test_a_template_of_days_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("kdtalker.renderers.liveportrait.template.LONGEST_S", 3600)
+    monkeypatch.setattr("kdtalker.renderers.liveportrait.template.MAX_DURATION_S", 3600)
     path = written(tmp_path / "a.pkl", template())
     assert len(read_template(path).motion) == 25
-    monkeypatch.setattr("kdtalker.renderers.liveportrait.template.LONGEST_S", 0.5)
+    monkeypatch.setattr("kdtalker.renderers.liveportrait.template.MAX_DURATION_S", 0.5)
     with pytest.raises(InputError, match="a.pkl' is not a motion template of LivePortrait: it lasts 0 hours"):
         read_template(path)
 

@@ -15,7 +15,7 @@ from test_cli import write_film, write_wav
 from kdtalker.apps.uploads import UploadLimits, copy_film, copy_sound, read_picture
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import film_info, read_film
+from kdtalker.media.video import probe_video, read_video
 
 LIMITS = UploadLimits(voice_s=2, picture_megapixels=1, file_megabytes=3)
 
@@ -112,9 +112,9 @@ def test_an_ffmpeg_that_does_not_work_is_no_fault_of_the_upload(tmp_path, monkey
 def test_films_are_copied_small_and_no_longer_than_wanted(tmp_path):
     write_film(tmp_path / "film", [np.full((300, 900, 3), 8 * frame, np.uint8) for frame in range(25)], "-f", "mp4")
     copy_film(tmp_path / "film", tmp_path / "copy.mp4", LIMITS, 0.4)
-    info = film_info(tmp_path / "copy.mp4")
+    info = probe_video(tmp_path / "copy.mp4")
     assert (info.width, info.height, info.fps) == (640, 214, 25)
-    light = [frame.mean() for frame in read_film(tmp_path / "copy.mp4")]
+    light = [frame.mean() for frame in read_video(tmp_path / "copy.mp4")]
     assert np.allclose(light, 8 * np.arange(10), atol=4)
     with pytest.raises(InputError, match="at most 1 megapixels a frame"):
         write_film(tmp_path / "large", [np.zeros((1200, 1200, 3), np.uint8)] * 2, "-f", "mp4")

@@ -20,7 +20,7 @@ from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.rates import frame_count
 from kdtalker.media import ffmpeg as ffmpeg_process
 from kdtalker.media.picture import read_image
-from kdtalker.media.video import film_info, read_film
+from kdtalker.media.video import probe_video, read_video
 from kdtalker.media.video_writer import VideoWriter
 
 ROOT = Path(__file__).parent.parent
@@ -140,21 +140,21 @@ def grey_ramp(path, rate, frames, *arguments):
 
 def test_a_film_is_resampled_to_25_frames_a_second(tmp_path):
     grey_ramp(tmp_path / "film.mp4", 50, 50)
-    frames = list(read_film(tmp_path / "film.mp4"))
+    frames = list(read_video(tmp_path / "film.mp4"))
     assert len(frames) == 25 and {frame.shape for frame in frames} == {(48, 64, 3)}
     greys = [frame.mean() for frame in frames]
     np.testing.assert_allclose(np.diff(greys), 8, atol=4.5)
     assert greys[0] < 8 and greys[-1] == pytest.approx(196, abs=6)
-    assert len(list(read_film(tmp_path / "film.mp4", fps=10))) == 10
+    assert len(list(read_video(tmp_path / "film.mp4", fps=10))) == 10
 
 
 def test_a_film_tells_what_it_is(tmp_path):
     grey_ramp(tmp_path / "film.mp4", 30, 60)
-    info = film_info(tmp_path / "film.mp4")
+    info = probe_video(tmp_path / "film.mp4")
     assert (info.width, info.height, info.has_sound) == (64, 48, False)
     assert (info.duration_s, info.fps) == (pytest.approx(2.0), pytest.approx(30.0))
     ffmpeg("-i", tmp_path / "film.mp4", "-i", VOICE, "-shortest", "-c:a", "libopus", tmp_path / "film.webm")
-    info = film_info(tmp_path / "film.webm")
+    info = probe_video(tmp_path / "film.webm")
     assert info.has_sound and info.duration_s == pytest.approx(2.0, abs=0.1)
 
 
@@ -163,21 +163,21 @@ def test_a_film_taken_with_a_turned_phone_stands_upright(tmp_path):
     Image.fromarray(np.rot90(halves(48, 64))).save(still)  # lies on its side
     ffmpeg("-loop", "1", "-i", still, "-t", "0.2", "-r", "25", "-pix_fmt", "yuv420p", tmp_path / "flat.mp4")
     ffmpeg("-display_rotation:v:0", "-90", "-i", tmp_path / "flat.mp4", "-c", "copy", tmp_path / "film.mp4")
-    frames = list(read_film(tmp_path / "film.mp4"))
-    info = film_info(tmp_path / "film.mp4")
+    frames = list(read_video(tmp_path / "film.mp4"))
+    info = probe_video(tmp_path / "film.mp4")
     assert frames[0].shape == (48, 64, 3) == (info.height, info.width, 3)
     assert np.abs(frames[0].astype(int) - halves(48, 64)).mean() < 8
 
 
 def test_a_film_with_wide_pixels_is_made_square(tmp_path):
     grey_ramp(tmp_path / "film.mp4", 25, 3, "-vf", "setsar=3/2")
-    info = film_info(tmp_path / "film.mp4")
-    assert next(read_film(tmp_path / "film.mp4")).shape == (48, 96, 3) == (info.height, info.width, 3)
+    info = probe_video(tmp_path / "film.mp4")
+    assert next(read_video(tmp_path / "film.mp4")).shape == (48, 96, 3) == (info.height, info.width, 3)
 
 
 def test_a_viewer_who_leaves_early_leaves_no_ffmpeg_behind(tmp_path, processes):
     grey_ramp(tmp_path / "film.mp4", 25, 50)
-    frames = read_film(tmp_path / "film.mp4")
+    frames = read_video(tmp_path / "film.mp4")
     next(frames)
     frames.close()
     assert "pipe:" in processes[-1].args and processes[-1].poll() is not None
@@ -196,7 +196,7 @@ def test_a_viewer_who_leaves_early_leaves_no_ffmpeg_behind(tmp_path, processes):
 )
 def test_what_is_no_film_is_refused_in_one_line(tmp_path, name, make, message):
     make(tmp_path / name)
-    for read in (film_info, lambda path: list(read_film(path))):
+    for read in (probe_video, lambda path: list(read_video(path))):
         with pytest.raises(InputError, match=message) as refused:
             read(tmp_path / name)
         assert name in str(refused.value) and "\n" not in str(refused.value)
@@ -255,7 +255,7 @@ def test_a_film_is_what_every_phone_plays(tmp_path):
 @pytest.mark.parametrize("colour", [(200, 60, 30), (20, 180, 90), (250, 250, 250), (224, 172, 140), (0, 0, 255)])
 def test_colours_survive(tmp_path, colour):
     write(tmp_path / "a.mp4", 3, np.full((48, 64, 3), colour, np.uint8))
-    for frame in read_film(tmp_path / "a.mp4"):
+    for frame in read_video(tmp_path / "a.mp4"):
         assert np.abs(frame.astype(int) - colour).max() <= 3
 
 
@@ -263,7 +263,7 @@ def test_every_frame_arrives_in_its_place(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", 64, 48) as film:
         for i in range(30):
             film.write(np.full((48, 64, 3), 8 * i, np.uint8))
-    greys = [frame.mean() for frame in read_film(tmp_path / "a.mp4")]
+    greys = [frame.mean() for frame in read_video(tmp_path / "a.mp4")]
     np.testing.assert_allclose(greys, 8 * np.arange(30), atol=3)
 
 
@@ -271,7 +271,7 @@ def test_odd_sizes_repeat_the_last_row_and_column(tmp_path):
     picture = np.zeros((47, 63, 3), np.uint8)
     picture[:, 32:], picture[30:] = 200, 100
     write(tmp_path / "a.mp4", 2, picture, crf=1)
-    frame = next(read_film(tmp_path / "a.mp4"))
+    frame = next(read_video(tmp_path / "a.mp4"))
     assert frame.shape == (48, 64, 3)
     assert np.abs(frame[:47, :63].astype(int) - picture).mean() < 3
     assert np.abs(frame[47].astype(int) - frame[46]).max() <= 3
@@ -293,7 +293,7 @@ def test_without_a_length_the_sound_ends_with_the_picture(tmp_path, count):
     write(tmp_path / "a.mp4", count, sound=VOICE)
     length_s, samples = sound_s(tmp_path / "a.mp4")
     assert abs(length_s - count / 25) <= 1 / 25
-    assert sum(1 for _ in read_film(tmp_path / "a.mp4")) == count
+    assert sum(1 for _ in read_video(tmp_path / "a.mp4")) == count
     if count > 200:
         assert np.abs(samples[int(7.3 * 48_000) :]).max() < 1e-3
 
@@ -308,7 +308,7 @@ def test_a_sound_of_a_few_samples_keeps_its_length(tmp_path, samples):
 def test_a_shorter_length_cuts_the_sound_and_keeps_the_frames(tmp_path):
     write(tmp_path / "a.mp4", 50, sound=VOICE, duration_s=1.99)
     assert sound_s(tmp_path / "a.mp4")[0] == pytest.approx(1.99, abs=1e-3)
-    assert sum(1 for _ in read_film(tmp_path / "a.mp4")) == 50
+    assert sum(1 for _ in read_video(tmp_path / "a.mp4")) == 50
 
 
 def test_broken_samples_and_six_channels_make_a_sound_all_the_same(tmp_path):
@@ -335,7 +335,7 @@ def test_any_file_name_is_only_a_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     write(Path(name), 2, sound=VOICE)
     assert os.listdir() == [name]
-    assert sum(1 for _ in read_film(Path(name))) == 2
+    assert sum(1 for _ in read_video(Path(name))) == 2
 
 
 class Stop(BaseException):
@@ -355,7 +355,7 @@ def test_an_interruption_leaves_nothing_behind_and_the_old_film_as_it_was(tmp_pa
 def test_a_whole_film_replaces_the_old_one(tmp_path):
     (tmp_path / "a.mp4").write_bytes(OLD)
     write(tmp_path / "a.mp4", 2)
-    assert os.listdir(tmp_path) == ["a.mp4"] and film_info(tmp_path / "a.mp4").width == 64
+    assert os.listdir(tmp_path) == ["a.mp4"] and probe_video(tmp_path / "a.mp4").width == 64
 
 
 def test_a_dying_ffmpeg_is_an_error_in_one_line(tmp_path, processes):
@@ -458,4 +458,4 @@ def test_a_view_into_a_larger_picture_can_be_written(tmp_path):
     large = np.zeros((100, 200, 3), np.uint8)
     large[:, 100:] = 180
     write(tmp_path / "a.mp4", 2, large[::2, 100:196, ::-1])
-    assert next(read_film(tmp_path / "a.mp4")).mean() == pytest.approx(180, abs=2)
+    assert next(read_video(tmp_path / "a.mp4")).mean() == pytest.approx(180, abs=2)

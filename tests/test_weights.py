@@ -199,10 +199,10 @@ def test_another_file_than_the_tables_is_taken_with_a_warning_where_no_source_ha
     """The second source says that it has the table's file and sends another; what the first one sends is its own."""
     name, good = "spade_generator.pth", saved({"fc.weight": torch.ones(2)})
     first, second = (f"{folder}/base_models/{name}" for folder in (FIRST, SECOND))
-    hub.files, hub.etag = {first: good, second: GOOD}, {second: table.row(name).sha256}
+    hub.files, hub.etag = {first: good, second: GOOD}, {second: table.find_row(name).sha256}
     done = call(place, hub, "get", name)
     assert done.returncode == 0 and done.stdout.startswith(f"{name}: sha256 as the hub says; licence: MIT: ")
-    differs = f"its sha256 is {sha256(good)}, expected was {table.row(name).sha256}."
+    differs = f"its sha256 is {sha256(good)}, expected was {table.find_row(name).sha256}."
     assert done.stderr == f"kdtalker: note: '{name}' was fetched, though it is another file than expected: {differs}\n"
     assert [path for method, path, _ in hub.requests if method == "GET" and "cdn" in path] == [
         f"/cdn/{second}",
@@ -282,11 +282,11 @@ def test_what_is_not_on_the_hub_is_checked_by_its_contents(tmp_path, hub, monkey
     monkeypatch.setenv("NO_PROXY", "*")
     # This server sends on from where GitHub answers itself; both are followed.
     if good:
-        assert "no sha256 is published" in fetching.fetch(table.row("norm.npz"), tmp_path)
+        assert "no sha256 is published" in fetching.fetch(table.find_row("norm.npz"), tmp_path)
         assert finding.find("norm.npz", tmp_path).read_bytes() == buffer.getvalue()
     else:
         with pytest.raises(OutputError, match=r"'norm.npz' holds .*, wanted kp_std; it is another file"):
-            fetching.fetch(table.row("norm.npz"), tmp_path)
+            fetching.fetch(table.find_row("norm.npz"), tmp_path)
         assert files_in(tmp_path) == {}
 
 
@@ -319,17 +319,17 @@ def test_files_go_where_they_are_looked_for_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KDTALKER_WEIGHTS", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
-    assert weight_files.destination() == Path("cache/kdtalker")
+    assert weight_files.download_folder() == Path("cache/kdtalker")
     (tmp_path / "weights").mkdir()
-    assert weight_files.destination() == Path("weights")
+    assert weight_files.download_folder() == Path("weights")
     monkeypatch.setenv("KDTALKER_WEIGHTS", "named")
-    assert weight_files.destination() == Path("named")
-    assert weight_files.destination(Path("explicit")) == Path("explicit")
+    assert weight_files.download_folder() == Path("named")
+    assert weight_files.download_folder(Path("explicit")) == Path("explicit")
 
 
 def test_another_published_file_than_expected_is_used_with_one_warning(tmp_path, monkeypatch, caplog):
-    known = replace(table.row("wav2lip.pth"), sha256=sha256(GOOD))
-    monkeypatch.setattr(table, "TABLE", (known, table.row(NAME)))
+    known = replace(table.find_row("wav2lip.pth"), sha256=sha256(GOOD))
+    monkeypatch.setattr(table, "TABLE", (known, table.find_row(NAME)))
     path, other = tmp_path / known.name, tmp_path / NAME
     path.write_bytes(GOOD)
     other.write_bytes(GOOD)
@@ -353,7 +353,7 @@ def test_another_published_file_than_expected_is_used_with_one_warning(tmp_path,
 def test_a_file_of_the_package_is_never_another(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(finding, "PACKAGE", tmp_path)
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "mesh_motion.safetensors").write_bytes(b"x" * table.row("mesh_motion.safetensors").bytes)
+    (tmp_path / "data" / "mesh_motion.safetensors").write_bytes(b"x" * table.find_row("mesh_motion.safetensors").bytes)
     with pytest.raises(InputError, match=r"not those of this version \(sha256\): install kdtalker again"):
         finding.find("mesh_motion.safetensors")
     assert caplog.messages == []

@@ -163,13 +163,13 @@ def _note_lengths(sound_s: float, motion: Motion) -> None:
 
 def _open_driving_input(job: Job) -> DrivingInput:
     """Read what moves the portrait, far enough to know that it is valid. Raises InputError where it is not."""
-    from kdtalker.media.video import film_info
+    from kdtalker.media.video import probe_video
 
     if job.driving is not None:
-        info = film_info(job.driving)
+        info = probe_video(job.driving)
         return DrivingInput(round(info.duration_s * FRAME_RATE_HZ), None, job.driving if info.has_sound else None)
     if job.pose_from is not None:
-        film_info(job.pose_from)
+        probe_video(job.pose_from)
     samples = sum(map(len, read_sound(job.audio, job.start, job.duration, report=True))) if job.audio is not None else 0
     if job.motion is None:
         return DrivingInput(frame_count(samples), samples / SAMPLE_RATE_HZ, job.audio)
@@ -213,14 +213,14 @@ def _retargeting(
     pipeline: TalkingPortraitPipeline[Any], portrait: EncodedPortrait[Any], job: Job, driving: DrivingInput
 ) -> Edit | None:
     """Build the retargeting edit, if one is asked for; this tracks a driving video once beforehand."""
-    from kdtalker.media.video import read_film
+    from kdtalker.media.video import read_video
 
     asked = job.retarget_eyes, job.retarget_lips
     if asked == (None, None):
         return None
     openings = driving.openings
     if job.driving is not None and FOLLOW in asked:
-        openings = pipeline.engine.track_openings(read_film(job.driving))
+        openings = pipeline.engine.track_openings(read_video(job.driving))
     eyes, lips = (openings.eyes, openings.lips) if openings else (None, None)
     return pipeline.engine.retarget(portrait.source, _opening(asked[0], eyes, "eyes"), _opening(asked[1], lips, "lips"))
 

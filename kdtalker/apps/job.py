@@ -12,7 +12,7 @@ from kdtalker.apps.arguments import FOLLOW, Backdrop, Parser, film_parser
 from kdtalker.core.errors import InputError
 from kdtalker.core.files import check_file, check_target, is_folder
 from kdtalker.core.options import Options, controls
-from kdtalker.media.video_writer import check_film_name
+from kdtalker.media.video_writer import choose_encoding
 from kdtalker.tts.line import DEFAULT_VOICE, Line
 from kdtalker.weights.find import locate
 from kdtalker.weights.table import TABLE
@@ -134,7 +134,7 @@ def _check_paths(job: Job) -> None:
         check_file(path, wanted[path])
     weights = [file for weight in TABLE if (file := locate(weight, job.weights)) is not None]
     film = check_target(job.output, [*inputs, *weights])
-    check_film_name(job.output, job.alpha)
+    choose_encoding(job.output, job.alpha)
     if job.save_motion is not None:
         if job.save_motion.suffix.lower() != ".npz":
             raise InputError(f"The motion '{job.save_motion}' does not end in .npz, wanted the name of such a file.")

@@ -12,7 +12,7 @@ from kdtalker.core.arrays import Image as RGB
 from kdtalker.core.errors import InputError, KDTalkerError, OutputError
 from kdtalker.core.files import check_file
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ
-from kdtalker.media.ffmpeg import FFmpegProcess, check_program, media_input, media_url
+from kdtalker.media.ffmpeg import FFmpegProcess, check_ffmpeg, media_input, media_url
 from kdtalker.media.picture import read_image
 from kdtalker.media.probe import is_playlist
 from kdtalker.media.sound import read_sound
@@ -79,7 +79,7 @@ def copy_sound(path: Path, copy: Path, limits: UploadLimits) -> float:
         raise OutputError(_without(copy, error)) from None
     except InputError:
         _refuse_playlist(path)
-        check_program()
+        check_ffmpeg()
         raise InputError(
             "There is no sound in this file that can be read, wanted wav, mp3, m4a, ogg or such."
         ) from None
@@ -104,7 +104,7 @@ def copy_film(path: Path, copy: Path, limits: UploadLimits, length_s: float) -> 
         has_failed = converter.wait() != 0
     if has_failed or not copy.is_file() or not copy.stat().st_size:
         _refuse_playlist(path)
-        check_program()
+        check_ffmpeg()
         raise InputError(
             f"There is no film in this file that can be read, wanted mp4, webm, mov or such of at most "
             f"{limits.film_megapixels} megapixels a frame."

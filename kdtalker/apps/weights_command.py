@@ -10,11 +10,11 @@ from pathlib import Path
 from kdtalker.apps.arguments import Parser
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.files import is_folder
-from kdtalker.weights.files import destination, is_good, told, verify
+from kdtalker.weights.files import describe_search_path, download_folder, is_valid, verify
 from kdtalker.weights.find import find, locate
-from kdtalker.weights.hub import NotFetched
+from kdtalker.weights.hub import DownloadError
 from kdtalker.weights.spec import Weight
-from kdtalker.weights.table import LIVEPORTRAIT, TABLE, row
+from kdtalker.weights.table import LIVEPORTRAIT, TABLE, find_row
 
 
 def run(arguments: Sequence[str]) -> str:
@@ -23,9 +23,9 @@ def run(arguments: Sequence[str]) -> str:
     asked = parser.parse_args(arguments)
     if asked.action == "convert":
         return _convert(asked.names, asked.weights)
-    named = tuple(map(row, dict.fromkeys(asked.names)))
+    named = tuple(map(find_row, dict.fromkeys(asked.names)))
     if asked.action == "get":
-        return _fetch_all(named or tuple(map(row, LIVEPORTRAIT)), asked.weights)
+        return _fetch_all(named or tuple(map(find_row, LIVEPORTRAIT)), asked.weights)
     chosen = named or TABLE
     if asked.weights is not None and not is_folder(asked.weights):
         raise InputError(f"There is no folder '{asked.weights}'.")
@@ -59,8 +59,8 @@ def _fetch_all(chosen: Sequence[Weight], folder: Path | None) -> str:
     for weight in chosen:
         try:
             lines.append(_fetch_missing(weight, folder))
-        except NotFetched as error:
-            url, place = weight.published[-1].url, destination(folder).absolute()
+        except DownloadError as error:
+            url, place = weight.published[-1].url, download_folder(folder).absolute()
             lacking.append(f"{error}; load {url} by hand and put it into '{place}' as '{weight.name}'")
     if lacking:
         others = f", the other {len(lines)} are there" if lines else ""
@@ -84,9 +84,9 @@ def _fetch_missing(weight: Weight, folder: Path | None) -> str:
     if not weight.published:
         return f"{weight.name}: came with the package: {find(weight.name)}"
     path = locate(weight) if folder is None else folder / weight.file
-    if path is not None and is_good(weight, path):
+    if path is not None and is_valid(weight, path):
         return f"{weight.name}: already there: {path}"
-    path = destination(folder) / weight.file
+    path = download_folder(folder) / weight.file
     return f"{weight.name}: {_fetch(weight, path.parent)}; licence: {weight.licence}: {path}"
 
 
@@ -134,7 +134,10 @@ def _verify_all(chosen: Sequence[Weight], folder: Path | None, *, named: bool) -
         if path is None:
             lines.append(f"{weight.name}: not here")
             if named:
-                wrong.append(f"there is no '{weight.name}' in {told(folder)}, `{weight.command(folder)}` fetches it")
+                wrong.append(
+                    f"there is no '{weight.name}' in {describe_search_path(folder)}, "
+                    f"`{weight.command(folder)}` fetches it"
+                )
             continue
         try:
             lines.append(f"{weight.name}: {verify(weight, path, folder)}: {path}")

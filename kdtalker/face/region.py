@@ -39,14 +39,27 @@ class Region:
         affine matrix (2, 3) from its px to those of the picture."""
         matrix = self.to_picture(side_px)
         shrink = int(self.side / side_px / 2)
-        if shrink > 1:  # anti-alias: sample from a smaller picture
-            small = cv2.resize(image, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
-            onto = (matrix / shrink).astype(np.float32)
-            onto[:, 2] += 0.5 / shrink - 0.5
-        else:
-            small, onto = image, matrix
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return np.asarray(cv2.warpAffine(small, onto, (side_px, side_px), flags=flags), np.uint8), matrix
+        return warp_square(image, matrix, side_px, shrink, cv2.INTER_LINEAR), matrix
+
+
+def warp_square(
+    image: Image,
+    to_picture: Array,
+    side_px: int,
+    shrink: int,
+    interpolation: int,
+    *,
+    border_mode: int = cv2.BORDER_CONSTANT,
+) -> Image:
+    """Warp a square of an image to (side_px, side_px, 3), antialiased: the image is scaled down by the whole number
+    `shrink` first. to_picture (2, 3): the square's px to the image's; interpolation, border_mode: OpenCV's."""
+    matrix = to_picture
+    if shrink > 1:
+        image = np.asarray(cv2.resize(image, None, None, 1 / shrink, 1 / shrink, cv2.INTER_AREA), np.uint8)
+        matrix = (to_picture / shrink).astype(np.float32)
+        matrix[:, 2] += 0.5 / shrink - 0.5
+    flags = interpolation | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(image, matrix, (side_px, side_px), flags=flags, borderMode=border_mode), np.uint8)
 
 
 def transform_points(matrix: Array, points: Array) -> Array:
@@ -60,11 +73,20 @@ def region_around(points: Array, eyes: Array) -> Region:
     across = eyes[1] - eyes[0]
     angle = float(np.arctan2(across[1], across[0]))
     cos, sin = np.cos(angle), np.sin(angle)
-    turn = np.array([[cos, -sin], [sin, cos]], np.float32)
-    upright = points @ turn
-    low, high = upright.min(0), upright.max(0)
-    x, y = turn @ ((low + high) / 2)
-    return Region(float(x), float(y), REGION_MARGIN * float((high - low).max()), angle)
+    axes = np.array([[cos, -sin], [sin, cos]], np.float32).T
+    return enclosing_square(points, axes, angle, scale=REGION_MARGIN)
+
+
+def enclosing_square(points: Array, axes: Array, angle: float, *, scale: float, rise: float = 0.0) -> Region:
+    """Fit the square around points (N, 2) px whose x and y axes are the rows of `axes` (2, 2), turned by `angle`.
+
+    scale: its side over the longer extent of the points; rise: how far its centre lies above theirs, over its side.
+    """
+    projected = points @ axes.T
+    low, high = projected.min(0), projected.max(0)
+    side = scale * float((high - low).max())
+    x, y = axes.T @ ((low + high) / 2 - np.array((0, rise * side), low.dtype))
+    return Region(float(x), float(y), side, angle)
 
 
 def region_of_box(left: float, top: float, right: float, bottom: float) -> Region:

@@ -1,4 +1,4 @@
-"""One ffmpeg at the other end of a pipe: its command line, its life, and what it said when it failed."""
+"""Run ffmpeg as a child process behind a pipe: inputs, process lifetime, error messages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import IO, Any
 from kdtalker.core.errors import SHORTAGES, OutputError
 from kdtalker.media.probe import DEMUXERS
 
-PROGRAM_VARIABLE = "IMAGEIO_FFMPEG_EXE"  # names another ffmpeg than that of imageio-ffmpeg
-_ADDRESS = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] ")  # "[out#0/mp4 @ 0x55d0c6a3b2c0] "
-_LAST_SAMPLE = 2.0**53  # later ones are beyond any file
+PROGRAM_VARIABLE = "IMAGEIO_FFMPEG_EXE"  # environment variable with the path of another ffmpeg than imageio-ffmpeg's
+_ADDRESS = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] ")  # prefix of log lines, as "[out#0/mp4 @ 0x55d0c6a3b2c0] "
+_LAST_SAMPLE = 2.0**53  # largest sample index; larger ones are beyond any file
 
 
 def media_url(path: Path) -> PurePath:
@@ -33,11 +33,11 @@ def media_input(path: Path, **options: Any) -> Any:
     return ffmpeg.input(media_url(path), **{"protocol_whitelist": "file,pipe", "format_whitelist": DEMUXERS, **options})
 
 
-def sound_track(path: Path, rate_hz: int, start_s: float = 0.0) -> Any:
-    """The first sound track of a file from start_s on, at that rate, on the file's own clock: what begins late begins
-    with silence.
+def build_sound_track(path: Path, rate_hz: int, start_s: float = 0.0) -> Any:
+    """Build the ffmpeg-python stream of a file's first sound track from start_s on, resampled to rate_hz and padded
+    with silence from the file's time zero to its first sample.
 
-    Opus in WebM begins some ms before the file's own zero; those are not cut off, the track is moved.
+    Opus in WebM begins some ms before time zero; the track is shifted then, not cut.
     """
     track = media_input(path).audio.filter("asetpts", "PTS-min(STARTPTS,0)")
     track = track.filter("aresample", rate_hz, **{"async": 1, "first_pts": 0})
@@ -51,7 +51,7 @@ def sample_index(time_s: float, rate_hz: int) -> int:
     return round(min(time_s * rate_hz, _LAST_SAMPLE))
 
 
-def find_program() -> str:
+def find_ffmpeg() -> str:
     """Find the path of ffmpeg. Raises OutputError where there is none."""
     import imageio_ffmpeg
 
@@ -61,34 +61,38 @@ def find_program() -> str:
         raise OutputError("There is no ffmpeg here: reinstall imageio-ffmpeg, which brings one.") from None
 
 
-def check_program() -> None:
+def check_ffmpeg() -> None:
     """Raise OutputError where ffmpeg does not work; for use after a failure, as it starts the program once more."""
-    program = find_program()
+    program = find_ffmpeg()
     try:
-        told = subprocess.run([program, "-version"], capture_output=True, timeout=60, check=False).stdout
+        version = subprocess.run([program, "-version"], capture_output=True, timeout=60, check=False).stdout
     except OSError as error:
-        raise _fault(program, f"cannot be started ({error.strerror})") from None
+        raise _program_error(program, f"cannot be started ({error.strerror})") from None
     except subprocess.TimeoutExpired:
-        told = b""
-    if not told.startswith(b"ffmpeg version"):
-        raise _fault(program, "does not work")
+        version = b""
+    if not version.startswith(b"ffmpeg version"):
+        raise _program_error(program, "does not work")
 
 
-def _fault(program: str, fault: str) -> OutputError:
+def _program_error(program: str, problem: str) -> OutputError:
+    """Build the error for an ffmpeg that does not work; it says how to repair it."""
     if os.environ.get(PROGRAM_VARIABLE):
         return OutputError(
-            f"The ffmpeg program '{program}', which {PROGRAM_VARIABLE} names, {fault}; unset the variable or let it "
+            f"The ffmpeg program '{program}', which {PROGRAM_VARIABLE} names, {problem}; unset the variable or let it "
             "name a working one."
         )
-    return OutputError(f"The ffmpeg program '{program}' {fault}; reinstall imageio-ffmpeg, which brings one.")
+    return OutputError(f"The ffmpeg program '{program}' {problem}; reinstall imageio-ffmpeg, which brings one.")
 
 
 class FFmpegProcess:
-    """A running ffmpeg; leaving the context ends it. A thread reads its complaints, so it never waits on us."""
+    """Run ffmpeg in a child process; leaving the context kills it. A thread drains its stderr, so it never blocks."""
 
     def __init__(self, output: Any, *, feed: bool) -> None:
-        """output: an ffmpeg-python output. feed: we write its stdin; otherwise we read its stdout."""
-        program = find_program()
+        """Start ffmpeg. output: an ffmpeg-python output; feed: write to its stdin, otherwise read its stdout.
+
+        Raises OutputError where ffmpeg cannot be started.
+        """
+        program = find_ffmpeg()
         command = output.global_args("-hide_banner", "-loglevel", "error", "-nostdin").compile(
             cmd=program, overwrite_output=True
         )
@@ -98,16 +102,18 @@ class FFmpegProcess:
                 stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if feed else subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is ours to answer
-                env={name: value for name, value in os.environ.items() if name != "FFREPORT"},  # it writes a file
+                start_new_session=True,  # so that Ctrl-C reaches this process alone
+                env={
+                    name: value for name, value in os.environ.items() if name != "FFREPORT"
+                },  # FFREPORT would make it write a log file
             )
         except OSError as error:
             if error.errno in SHORTAGES:
                 raise
-            raise _fault(program, f"cannot be started ({error.strerror})") from None
+            raise _program_error(program, f"cannot be started ({error.strerror})") from None
         self._lines: deque[str] = deque(maxlen=8)
-        self._listener = Thread(target=self._listen, daemon=True)
-        self._listener.start()
+        self._stderr_reader = Thread(target=self._read_stderr, daemon=True)
+        self._stderr_reader.start()
 
     def __enter__(self) -> FFmpegProcess:
         return self
@@ -119,35 +125,35 @@ class FFmpegProcess:
 
     @property
     def pipe(self) -> IO[bytes]:
-        """What we write to or read from."""
+        """Return the pipe to write to (feed) or to read from."""
         pipe = self._process.stdin or self._process.stdout
         assert pipe is not None
         return pipe
 
     def wait(self) -> int:
-        """Close the pipe and wait for the end; the exit status, negative for a signal."""
+        """Close the pipe, wait for the end and return the exit status, negative for a signal."""
         self._close()
         status = self._process.wait()
-        self._listener.join()
+        self._stderr_reader.join()
         return status
 
     def wait_for(self, path: Path) -> int:
-        """As wait(), of the reader of a file. Raises OutputError where a signal ended ffmpeg, which is no fault of the
-        file."""
+        """Wait as `wait`, for the decoder of a file. Raises OutputError where a signal ended ffmpeg, as the file is not
+        the cause then."""
         status = self.wait()
         if status < 0:
             raise OutputError(f"'{path}' could not be read to its end ({self.reason()}).")
         return status
 
     def kill(self) -> None:
-        """End it now; does nothing where it has ended."""
+        """Kill the process; does nothing where it has ended."""
         self._process.kill()
         self._process.wait()
         self._close()
-        self._listener.join()
+        self._stderr_reader.join()
 
     def reason(self) -> str:
-        """Why it failed, in one line: its last words, or the signal that ended it. To be asked after wait()."""
+        """Return why ffmpeg failed, in one line: its last message or the signal that ended it. Call after `wait`."""
         status = self._process.returncode
         if status is not None and status < 0:
             return f"ffmpeg was ended by a signal: {signal.strsignal(-status)}"
@@ -155,10 +161,10 @@ class FFmpegProcess:
         return next(lines, "ffmpeg gave no reason")
 
     def _close(self) -> None:
-        with contextlib.suppress(OSError):  # what was left to write finds nobody; its status tells why
+        with contextlib.suppress(OSError):  # ffmpeg has ended; its exit status gives the reason
             self.pipe.close()
 
-    def _listen(self) -> None:
+    def _read_stderr(self) -> None:
         assert self._process.stderr is not None
         with self._process.stderr as stderr:
             for line in stderr:

@@ -1,4 +1,4 @@
-"""Read pictures: RGB uint8 (H, W, 3)."""
+"""Read images: RGB uint8 (H, W, 3)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kdtalker.core.arrays import Image as RGB
 from kdtalker.core.errors import SHORTAGES, InputError, OutputError
 from kdtalker.core.files import check_file
 
-# Read by Pillow itself; others, as EPS, are handed to programs that run what is in them.
+# Formats that Pillow decodes itself; for others, such as EPS, it starts programs that execute their content.
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "ICO", "JPEG2000")
-_WHITE = (255, 255, 255, 255)
+_WHITE = (255, 255, 255, 255)  # RGBA background for transparent images
 
 
 def read_image(path: Path) -> RGB:
-    """A picture as RGB (H, W, 3), turned as its EXIF says, alpha laid over white, 16 bits cut to 8.
+    """Read an image as RGB (H, W, 3): EXIF orientation applied, alpha composited over white, 16 bits reduced to 8.
 
     Raises InputError where it is missing, a folder, empty, broken, no picture, or above Pillow's limit (89 MP);
     OutputError where memory is short.
@@ -50,7 +50,8 @@ def _known_formats() -> list[str]:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # grey of 16 bits
+    """Convert any Pillow mode to RGB."""
+    if image.mode.startswith("I"):  # 16-bit greyscale
         return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         solid = image.convert("RGBA")

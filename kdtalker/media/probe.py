@@ -1,4 +1,4 @@
-"""Open media files for inspection: demuxers that are allowed, sound channels, durations that headers declare."""
+"""Probe media files: allowed demuxers, sound channels, declared durations."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-# Demuxers of ffmpeg that read one file alone. Left out is what follows links to other files: HLS, DASH, concat, SDP,
-# numbered images, IMF and the like.
+# Allowed demuxers of ffmpeg: those that read a single file. Excluded are those that follow links to other files: HLS,
+# DASH, concat, SDP, image sequences, IMF and the like.
 DEMUXERS = (
     "3dostr,aac,ac3,ac4,act,aea,aiff,alaw,amr,amrnb,amrwb,ape,apm,apng,aptx,asf,ast,au,av1,avi,bonk,caf,cavsvideo,"
     "codec2,dirac,dnxhd,dsf,dts,dtshd,dv,eac3,film_cpk,flac,flic,flv,frm,g722,g726,g729,gif,gsm,gxf,h261,h263,h264,"
     "hca,hevc,iff,ilbc,ircam,ivf,jpegxl_anim,kvag,live_flv,loas,m4v,matroska,mjpeg,mlp,mmf,mov,mp3,mpc,mpc8,mpeg,"
     "mpegts,mpegvideo,mpjpeg,mulaw,mxf,nistsphere,nsv,nut,obu,ogg,oma,pva,qcp,rm,rso,sbc,smjpeg,sox,spdif,swf,tak,"
     "truehd,tta,ty,vc1,vivo,voc,vqf,vvc,w64,wav,webp_anim,wsd,wtv,wv,xwma,yuv4mpegpipe,"
-    "bmp_pipe,jpeg_pipe,jpegxl_pipe,png_pipe,tiff_pipe,webp_pipe"  # still pictures, to be refused as such
+    "bmp_pipe,jpeg_pipe,jpegxl_pipe,png_pipe,tiff_pipe,webp_pipe"  # still images, refused later
 )
-MOST_CHANNELS = 64  # that ffmpeg mixes
-SHORT_S, SHORT_SHARE = 0.5, 0.02  # headers are inexact by less than the larger of these two
+MAX_CHANNELS = 64  # sound channels that ffmpeg can mix at most
+TOLERANCE_S, TOLERANCE_SHARE = 0.5, 0.02  # error of declared durations: less than the larger of s and share
 
-# Demuxers whose headers tell the duration; that of others is an estimate or measured by what the file holds.
+# Demuxers whose headers declare the duration; others estimate it or derive it from the file's content.
 _DECLARING = {"aiff", "au", "flac", "matroska", "mov", "mp3", "tta", "wav", "wv"}
+# First bytes and suffixes of files that link to other files.
 _PLAYLIST = re.compile(
     rb"^(\xef\xbb\xbf)?\s*(#EXTM3U|ffconcat version|\[playlist\]|v=0\s+o=|<(MPD|asx|playlist|smil|SmoothStreamingMedia)"
     rb'|FILE\s+".*"\s+(WAVE|MP3|AIFF|BINARY))',
     re.IGNORECASE | re.MULTILINE,
 )
 _PLAYLIST_NAMES = {".m3u", ".m3u8"}
-_PCM_TAGS = (1, 3, 0xFFFE)  # WAV: integer, float, extensible
-_LONGEST_S = 1e7  # a clock that says more, or no number, is damaged
-_STREAMED_FROM_BYTES = 0x7FFFF000  # WAV headers written before the length was known claim this or more
+_PCM_TAGS = (1, 3, 0xFFFE)  # WAV format tags: integer, float, extensible
+_MAX_DURATION_S = 1e7  # longer durations are treated as damaged
+_STREAMED_FROM_BYTES = 0x7FFFF000  # size from which a WAV header is a placeholder of a streaming writer
 
 
 @dataclass(frozen=True)
 class SoundTrack:
-    """The header of a sound track: channels, and the duration in s that it declares, None where it tells none."""
+    """Hold a sound track's header: number of channels, and the declared duration in s, if any."""
 
     channels: int
     declared_s: float | None
@@ -53,7 +54,7 @@ class SoundTrack:
 
 @contextmanager
 def open_media(path: Path, kind: str, examples: str) -> Iterator[InputContainer]:
-    """Open a media file with PyAV, whatever its name. `kind` and `examples` tell in the error what was wanted.
+    """Open a media file with PyAV, whatever its name. kind, examples: what the error says was wanted.
 
     Raises InputError where it is a playlist, damaged, or no media file.
     """
@@ -91,27 +92,27 @@ def probe_sound(path: Path) -> SoundTrack:
         if track.codec_context is None:
             raise InputError(f"'{path}' holds sound of an unknown codec or is damaged; export it anew as wav or mp3.")
         channels = track.codec_context.channels
-        if not 1 <= channels <= MOST_CHANNELS:
+        if not 1 <= channels <= MAX_CHANNELS:
             found = f"{channels} channels" if channels else "no valid number of channels"
             raise InputError(
-                f"'{path}' is damaged or unusual: its sound has {found}, wanted 1 to {MOST_CHANNELS}; export it anew."
+                f"'{path}' is damaged or unusual: its sound has {found}, wanted 1 to {MAX_CHANNELS}; export it anew."
             )
-        return SoundTrack(channels, declared_s(path, container, track))
+        return SoundTrack(channels, read_declared_duration(path, container, track))
 
 
-def declared_s(path: Path, container: InputContainer, track: AudioStream | VideoStream) -> float | None:
-    """Look up the duration in s that the header declares for a track.
+def read_declared_duration(path: Path, container: InputContainer, track: AudioStream | VideoStream) -> float | None:
+    """Read the duration in s that the header declares for a track.
 
-    None where it declares none, or where that of an MP3 only repeats the file's size over the bit rate, as without
-    Xing header: neither can reveal that a part of the file is missing.
+    None where it declares none, or where an MP3 without Xing header only has its size over the bit rate: neither can
+    show that the file is truncated.
     """
     name = container.format.name.split(",")[0]
     if name not in _DECLARING:
         return None
-    if name == "wav":  # libavformat believes the file's size
+    if name == "wav":  # libavformat derives it from the file's size
         return _declared_by_wav(path)
     if name == "matroska":
-        return _seconds(track.metadata.get("DURATION", ""))
+        return _parse_clock(track.metadata.get("DURATION", ""))
     if not track.duration or not track.time_base:
         return None
     duration_s = float(track.duration * track.time_base)
@@ -121,13 +122,13 @@ def declared_s(path: Path, container: InputContainer, track: AudioStream | Video
     return duration_s
 
 
-def is_short(found_s: float, wanted_s: float | None) -> bool:
-    """Tell whether a duration is shorter than a declared one by more than headers are inexact."""
-    return wanted_s is not None and wanted_s - found_s > max(SHORT_S, SHORT_SHARE * wanted_s)
+def is_truncated(found_s: float, wanted_s: float | None) -> bool:
+    """Tell whether a duration is shorter than the declared one by more than the tolerance."""
+    return wanted_s is not None and wanted_s - found_s > max(TOLERANCE_S, TOLERANCE_SHARE * wanted_s)
 
 
 def _declared_by_wav(path: Path) -> float | None:
-    """The size of the data chunk over the bytes per second of the format chunk, for PCM."""
+    """Compute a WAV file's declared duration: size of the data chunk over the byte rate, PCM only."""
     with path.open("rb") as file:
         if file.read(4) != b"RIFF":
             return None
@@ -145,11 +146,11 @@ def _declared_by_wav(path: Path) -> float | None:
     return None
 
 
-def _seconds(clock: str) -> float | None:
-    """Parse H:MM:SS.fraction."""
+def _parse_clock(clock: str) -> float | None:
+    """Parse H:MM:SS.fraction to s; None where it is no duration."""
     try:
         hours, minutes, seconds = (float(part) for part in clock.split(":"))
     except ValueError:
         return None
     duration_s = 3600 * hours + 60 * minutes + seconds
-    return duration_s if 0 <= duration_s <= _LONGEST_S else None
+    return duration_s if 0 <= duration_s <= _MAX_DURATION_S else None

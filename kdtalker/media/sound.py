@@ -1,4 +1,4 @@
-"""Read sound: any media file to 16 kHz mono in chunks."""
+"""Read sound: any media file, decoded to 16 kHz mono in chunks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.files import check_file
 from kdtalker.core.rates import SAMPLE_RATE_HZ
-from kdtalker.media.ffmpeg import FFmpegProcess, check_program, sample_index, sound_track
-from kdtalker.media.probe import SoundTrack, is_short, probe_sound
+from kdtalker.media.ffmpeg import FFmpegProcess, build_sound_track, check_ffmpeg, sample_index
+from kdtalker.media.probe import SoundTrack, is_truncated, probe_sound
 
 _log = logging.getLogger(__name__)
 
@@ -26,42 +26,43 @@ def read_sound(
     """Decode the first sound track of any media file, or the part of it that begins at start_s and lasts at most
     duration_s: chunks (≤ 16000,) of mono at 16 kHz, the mean of all channels, within -1..1.
 
-    What is not a number becomes silence; a track that begins after the film is preceded by silence. A track that ends
-    before the duration that its header declares is read as far as it goes, `report` logs that. Raises InputError, at
-    the latest with the first chunk, where there is no file, no sound track or no sound in it, and after the last chunk
-    where ffmpeg fails on the way, for then the reason is not known; OutputError where ffmpeg cannot be run.
+    NaN becomes silence; a track that begins after the video is padded with silence. A track shorter than its header
+    declares is read to its end; `report` logs that. Raises InputError, at the latest with the first chunk, where there
+    is no file, no sound track or no sound in it, and after the last chunk where decoding fails midway; OutputError
+    where ffmpeg cannot be run.
     """
     check_file(path, "a sound or a film with sound")
     header = probe_sound(path)
-    track = _mean_of_channels(sound_track(path, SAMPLE_RATE_HZ, start_s), header.channels)
+    track = _mean_of_channels(build_sound_track(path, SAMPLE_RATE_HZ, start_s), header.channels)
     if duration_s is not None:
         track = track.filter("atrim", end_sample=max(1, sample_index(duration_s, SAMPLE_RATE_HZ)))
     output = track.output("pipe:", format="f32le", ac=1, ar=SAMPLE_RATE_HZ)
-    given = 0
+    count = 0
     with FFmpegProcess(output, feed=False) as decoder:
         while content := decoder.pipe.read(4 * SAMPLE_RATE_HZ):
             samples = np.frombuffer(content, "<f4", count=len(content) // 4)
-            given += len(samples)
+            count += len(samples)
             yield np.clip(np.nan_to_num(samples, nan=0.0), -1.0, 1.0)
         has_failed = decoder.wait_for(path) != 0
-        if has_failed and given:
-            raise InputError(f"'{path}' breaks off after {given / SAMPLE_RATE_HZ:.1f} s of sound ({decoder.reason()}).")
-        if not given:
-            check_program()
-            raise InputError(_why_no_sound(path, header, start_s, decoder.reason() if has_failed else ""))
+        if has_failed and count:
+            raise InputError(f"'{path}' breaks off after {count / SAMPLE_RATE_HZ:.1f} s of sound ({decoder.reason()}).")
+        if not count:
+            check_ffmpeg()
+            raise InputError(_no_sound_error(path, header, start_s, decoder.reason() if has_failed else ""))
     if report:
-        _report_if_short(path, header, start_s, duration_s, given / SAMPLE_RATE_HZ)
+        _warn_if_truncated(path, header, start_s, duration_s, count / SAMPLE_RATE_HZ)
 
 
 def _mean_of_channels(track: Any, channels: int) -> Any:
-    """Mix to mono. Not by ac=1 of ffmpeg: to float that is 0.707 (left + right), 3 dB louder than the mean."""
+    """Mix down to mono as the mean. ffmpeg's ac=1 would give 0.707 (left + right), 3 dB louder than the mean."""
     if channels == 1:
         return track
     total = "+".join(f"c{channel}" for channel in range(channels))
-    return track.filter("pan", f"mono|c0<{total}")  # "<" scales the gains to a sum of 1
+    return track.filter("pan", f"mono|c0<{total}")  # "<" normalises the gains to a sum of 1
 
 
-def _why_no_sound(path: Path, header: SoundTrack, start_s: float, reason: str) -> str:
+def _no_sound_error(path: Path, header: SoundTrack, start_s: float, reason: str) -> str:
+    """Explain why no sound was decoded, for an error message."""
     if start_s:
         return f"'{path}' has no sound from {start_s:g} s on, wanted a start before its end."
     if reason or header.declared_s:
@@ -70,12 +71,14 @@ def _why_no_sound(path: Path, header: SoundTrack, start_s: float, reason: str) -
     return f"'{path}' has a sound track of zero length, wanted at least one sample."
 
 
-def _report_if_short(path: Path, header: SoundTrack, start_s: float, duration_s: float | None, given_s: float) -> None:
+def _warn_if_truncated(
+    path: Path, header: SoundTrack, start_s: float, duration_s: float | None, found_s: float
+) -> None:
     if header.declared_s is None:
         return
     wanted_s = min(header.declared_s - start_s, math.inf if duration_s is None else duration_s)
-    if is_short(given_s, wanted_s):
+    if is_truncated(found_s, wanted_s):
         _log.warning(
             "The sound '%s' breaks off at %.1f s; its header declares %.1f s.",
-            path, start_s + given_s, header.declared_s,
+            path, start_s + found_s, header.declared_s,
         )  # fmt: skip

@@ -14,9 +14,9 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, did_you_mean
 from kdtalker.core.npz import npz_names, read_npz
 from kdtalker.tts.line import Line, Sound
-from kdtalker.weights.find import find, missing
-from kdtalker.weights.spec import fetching
-from kdtalker.weights.table import KOKORO, row
+from kdtalker.weights.find import find, find_missing
+from kdtalker.weights.spec import fetch_command
+from kdtalker.weights.table import KOKORO, find_row
 
 # The first letter of a voice's name, and what espeak-ng, which spells for it, calls the language.
 LANGUAGES = {
@@ -40,7 +40,7 @@ class Kokoro:
             raise InputError(
                 "Kokoro is not installed; `pip install -e '.[tts]'` brings it (MIT; it needs phonemizer, GPL-3.0)."
             )
-        lacking = " ".join(missing(KOKORO))
+        lacking = " ".join(find_missing(KOKORO))
         if lacking:
             raise InputError(
                 f"Kokoro's voices are not here; `kdtalker weights get {lacking}` fetches them (Apache-2.0)."
@@ -88,7 +88,7 @@ class Kokoro:
 
 
 def _remedy() -> str:
-    return f"`{fetching([row(name) for name in KOKORO])}` fetches them again"
+    return f"`{fetch_command([find_row(name) for name in KOKORO])}` fetches them again"
 
 
 kokoro = cache(Kokoro.load)
@@ -96,7 +96,7 @@ kokoro = cache(Kokoro.load)
 
 def installed_voices() -> dict[str, str]:
     """List the voices as `TextToSpeech.voices` does, but without the network; none where weights are missing."""
-    if missing(KOKORO):
+    if find_missing(KOKORO):
         return {}
     return _labelled(npz_names(find(KOKORO[1])))
 

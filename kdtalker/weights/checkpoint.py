@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file whose header says everything about the tensors in it."""
+"""Read and write checkpoints: safetensors files whose header holds the configuration of their network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kdtalker.weights.header import read_header
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any], *, half: bool) -> None:
-    """Write tensors and a JSON value for each header name; a reader sees the old file or the whole new one.
+    """Write a checkpoint atomically: tensors, and a JSON value for each header name.
 
     half: matrices are stored as float16, vectors (gains, biases, frequencies) always as float32. Raises OutputError
     where there is no room.
@@ -30,7 +30,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Tensor], header: Mapping[st
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write contiguous tensors that share no memory; a reader sees the old file or the whole new one.
+    """Write a safetensors file atomically; tensors must be contiguous and share no memory.
 
     Raises OutputError where there is no room, InputError where the name cannot be used.
     """
@@ -43,7 +43,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
 
 
 def read_checkpoint(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The header's values under these names, and all tensors as float32 on the CPU.
+    """Read the header's values under these names, and all tensors as float32 on the CPU.
 
     Raises InputError where the file is missing, a folder, truncated, no safetensors or lacks a name, and where tensors
     hold numbers that are not finite.

@@ -1,4 +1,4 @@
-"""A `.pth` file that is refused, converted: its tensors alone, as `.safetensors`."""
+"""Convert a refused `.pth` file: its tensors alone, as `.safetensors`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from kdtalker.weights.pth import flatten_tensors, read_pth
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SUFFIX = ".safetensors"
-_MOST_SHARED = 4  # times that the same numbers may stand under different names
+_SUFFIX = ".safetensors"  # of the file to write
+_MAX_SHARING = 4  # size of all tensors over that of their storages at most: tied weights are written once each
 
 
 def convert_pth(path: Path, target: Path | None = None) -> str:
@@ -37,28 +37,30 @@ def convert_pth(path: Path, target: Path | None = None) -> str:
     if target.suffix != _SUFFIX:
         raise InputError(f"'{target}' was asked for, wanted a name that ends in {_SUFFIX}.")
     check_target(target, [path])
-    tensors = flatten_tensors(read_pth(path, blank=True), path)
+    tensors = flatten_tensors(read_pth(path, stub_code=True), path)
     if not tensors:
         raise InputError(f"'{path}' holds no tensors under names, wanted weights.")
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if size > _MOST_SHARED * sum(storages.values()):
+    if size > _MAX_SHARING * sum(storages.values()):
         raise InputError(f"'{path}' holds many views of few numbers, {size:,} bytes in all; save the weights anew.")
     from kdtalker.weights.checkpoint import write_safetensors
 
-    write_safetensors(target, _apart(tensors))
+    write_safetensors(target, _unshare(tensors))
     size = target.stat().st_size
     return f"{target}: {len(tensors)} tensors of '{path}', {size:,} bytes, sha256 {sha256_of(target)}"
 
 
-def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous tensors that share no memory, copied where they are not or do."""
-    apart: dict[str, Tensor] = {}
-    begun: set[int] = set()
+def _unshare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors where they are not contiguous or share memory with another."""
+    separate: dict[str, Tensor] = {}
+    seen_storages: set[int] = set()
     for name, tensor in tensors.items():
         storage = tensor.untyped_storage()
         is_whole = tensor.is_contiguous() and tensor.numel() * tensor.element_size() == storage.nbytes()
-        apart[name] = tensor.detach() if is_whole and storage.data_ptr() not in begun else tensor.detach().clone()
-        apart[name] = apart[name].contiguous()
-        begun.add(storage.data_ptr())
-    return apart
+        separate[name] = (
+            tensor.detach() if is_whole and storage.data_ptr() not in seen_storages else tensor.detach().clone()
+        )
+        separate[name] = separate[name].contiguous()
+        seen_storages.add(storage.data_ptr())
+    return separate

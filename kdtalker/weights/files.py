@@ -1,4 +1,4 @@
-"""Weight files on disk: where published ones are looked for and put, and what is checked before any is used."""
+"""Search path, download folder and integrity checks of weight files on disk."""
 
 from __future__ import annotations
 
@@ -10,44 +10,46 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdtalker.core.errors import InputError
-from kdtalker.weights.pickle_scan import listed
+from kdtalker.weights.pickle_scan import join_names
 
 if TYPE_CHECKING:
     from kdtalker.weights.spec import Weight
 
-FOLDER_VARIABLE = "KDTALKER_WEIGHTS"
+FOLDER_VARIABLE = "KDTALKER_WEIGHTS"  # environment variable with a folder of published weights
 
 
-def folders(folder: Path | None = None) -> tuple[Path, ...]:
-    """Where published files are looked for: that folder, $KDTALKER_WEIGHTS, ./weights, the user's cache."""
+def search_path(folder: Path | None = None) -> tuple[Path, ...]:
+    """List the folders searched for published files: `folder`, $KDTALKER_WEIGHTS, ./weights, the user's cache."""
     named = os.path.expanduser(os.environ.get(FOLDER_VARIABLE, ""))
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     first = [Path(place) for place in (folder, named) if place]
     return (*first, Path("weights"), Path(cache) / "kdtalker")
 
 
-def told(folder: Path | None = None) -> str:
-    """The `folders` in words, for an error."""
-    return " or ".join(f"'{place.absolute()}'" for place in folders(folder))
+def describe_search_path(folder: Path | None = None) -> str:
+    """Format the search path for an error message."""
+    return " or ".join(f"'{place.absolute()}'" for place in search_path(folder))
 
 
-def destination(folder: Path | None = None) -> Path:
-    """The first of `folders`, where a published file is put; ./weights only if it is there."""
-    first, second, *others = folders(folder)
+def download_folder(folder: Path | None = None) -> Path:
+    """Choose the folder that published files are downloaded to: the first of the search path, ./weights only if it
+    exists."""
+    first, second, *others = search_path(folder)
     return first if others or os.path.isdir(first) else second
 
 
-def first_of(weight: Weight, places: Sequence[Path]) -> Path | None:
-    """The file in the first folder that has it, by its name or its path in a repository; `.safetensors` before `.pth`,
-    for those may be what a refused one was converted to."""
+def find_in(weight: Weight, folders: Sequence[Path]) -> Path | None:
+    """Find a file in the first folder that has it, by its name or its path in a repository; `.safetensors` before
+    `.pth`, as it may be the converted form of a refused one."""
     names = [Path(weight.file), *(Path(source.path) for source in weight.published)]
     if weight.file.endswith(".pth"):
         names = [either for name in names for either in (name.with_suffix(".safetensors"), name)]
-    return next((place / name for place in places for name in names if os.path.isfile(place / name)), None)
+    paths = (folder / name for folder in folders for name in names)
+    return next((path for path in paths if os.path.isfile(path)), None)
 
 
-def fault(weight: Weight, path: Path) -> str | None:
-    """Return what is wrong with the file: it cannot be read, or is not the one that the package came with."""
+def integrity_error(weight: Weight, path: Path) -> str | None:
+    """Describe why a file is unusable: it cannot be read, or differs from the bundled one; None where it is usable."""
     try:
         if weight.published:
             path.open("rb").close()
@@ -60,13 +62,12 @@ def fault(weight: Weight, path: Path) -> str | None:
         return f"cannot be read ({error.strerror})"
 
 
-def difference(weight: Weight, path: Path) -> str | None:
-    """Return how a published file differs from the one that is expected; None where it does not or nothing is known.
+def hash_mismatch(weight: Weight, path: Path) -> str | None:
+    """Compare a published file's sha256 with the expected one; None where they match or none is known.
 
-    Expected is the sha256 that was noted when the file was fetched, or else the table's, which is a hint: nobody has
-    checked it against the published file.
+    Expected is the sha256 recorded at download, or else the table's, which is an unverified hint.
     """
-    wanted = noted_sha256(path) or weight.sha256
+    wanted = recorded_sha256(path) or weight.sha256
     if not wanted or path.suffix != Path(weight.file).suffix:  # a .safetensors is the same network in another format
         return None
     found = sha256_of(path)
@@ -74,7 +75,7 @@ def difference(weight: Weight, path: Path) -> str | None:
 
 
 def sha256_of(path: Path) -> str:
-    """The file's sha256, 64 hexadecimal digits."""
+    """Compute a file's sha256: 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
@@ -82,15 +83,15 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def note_path(path: Path) -> Path:
-    """Where a fetched file's sha256 is noted, in the format of the command sha256sum."""
+def checksum_path(path: Path) -> Path:
+    """Return the path of a file's recorded checksum, in the format of the command sha256sum."""
     return path.with_name(f"{path.name}.sha256")
 
 
-def noted_sha256(path: Path) -> str | None:
-    """The sha256 noted beside the file; None where there is no such note."""
+def recorded_sha256(path: Path) -> str | None:
+    """Read the sha256 recorded at download; None where there is no record."""
     try:
-        noted = note_path(path).read_text("ascii", errors="replace")
+        noted = checksum_path(path).read_text("ascii", errors="replace")
     except OSError:
         return None
     match = re.match(r"[0-9a-f]{64}\b", noted)
@@ -98,19 +99,21 @@ def noted_sha256(path: Path) -> str | None:
 
 
 def verify(weight: Weight, path: Path, folder: Path | None = None) -> str:
-    """What the file there, found with that folder first, is good by. Raises InputError where it is not good."""
-    wrong = fault(weight, path)
+    """Verify a file and return a clause that says by what it was verified. folder: for the hint in errors.
+
+    Raises InputError where it is damaged, changed since download, or another file."""
+    wrong = integrity_error(weight, path)
     if wrong:
-        raise InputError(f"The weights '{path}' {wrong}: {weight.remedy(folder)}.")
+        raise InputError(f"The weights '{path}' {wrong}: {weight.repair_hint(folder)}.")
     if not weight.published:
         return "good, sha256 as in the table"
     if path.suffix != Path(weight.file).suffix:
         from kdtalker.weights.header import tensor_shapes
 
         return f"there as {path.suffix} of {len(tensor_shapes(path))} tensors, which are not checked"
-    differs, noted = difference(weight, path), noted_sha256(path)
+    differs, noted = hash_mismatch(weight, path), recorded_sha256(path)
     if differs and noted:
-        raise InputError(f"The weights '{path}' are not those once fetched ({differs}): {weight.remedy(folder)}.")
+        raise InputError(f"The weights '{path}' are not those once fetched ({differs}): {weight.repair_hint(folder)}.")
     if differs:
         check_contents(weight, path)
         return f"another file than expected, used with a warning ({differs}; never checked against the published file)"
@@ -120,35 +123,36 @@ def verify(weight: Weight, path: Path, folder: Path | None = None) -> str:
     return "good as far as its contents tell"
 
 
-def is_good(weight: Weight, path: Path) -> bool:
-    """Whether the file is there and nothing speaks against it; of a file without known contents that is its sha256."""
+def is_valid(weight: Weight, path: Path) -> bool:
+    """Tell whether a file exists and passes all checks; one without known contents must match its sha256."""
     try:
-        is_known = bool(weight.contents) or difference(weight, path) is None
+        is_known = bool(weight.contents) or hash_mismatch(weight, path) is None
         return os.path.isfile(path) and is_known and bool(verify(weight, path))
     except (InputError, OSError):
         return False
 
 
-def check_contents(weight: Weight, path: Path, *, blank: bool = False) -> None:
-    """Raises InputError where the file cannot be read or lacks the names that this weight has, if any.
+def check_contents(weight: Weight, path: Path, *, stub_code: bool = False) -> None:
+    """Check that a file holds the top-level names that the table expects, if any.
 
-    blank: a `.pth` file with names of code in it is taken too, for those can be converted.
+    stub_code: accept a `.pth` file with references to code too, as it can be converted. Raises InputError where the
+    file cannot be read or lacks a name.
     """
     if not weight.contents:
         return
-    held = _names_in(path, weight, blank)
+    held = _names_in(path, weight, stub_code)
     missing = [name for name in weight.contents if name not in held]
     if missing:
-        some = listed(held) or "nothing"
+        some = join_names(held) or "nothing"
         raise InputError(f"'{path}' holds {some}, wanted {', '.join(missing)}; it is another file.")
 
 
-def _names_in(path: Path, weight: Weight, blank: bool) -> set[str]:
-    """Return the names at the top level of a `.pth` file, or those of the weight's arrays that an `.npz` file holds."""
+def _names_in(path: Path, weight: Weight, stub_code: bool) -> set[str]:
+    """Return the top-level names of a `.pth` file, or the expected arrays in an `.npz` file that are finite."""
     if weight.file.endswith(".pth"):
         from kdtalker.weights.pth import read_pth
 
-        return {name for name in read_pth(path, blank=blank) if isinstance(name, str)}
+        return {name for name in read_pth(path, stub_code=stub_code) if isinstance(name, str)}
     import numpy as np
 
     from kdtalker.core.npz import read_npz

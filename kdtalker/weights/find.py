@@ -1,4 +1,4 @@
-"""Find weight files on this machine, and say which are missing."""
+"""Find weight files on this machine and report missing ones."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from logging import getLogger
 from pathlib import Path
 
 from kdtalker.core.errors import InputError
-from kdtalker.weights.files import difference, fault, first_of, folders, told
-from kdtalker.weights.spec import Weight, fetching
-from kdtalker.weights.table import LIVEPORTRAIT, row
+from kdtalker.weights.files import describe_search_path, find_in, hash_mismatch, integrity_error, search_path
+from kdtalker.weights.spec import Weight, fetch_command
+from kdtalker.weights.table import LIVEPORTRAIT, find_row
 
-PACKAGE = Path(__file__).parent.parent
+PACKAGE = Path(__file__).parent.parent  # paths of bundled weights are relative to it
 
 
 def find(name: str, folder: Path | None = None) -> Path:
-    """The path of the weight file with that name. Size and sha256 of a file of the package are verified; a published
-    file with another sha256 than expected is used with a warning.
+    """Find a weight file by name and verify it: size and sha256 of a bundled file must match, a published file with
+    another sha256 than expected is used with a warning.
 
-    folder: looked in first for a published file. Such a file may also lie under its repository's path, or be a
-    `.safetensors`. Raises InputError where the file is missing or cannot be read, or the package is damaged.
+    folder: searched first for a published file, which may also lie under its repository's path or be a `.safetensors`.
+    Raises InputError where the file is missing or cannot be read, or a bundled one is damaged.
     """
-    weight = row(name)
+    weight = find_row(name)
     path = locate(weight, folder)
     if path is None:
-        raise InputError(_absent([weight], folder))
-    wrong = fault(weight, path)
+        raise InputError(_missing_message([weight], folder))
+    wrong = integrity_error(weight, path)
     if wrong:
-        raise InputError(f"The weights '{path}' {wrong}: {weight.remedy(folder)}.")
-    differs = difference(weight, path) if weight.published else None
+        raise InputError(f"The weights '{path}' {wrong}: {weight.repair_hint(folder)}.")
+    differs = hash_mismatch(weight, path) if weight.published else None
     if differs:
         warn_once(f"'{path}' is used, though it is another file than expected: {differs}.")
     return path
@@ -37,39 +37,39 @@ def find(name: str, folder: Path | None = None) -> Path:
 
 @cache
 def warn_once(message: str) -> None:
-    """Log a warning, the same one once in a process."""
+    """Log a warning, once per process for the same message."""
     getLogger("kdtalker").warning(message)
 
 
 def require(names: Iterable[str], folder: Path | None = None) -> None:
-    """Raises InputError that names all of these published files that are in none of the folders."""
-    absent = missing(names, folder)
+    """Check that published files are on the search path. Raises InputError that names all missing ones."""
+    absent = find_missing(names, folder)
     if absent:
-        raise InputError(_absent([row(name) for name in absent], folder))
+        raise InputError(_missing_message([find_row(name) for name in absent], folder))
 
 
-def _absent(weights: Sequence[Weight], folder: Path | None) -> str:
+def _missing_message(weights: Sequence[Weight], folder: Path | None) -> str:
     files = ", ".join(f"'{weight.name}' ({weight.purpose}; licence: {weight.licence})" for weight in weights)
     they = "them" if len(weights) > 1 else "it"
-    return f"There is no {files} in {told(folder)}; `{fetching(weights, folder)}` fetches {they}."
+    return f"There is no {files} in {describe_search_path(folder)}; `{fetch_command(weights, folder)}` fetches {they}."
 
 
 def locate(weight: Weight, folder: Path | None = None) -> Path | None:
-    """Where the file is, unverified; None where a published file is in none of the folders."""
-    return first_of(weight, folders(folder)) if weight.published else PACKAGE / weight.file
+    """Locate a weight file without verifying it; None where a published file is not on the search path."""
+    return find_in(weight, search_path(folder)) if weight.published else PACKAGE / weight.file
 
 
-def missing(names: Iterable[str], folder: Path | None = None) -> list[str]:
-    """Those of the published files that are in none of the folders."""
-    return [name for name in names if locate(row(name), folder) is None]
+def find_missing(names: Iterable[str], folder: Path | None = None) -> list[str]:
+    """List the names of published files that are not on the search path."""
+    return [name for name in names if locate(find_row(name), folder) is None]
 
 
-def published_engine_lacks() -> str:
-    """A sentence about the files that `--engine liveportrait` needs and are not here; empty where all are."""
-    names = missing(LIVEPORTRAIT)
+def describe_missing_weights() -> str:
+    """Describe the missing files of `--engine liveportrait` in a sentence; empty where none is missing."""
+    names = find_missing(LIVEPORTRAIT)
     if not names:
         return ""
     return (
         f"{len(names)} of the {len(LIVEPORTRAIT)} files of the published engine are not here; "
-        f"`{fetching([row(name) for name in names])}` fetches them."
+        f"`{fetch_command([find_row(name) for name in names])}` fetches them."
     )

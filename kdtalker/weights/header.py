@@ -1,4 +1,4 @@
-"""Read the headers of safetensors files without torch: before anything heavy is imported or allocated."""
+"""Read headers of safetensors files without importing torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdtalker.core.errors import InputError
 
 def read_header(path: Path, names: Sequence[str]) -> dict[str, Any]:
     """Read the JSON values under these names. Raises InputError where the file is no safetensors or lacks one."""
-    with _opened(path) as file:
+    with _open(path) as file:
         metadata = file.metadata() or {}
     lacking = [name for name in names if name not in metadata]
     if lacking:
@@ -29,12 +29,13 @@ def read_header(path: Path, names: Sequence[str]) -> dict[str, Any]:
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Read the shapes of the tensors by name. Raises InputError where the file is no safetensors."""
-    with _opened(path) as file:
+    with _open(path) as file:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _open(path: Path) -> Iterator[Any]:
+    """Open a safetensors file. Raises InputError where it is missing or no safetensors file."""
     if not os.path.lexists(path):
         raise InputError(f"There is no model file '{path}'; see weights/README.md for where to get it.")
     if not os.path.isfile(path):

@@ -1,4 +1,4 @@
-"""The description of one weight file: a row of the table of weights."""
+"""Describe a weight file: a row of the table of weights."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-GITHUB = "https://raw.githubusercontent.com"
+GITHUB = "https://raw.githubusercontent.com"  # server of single files of GitHub repositories
 
 
 @dataclass(frozen=True)
-class Source:
-    """A file on the network: a repository of the Hugging Face hub (or of GitHub) and the path in it."""
+class RemoteSource:
+    """Locate a published file: a repository of the Hugging Face hub (or of GitHub) and the path in it."""
 
     repository: str
     path: str
@@ -20,7 +20,7 @@ class Source:
 
     @property
     def url(self) -> str:
-        """Where a browser finds it."""
+        """Return the download URL."""
         if self.github:
             return f"{GITHUB}/{self.repository}/main/{self.path}"
         return f"https://huggingface.co/{self.repository}/resolve/main/{self.path}"
@@ -31,11 +31,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Weight:
-    """One file and what a reader needs to know of it.
+    """Describe a weight file: checksum, licence, provenance, purpose.
 
-    file is its path in the package or, where `published` says where others publish it, its name in a weights folder.
-    bytes and sha256 are None where nobody has said them; of a published file they are hints, which nobody has checked
-    against it. contents are names that the file holds at its top level.
+    file: its path in the package or, with `published` (the sources that others publish it at), its name in a weights
+    folder. bytes, sha256: None if unpublished; for a published file they are unverified hints. contents: names that the
+    file must have at its top level.
     """
 
     file: str
@@ -44,24 +44,24 @@ class Weight:
     licence: str
     source: str
     purpose: str
-    published: tuple[Source, ...] = ()
+    published: tuple[RemoteSource, ...] = ()
     contents: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """The name it is asked for by: the last part of its path."""
+        """Return the file name, by which it is looked up."""
         return Path(self.file).name
 
     def command(self, folder: Path | None = None) -> str:
-        """What a person runs to get a published file, into the folder if there is one."""
-        return fetching([self], folder)
+        """Return the shell command that fetches this published file, into the folder if given."""
+        return fetch_command([self], folder)
 
-    def remedy(self, folder: Path | None = None) -> str:
-        """What helps where the file is not as it should be."""
+    def repair_hint(self, folder: Path | None = None) -> str:
+        """Suggest how to replace a damaged file, for an error message."""
         return f"`{self.command(folder)}` fetches them again" if self.published else "install kdtalker again"
 
 
-def fetching(weights: Sequence[Weight], folder: Path | None = None) -> str:
-    """What a person runs to get published files, into the folder if there is one."""
+def fetch_command(weights: Sequence[Weight], folder: Path | None = None) -> str:
+    """Build the shell command that fetches published files, into the folder if given."""
     names = " ".join(weight.name for weight in weights)
     return f"kdtalker weights get {names}{f' --weights {shlex.quote(str(folder))}' if folder else ''}"

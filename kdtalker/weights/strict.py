@@ -1,4 +1,4 @@
-"""Read tensors from a weight file and load them strictly into a network."""
+"""Read state dicts from weight files and load them strictly into networks."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from kdtalker.core.errors import InputError
 from kdtalker.weights.pth import flatten_tensors, read_pth
 
-Find = Callable[[str], Path]
+Find = Callable[[str], Path]  # returns the path of a weight file by its name
 
-Network = TypeVar("Network", bound=nn.Module)
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
-_NAMED = 6  # names that an error tells of
+_MAX_REPORTED = 6  # differing tensors that an error message names
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pth` or `.safetensors` file; those in dicts within it are named `dict.tensor`.
+    """Read the tensors of a `.pth` or `.safetensors` file; those in nested dicts are named `dict.tensor`.
 
-    Raises InputError where the file cannot be read, or holds code.
+    Raises InputError where the file cannot be read or holds code.
     """
     if path.suffix != ".safetensors":
         return flatten_tensors(read_pth(path), path)
@@ -35,13 +35,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"'{path}' cannot be read as safetensors, it is damaged or cut short ({error}).") from None
 
 
-def load_strictly(kind: Callable[[], Network], state: Mapping[str, Tensor], path: Path) -> Network:
-    """The network with these tensors, float32, in eval mode; `path` is where they came from.
+def load_strictly(build: Callable[[], NetworkT], state: Mapping[str, Tensor], path: Path) -> NetworkT:
+    """Build a network and load a state dict strictly: float32, eval mode, no gradients. path: for error messages.
 
     Raises InputError where names or shapes differ from the network's own.
     """
     with torch.device("meta"):
-        network = kind()
+        network = build()
     wanted, found = network.state_dict(), dict(state)
     differences = [f"lacks {name}" for name in sorted(wanted.keys() - found.keys())]
     differences += [f"holds {name}" for name in sorted(found.keys() - wanted.keys())]
@@ -51,21 +51,20 @@ def load_strictly(kind: Callable[[], Network], state: Mapping[str, Tensor], path
         if name in found and found[name].shape != value.shape
     ]
     if differences:
-        more = f" and {len(differences) - _NAMED} differences more" if len(differences) > _NAMED else ""
-        raise InputError(
-            f"'{path}' is another network than the one of this name: it {', '.join(differences[:_NAMED])}{more}; "
-            "download it again."
-        )
+        some = ", ".join(differences[:_MAX_REPORTED])
+        more = f" and {len(differences) - _MAX_REPORTED} differences more" if len(differences) > _MAX_REPORTED else ""
+        raise InputError(f"'{path}' is another network than the one of this name: it {some}{more}; download it again.")
     values = {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
     network.load_state_dict(values, strict=True, assign=True)
     return network.eval().requires_grad_(False)
 
 
-Rename = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+Rename = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]  # maps published parameter names to ours
 
 
 def rename_entry(rename: Rename, path: Path, entry: str) -> dict[str, Tensor]:
-    """The tensors of one entry of a checkpoint, or of all where the file holds that entry alone, under our names."""
+    """Read the state dict under one entry of a checkpoint, or the whole file where it has no such entry, and rename its
+    parameters to ours. Raises InputError where the file cannot be read or is another checkpoint."""
     tensors = read_tensors(path)
     inside = {key.removeprefix(f"{entry}."): value for key, value in tensors.items() if key.startswith(f"{entry}.")}
     try:

@@ -1,34 +1,30 @@
-"""The one table of the weight files, those that the package carries and those that others publish; and
-the way to one of them, verified."""
+"""Table of all weight files, bundled with the package or published by others: checksums, licences, sources."""
 
 from __future__ import annotations
 
 from kdtalker.core.errors import InputError, did_you_mean
-from kdtalker.weights.spec import Source, Weight
+from kdtalker.weights.spec import RemoteSource, Weight
 
+# Licence and provenance by model family.
 _MEDIAPIPE = ("Apache-2.0", "wheel mediapipe 0.10.21, unchanged")
-
 _OURS = ("research and evaluation, see weights/README.md", "trained by this project on public talking-head films")
-
 _LIVEPORTRAIT = ("MIT", "LivePortrait, arXiv 2407.03168")
-
-_KDTALKER = "ChaolongYang/KDTalker"
-
-KOKORO = ("kokoro-v1.0.onnx", "voices-v1.0.bin")
-
 _KOKORO = ("Apache-2.0", "Kokoro-82M 1.0, huggingface.co/hexgrad/Kokoro-82M")
 
-_NORMALISED = ("scale", "yaw", "pitch", "roll", "t", "exp", "kp")
+_KDTALKER = "ChaolongYang/KDTalker"  # repository of KDTalker's weights
+_NORMALISED = ("scale", "yaw", "pitch", "roll", "t", "exp", "kp")  # motion components that norm.npz has statistics of
+KOKORO = ("kokoro-v1.0.onnx", "voices-v1.0.bin")  # network and voices of the neural TTS
 
 
-def _liveportrait(path: str) -> tuple[Source, ...]:
-    """LivePortrait's own repository, then the one of KDTalker, which mirrors it."""
+def _liveportrait(path: str) -> tuple[RemoteSource, ...]:
+    """List the sources of a LivePortrait file: its own repository, then KDTalker's, which mirrors it."""
     return (
-        Source("KlingTeam/LivePortrait", f"liveportrait/{path}"),
-        Source(_KDTALKER, f"pretrained_weights/liveportrait/{path}"),
+        RemoteSource("KlingTeam/LivePortrait", f"liveportrait/{path}"),
+        RemoteSource(_KDTALKER, f"pretrained_weights/liveportrait/{path}"),
     )
 
 
+# All weight files, bundled ones first.
 TABLE = (
     Weight(
         "data/face_detection_short_range.tflite",
@@ -101,7 +97,7 @@ TABLE = (
         "code CC-BY-NC-4.0 by its README, weights MIT by their model card",
         "KDTalker, arXiv 2503.12963",
         "turns Wav2Lip features into motion: the published denoiser",
-        (Source(_KDTALKER, "ckpts/KDTalker.pth"),),
+        (RemoteSource(_KDTALKER, "ckpts/KDTalker.pth"),),
         ("model",),
     ),
     Weight(
@@ -111,7 +107,7 @@ TABLE = (
         "CC-BY-NC-4.0 by its repository's README",
         "KDTalker, arXiv 2503.12963",
         "mean and spread of the motion that the published denoiser learned from",
-        (Source("chaolongy/KDTalker", "dataset_process/norm.npz", github=True),),
+        (RemoteSource("chaolongy/KDTalker", "dataset_process/norm.npz", github=True),),
         tuple(f"{part}_{kind}" for part in _NORMALISED for kind in ("mean", "std")),
     ),
     Weight(
@@ -121,7 +117,7 @@ TABLE = (
         "research only, not commercial",
         "Wav2Lip",
         "hears speech for the published denoiser: sound to features",
-        (Source(_KDTALKER, "ckpts/wav2lip.pth"),),
+        (RemoteSource(_KDTALKER, "ckpts/wav2lip.pth"),),
         ("state_dict",),
     ),
     Weight(
@@ -175,7 +171,7 @@ TABLE = (
         "7d5df8ecf7d4b1878015a32686053fd0eebe2bc377234608764cc0ef3636a6c5",
         *_KOKORO,
         "speaks text like a person (--text, --voice af_heart)",
-        (Source("fastrtc/kokoro-onnx", KOKORO[0]),),
+        (RemoteSource("fastrtc/kokoro-onnx", KOKORO[0]),),
     ),
     Weight(
         KOKORO[1],
@@ -183,19 +179,20 @@ TABLE = (
         "bca610b8308e8d99f32e6fe4197e7ec01679264efed0cac9140fe9c29f1fbf7d",
         *_KOKORO,
         "the voices of kokoro-v1.0.onnx",
-        (Source("fastrtc/kokoro-onnx", KOKORO[1]),),
+        (RemoteSource("fastrtc/kokoro-onnx", KOKORO[1]),),
         ("af_heart",),
     ),
 )
 
-SPEECH = ("wav2lip.pth", "KDTalker.pth", "norm.npz")  # of the published engine, for sound alone
+# Files that the LivePortrait engine needs for audio-driven motion alone.
+SPEECH = ("wav2lip.pth", "KDTalker.pth", "norm.npz")
 
-# Those of the published engine, which `kdtalker weights get` fetches unasked; Kokoro it fetches by name.
+# All files of the LivePortrait engine, the default of `kdtalker weights get`; Kokoro's are fetched by name.
 LIVEPORTRAIT = tuple(weight.name for weight in TABLE if weight.published and weight.name not in KOKORO)
 
 
-def row(name: str) -> Weight:
-    """The table's row of that name. Raises InputError where there is none."""
+def find_row(name: str) -> Weight:
+    """Look up a row by file name. Raises InputError where there is none."""
     for weight in TABLE:
         if weight.name == name:
             return weight

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from kdtalker.renderers.liveportrait.fast.modules import faster_generator, faster_warping
+from kdtalker.renderers.liveportrait.fast.modules import optimize_generator, optimize_warping
 from kdtalker.renderers.liveportrait.nets.generator import SpadeGenerator
 from kdtalker.renderers.liveportrait.nets.warping import WarpingModule
 
@@ -47,7 +47,7 @@ def main() -> None:
     warping, generator = WarpingModule(), SpadeGenerator()
     randomise(warping)
     randomise(generator)
-    fast_warping, fast_generator = faster_warping(warping), faster_generator(generator)
+    fast_warping, fast_generator = optimize_warping(warping), optimize_generator(generator)
     volume, source = torch.randn(1, 32, 16, 64, 64), 0.8 * torch.rand(1, 21, 3) - 0.4
     driving = source + 0.05 * torch.randn(1, 21, 3)
     prepared = fast_warping.dense_motion_network.prepare(volume, source)

@@ -25,7 +25,7 @@ from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 from kdtalker.face.landmarks import EYE_CONTOURS, LANDMARKS, mouth_opening
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from kdtalker.weights.find import find
 from train.data.cluster import HERE, map_in_processes, map_on_ray
 from train.data.features import load_features
@@ -45,10 +45,10 @@ MAX_DRIFT_FRAMES = 1  # clips whose halves differ in lag by more than this count
 
 def track(path: Path) -> tuple[Array, float]:
     """Track the largest face of a film at 25 fps: landmarks (T, 468, 3), NaN where there is none, and for how many
-    seconds there are other faces. Raises InputError as `read_film`."""
+    seconds there are other faces. Raises InputError as `read_video`."""
     nothing = np.full((LANDMARKS, 3), np.nan, np.float32)
     tracker, face, frames, crowded_s = FaceTracker(), None, [], 0.0
-    for number, frame in enumerate(read_film(path)):
+    for number, frame in enumerate(read_video(path)):
         face = tracker.follow(frame, face)
         frames.append(face.landmarks if face else nothing)
         if face and number % DETECT_EVERY_FRAMES == 0 and len(tracker.find(frame)) > 1:

@@ -13,11 +13,11 @@ import torch
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.motion import KEYPOINTS, Motion
-from kdtalker.media.video import read_film
-from kdtalker.renderers.liveportrait.canvas import SIDE_PX, cut_out
+from kdtalker.media.video import read_video
+from kdtalker.renderers.liveportrait.canvas import SIDE_PX, warp_crop
 from kdtalker.renderers.liveportrait.crops import speech_square
 from kdtalker.renderers.liveportrait.nets.motion_extractor import MotionExtractor
-from kdtalker.renderers.liveportrait.renderer import INPUT_PX, decode
+from kdtalker.renderers.liveportrait.renderer import INPUT_PX, decode_motion
 from kdtalker.weights.find import find
 from kdtalker.weights.strict import load_strictly, read_tensors
 from train.data.shards import Shard, save_published
@@ -35,7 +35,7 @@ def load_extractor() -> MotionExtractor:
 def add_published(film: Path, shards: list[Shard], out: Path, extractor: MotionExtractor) -> None:
     """Extract and save the motion of each shard of a film."""
     for shard in shards:
-        frames = islice(read_film(film), shard.start_frame, shard.start_frame + len(shard.landmarks))
+        frames = islice(read_video(film), shard.start_frame, shard.start_frame + len(shard.landmarks))
         save_published(out, shard, *published_motion(frames, shard.landmarks[0], extractor))
 
 
@@ -45,10 +45,10 @@ def published_motion(frames: Iterable[Image], landmarks: Array, extractor: Motio
     landmarks (468, 3) of the first one."""
     square = speech_square(landmarks).to_picture(SIDE_PX)
     waiting, motions, keypoints = [], [], []
-    faces = (cut_out(frame, square) for frame in frames)
+    faces = (warp_crop(frame, square) for frame in frames)
     while waiting := list(islice(faces, BATCH)):
         small = [cv2.resize(face, (INPUT_PX, INPUT_PX), interpolation=cv2.INTER_AREA) for face in waiting]
         raw = extractor(torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 255)
-        motions.append(decode(raw))
+        motions.append(decode_motion(raw))
         keypoints.append(raw.kp.numpy().reshape(-1, KEYPOINTS, 3))
     return Motion.concatenate(motions), np.concatenate(keypoints).mean(0)

@@ -26,7 +26,7 @@ from kdtalker.core.rates import SAMPLE_RATE_HZ
 from kdtalker.face.portrait import Portrait
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.geometry import to_pixels
 from kdtalker.renderers.mesh.renderer import MeshRenderer
@@ -149,7 +149,7 @@ def _mean_difference(frames: Frames, patches: list[Patch], folder: Path) -> floa
     with VideoWriter(path, first.shape[1], first.shape[0]) as film:
         for frame in itertools.chain([first], frames):
             film.write(frame)
-    shown = [np.stack([frame[patch].astype(float) for patch in patches]) for frame in read_film(path)]
+    shown = [np.stack([frame[patch].astype(float) for patch in patches]) for frame in read_video(path)]
     return float(np.mean([np.abs(now - last).mean() for last, now in itertools.pairwise(shown)]))
 
 
@@ -158,7 +158,7 @@ def measure_appearance(
 ) -> dict[str, float]:
     """Compute the metrics of one clip."""
     tracker, recogniser = FaceTracker(), FaceRecogniser()
-    first = next(iter(read_film(film.path)))
+    first = next(iter(read_video(film.path)))
     portrait = pipeline.portrait(first)
     wanted = recogniser.embed(first, tracker.find(first)[0].landmarks)
     low, high = grain_db(portrait, pipeline)
@@ -167,7 +167,7 @@ def measure_appearance(
         "identity": mean_identity_distance(
             pipeline.animate(portrait, read_sound(film.sound)), tracker, recogniser, wanted
         ),
-        "real": mean_identity_distance(read_film(film.path), tracker, recogniser, wanted),
+        "real": mean_identity_distance(read_video(film.path), tracker, recogniser, wanted),
         "grain dB": low,
         "fine grain dB": high,
         "flicker": still,

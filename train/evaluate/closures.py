@@ -23,7 +23,7 @@ from kdtalker.face.landmarks import mouth_opening
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from kdtalker.renderers.mesh.source import MeshSource
 from train.evaluate.held_out import track_landmarks
 from train.harness.command import command
@@ -144,8 +144,8 @@ def main() -> None:
         film = path.with_suffix(".mp4")
         samples = np.concatenate(list(read_sound(film)))
         phones = align_phones(samples, read_transcript(path))
-        real.append(MouthOpenings.of(mouth_opening(track_landmarks(read_film(film), FaceTracker())), phones))
-        portrait = pipeline.portrait(next(read_film(film)), crop=True)
+        real.append(MouthOpenings.of(mouth_opening(track_landmarks(read_video(film), FaceTracker())), phones))
+        portrait = pipeline.portrait(next(read_video(film)), crop=True)
         ours += [track_speech(pipeline, portrait, samples, phones, seed) for seed in range(options.seeds)]
     threshold = MouthOpenings.concatenate(real).threshold()
     print(f"closed: inner lips less than {threshold:.4f} outer eye distances apart")

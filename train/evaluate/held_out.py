@@ -21,7 +21,7 @@ from kdtalker.core.protocols import AudioEncoder, EncodedPortrait, Speech, State
 from kdtalker.face.landmarks import MOUTH_CORNERS, eye_opening, mouth_opening, outer_eye_distance
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.engine import MeshEngine
 from kdtalker.renderers.mesh.source import MeshSource
@@ -110,7 +110,7 @@ def encode_first_frame(
     clip: HeldOutClip, pipeline: TalkingPortraitPipeline[MeshSource], *, crop: bool
 ) -> EncodedPortrait[MeshSource]:
     """Encode the first frame of a clip as the source image."""
-    return pipeline.portrait(next(iter(read_film(clip.path))), crop=crop)
+    return pipeline.portrait(next(iter(read_video(clip.path))), crop=crop)
 
 
 def render_speech(
@@ -151,9 +151,9 @@ def measure_speech(
     Correlations are with the real mouth, shifted to its sound by the table's lag; `best lag` is positive where the
     generated mouth is later; yaw, pitch and roll are standard deviations. kept: the file for the video of seed 0."""
     tracker = FaceTracker()
-    real = track_landmarks(read_film(film.path), tracker)
+    real = track_landmarks(read_video(film.path), tracker)
     real_mouth = align_to_sound(mouth_opening(real), film.lag_frames)
-    real_pose = np.concatenate([motion.pose for motion in pipeline.engine.track(read_film(film.path))])
+    real_pose = np.concatenate([motion.pose for motion in pipeline.engine.track(read_video(film.path))])
     samples = [
         render_speech(film, pipeline, tracker, Options(seed=seed, guidance=guidance), None if seed else kept)
         for seed in range(seeds)
@@ -183,13 +183,13 @@ def measure_speech(
 def measure_reenactment(film: HeldOutClip, pipeline: TalkingPortraitPipeline[MeshSource]) -> Metrics:
     """Compute the metrics of a clip's self-reenactment from its own first frame."""
     tracker = FaceTracker()
-    real = track_landmarks(read_film(film.path), tracker)
+    real = track_landmarks(read_video(film.path), tracker)
     portrait = encode_first_frame(film, pipeline, crop=False)
     errors: list[float] = []
 
     def compare() -> Iterator[Image]:
-        rendered = pipeline.reenact(portrait, pipeline.engine.track(read_film(film.path)))
-        for frame, picture, points in zip(rendered, read_film(film.path), real, strict=False):
+        rendered = pipeline.reenact(portrait, pipeline.engine.track(read_video(film.path)))
+        for frame, picture, points in zip(rendered, read_video(film.path), real, strict=False):
             errors.append(mouth_square_error(frame, picture, points))
             yield frame
 

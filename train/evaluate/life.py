@@ -27,7 +27,7 @@ from kdtalker.face.landmarks import LIP_PAIRS, eye_opening
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from kdtalker.renderers.mesh.geometry import FaceModel
 from kdtalker.renderers.mesh.source import MeshSource
 from train.evaluate.held_out import align_to_sound, encode_first_frame, read_held_out, track_landmarks
@@ -124,7 +124,7 @@ def measure_liveliness(pipeline: TalkingPortraitPipeline[MeshSource], data: Path
         samples = np.concatenate(list(read_sound(film.sound)))
         level = rms_loudness(samples)
         real = align_to_sound(
-            np.concatenate([motion.pose for motion in pipeline.engine.track(read_film(film.path))]), film.lag_frames
+            np.concatenate([motion.pose for motion in pipeline.engine.track(read_video(film.path))]), film.lag_frames
         )
         lively = speech_silence_speed_ratio(real, level)
         if lively is not None:

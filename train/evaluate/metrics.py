@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from train.evaluate.identity import identity_distance
 from train.evaluate.tracked import TrackedVideo
 from train.harness.curves import best_lag, correlation
@@ -188,7 +188,7 @@ def pixel_metrics(film: TrackedVideo, reference: TrackedVideo) -> Iterator[tuple
     from skimage.metrics import peak_signal_noise_ratio as psnr
     from skimage.metrics import structural_similarity as ssim
 
-    for number, (one, other) in enumerate(zip(read_film(film.path), read_film(reference.path), strict=False)):
+    for number, (one, other) in enumerate(zip(read_video(film.path), read_video(reference.path), strict=False)):
         if one.shape != other.shape:
             return
         if number % PICTURE_EVERY == 0:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.rates import SAMPLE_RATE_HZ
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from kdtalker.weights.pth import read_pth
 from train.evaluate.metrics import MetricSpec
 from train.evaluate.tracked import TrackedVideo
@@ -122,7 +122,7 @@ def crop_faces(film: TrackedVideo) -> Array:
     middle, side = (low + high) / 2, BOX_SIDE * (high - low).max(1)
     columns = [np.convolve(np.pad(row, 6, mode="edge"), smooth, "valid") for row in (*middle.T, side)]
     cut = []
-    for frame, x, y, width in zip(read_film(film.path), *columns, strict=False):
+    for frame, x, y, width in zip(read_video(film.path), *columns, strict=False):
         scale = SIDE_PX / width
         place = np.array([[scale, 0, SIDE_PX / 2 - scale * x], [0, scale, SIDE_PX / 2 - scale * y]])
         face = cv2.warpAffine(frame, place, (SIDE_PX, SIDE_PX), flags=cv2.INTER_AREA, borderValue=(110, 110, 110))

@@ -15,7 +15,7 @@ from kdtalker.core.errors import InputError
 from kdtalker.face.landmarks import eye_opening, mouth_opening
 from kdtalker.face.tracker import Face, FaceTracker
 from kdtalker.media.sound import read_sound
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from kdtalker.renderers.mesh.geometry import FaceModel
 from train.evaluate.identity import FaceRecogniser
 from train.harness.curves import log_loudness
@@ -95,7 +95,7 @@ def track_video(path: Path, networks: TrackingNetworks) -> TrackedVideo:
     embeddings, corners, pictures = [], [], []
     face: Face | None = None
     before: Image | None = None
-    for number, frame in enumerate(read_film(path)):
+    for number, frame in enumerate(read_video(path)):
         found = networks.tracker.follow(frame, face)
         face = found or face
         faces.append(found)

@@ -20,7 +20,7 @@ from kdtalker.face.landmarks import outer_eye_distance
 from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.portrait import Portrait
 from kdtalker.face.tracker import FaceTracker
-from kdtalker.media.video import read_film
+from kdtalker.media.video import read_video
 from kdtalker.renderers.mesh.geometry import FaceModel
 from kdtalker.renderers.mesh.parts import Crop, Part, make_view
 from kdtalker.renderers.mesh.renderer import MeshRenderer
@@ -73,7 +73,7 @@ class PairMaker:
 
     def pairs(self, film: Film, rng: np.random.Generator) -> Pairs:
         """Track a film and warp its parts. Raises InputError where it has no usable face."""
-        motions = list(self._renderer.track(read_film(film.path)))
+        motions = list(self._renderer.track(read_video(film.path)))
         motion = Motion.concatenate(motions)
         count = int(np.clip(len(motion) / 25 / SOURCE_EVERY_S, 3, MOST_SOURCES))
         chosen = np.sort(rng.choice(len(motion), min(count, len(motion)), replace=False))
@@ -99,7 +99,7 @@ class PairMaker:
         sources: Sources = {}
         eyes = []
         wanted = set(chosen.tolist())
-        for number, frame in enumerate(read_film(film.path)):
+        for number, frame in enumerate(read_video(film.path)):
             if number not in wanted:
                 continue
             faces = self._tracker.find(frame)
@@ -118,7 +118,7 @@ class PairMaker:
     def _rows(self, film: Film, motion: Motion, sources: Sources, rng: np.random.Generator) -> Iterator[PairRow]:
         keep = min(1.0, MOST_FRAMES / len(motion))
         numbers, face = list(sources), None
-        for at, frame in enumerate(read_film(film.path)):
+        for at, frame in enumerate(read_video(film.path)):
             if at >= len(motion):
                 return
             face = self._tracker.follow(frame, face)

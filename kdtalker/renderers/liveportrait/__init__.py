@@ -1,1 +1,1 @@
-"""The published engine: LivePortrait's networks (arXiv 2407.03168), key for key, and the renderer over them."""
+"""LivePortrait engine (arXiv 2407.03168): networks with the parameter names of the published files, and a renderer."""

@@ -1,4 +1,4 @@
-"""The published engine, put together from its files."""
+"""Assemble the LivePortrait engine from its weight files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from kdtalker.edits.transfer import transfer_rotations
 from kdtalker.face.openings import measure_openings
 from kdtalker.face.portrait import find_squares
 from kdtalker.face.tracker import FaceTracker
-from kdtalker.renderers.liveportrait.canvas import Canvas
-from kdtalker.renderers.liveportrait.executor import Painter, find_device
+from kdtalker.renderers.liveportrait.canvas import LivePortraitCanvas
+from kdtalker.renderers.liveportrait.executor import FrameGenerator, find_device
 from kdtalker.renderers.liveportrait.networks import Networks
-from kdtalker.renderers.liveportrait.regions import driven_coordinates
+from kdtalker.renderers.liveportrait.regions import absolute_mode_mask
 from kdtalker.renderers.liveportrait.renderer import LivePortraitRenderer, LivePortraitSource
 from kdtalker.weights.find import find as find_weights
 from kdtalker.weights.strict import Find
@@ -29,8 +29,10 @@ from kdtalker.weights.strict import Find
 
 @dataclass(frozen=True)
 class LivePortraitEngine(Engine[LivePortraitSource]):
-    """Wav2Lip's audio encoder, KDTalker's denoiser, LivePortrait's renderer. find: returns the path of a weight file by
-    its name; checkpoint: a motion model of one's own."""
+    """Combine Wav2Lip's audio encoder, KDTalker's denoiser and LivePortrait's renderer.
+
+    find: returns the path of a weight file by its name; checkpoint: a motion model to use instead of the published one.
+    """
 
     tracker: FaceTracker
     renderer: LivePortraitRenderer
@@ -46,20 +48,20 @@ class LivePortraitEngine(Engine[LivePortraitSource]):
         checkpoint: Path | None = None,
         compiled: bool = False,
     ) -> LivePortraitEngine:
-        """Load the published files; arguments as of `TalkingPortraitPipeline.liveportrait`, device and precision as of
-        `Painter`, "auto" being the fastest device that is there, and half precision on CUDA."""
+        """Load the published weights; arguments as in `TalkingPortraitPipeline.liveportrait`. device "auto": the
+        fastest available; precision as in `FrameGenerator`, "auto": float16 on CUDA, float32 elsewhere."""
         find, where = partial(find_weights, folder=weights), find_device(device)
         networks = Networks.load(find).to(where)
         if precision == "auto":
             precision = "float16" if where.type == "cuda" else "float32"
-        painter = Painter(networks.warping, networks.generator, where, precision, compiled=compiled)
+        generator = FrameGenerator(networks.warping, networks.generator, where, precision, compiled=compiled)
         tracker = FaceTracker()
-        return LivePortraitEngine(tracker, LivePortraitRenderer(networks, painter, tracker), find, where, checkpoint)
+        return LivePortraitEngine(tracker, LivePortraitRenderer(networks, generator, tracker), find, where, checkpoint)
 
     def find_portrait(
         self, image: Image, *, face: int | None = None, box: Box | None = None, crop: bool = False, framing: str
-    ) -> Canvas:
-        return Canvas.find(image, self.tracker, face=face, box=box, crop=crop, framing=framing)
+    ) -> LivePortraitCanvas:
+        return LivePortraitCanvas.find(image, self.tracker, face=face, box=box, crop=crop, framing=framing)
 
     def find_faces(self, image: Image) -> list[Square]:
         return find_squares(image, self.tracker)
@@ -71,7 +73,7 @@ class LivePortraitEngine(Engine[LivePortraitSource]):
         return load_speech(self.find, self.device, self.checkpoint)
 
     def start_from(self, motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:
-        """Make the first frame the source; the others differ from it as they do from the first."""
+        """Apply motion relative to its first frame, which becomes the source's pose and expression."""
         return transfer_rotations(motion, first=first, rest=rest)
 
     def transfer(self, motion: Motion, *, first: Motion, rest: Motion) -> Motion:
@@ -84,15 +86,17 @@ class LivePortraitEngine(Engine[LivePortraitSource]):
         return measure_openings(frames, self.tracker)
 
     def retarget(self, source: LivePortraitSource, eyes: Array | float | None, lips: Array | float | None) -> Edit:
-        return self.renderer.retargeting(source, eyes, lips)
+        return self.renderer.retarget(source, eyes, lips)
 
 
 def transfer_absolute(motion: Motion, *, rest: Motion) -> Motion:
-    """Absolute mode: rotation and shift are the motion's, the scale is the portrait's. Of speech the whole expression
-    is drawn (KDTalker, arXiv 2503.12963), of a driving film what LivePortrait takes of it, identity left out. A shift
-    in another crop than the portrait's has no place in it; the portrait's own stands for it."""
+    """Transfer absolute motion: rotation and shift of the driving motion, scale of the source (rest, T = 1).
+
+    Generated motion keeps its whole expression (KDTalker, arXiv 2503.12963); that of a driving video is masked as
+    LivePortrait does, without identity. The shift is the source's where the two crops (framing) differ.
+    """
     shift = motion.shift if motion.framing == rest.framing else np.repeat(rest.shift, len(motion), axis=0)
-    driven = driven_coordinates() if motion.framing == "driving" else np.ones((KEYPOINTS, 3), np.float32)
+    driven = absolute_mode_mask() if motion.framing == "driving" else np.ones((KEYPOINTS, 3), np.float32)
     return replace(
         motion,
         scale=np.repeat(rest.scale, len(motion), axis=0),

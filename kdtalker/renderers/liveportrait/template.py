@@ -1,9 +1,9 @@
-"""LivePortrait's motion templates (`.pkl`), read without running anything in them.
+"""Read LivePortrait's motion templates (`.pkl`) without executing code in them.
 
 A template is a pickle of {n_frames, output_fps, motion: [{scale (1, 1), R or R_d (1, 3, 3), exp (1, 21, 3), t (1, 3)}
 a frame], c_eyes_lst or c_d_eyes_lst: [(1, 2)], c_lip_lst or c_d_lip_lst: [(1, 1)]}, arrays of numpy. The unpickler
-knows these and plain containers; even numpy's own functions are not called, but stood in for. The pickle is looked
-through before, so that a small file cannot ask for much memory or time.
+allows these and plain containers; stubs replace even numpy's own functions. The pickle is scanned first, so that a
+small file cannot claim much memory or time.
 """
 
 from __future__ import annotations
@@ -25,29 +25,32 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.motion import KEYPOINTS, LIVEPORTRAIT_SPACE, MOTION_WIDTH, Motion, pose_of_rotation
 from kdtalker.core.protocols import Openings
 from kdtalker.core.rates import FRAME_RATE_HZ
-from kdtalker.weights.pickle_scan import listed, scan_pickle
+from kdtalker.weights.pickle_scan import join_names, scan_pickle
 
-RATES_HZ = (1, 240)
-LARGEST_BYTES = 64 * 2**20  # of a template: about an hour at 25 frames a second
-LONGEST_S = 24 * 3600
-_BYTES_PER_OPCODE = 3  # at least: templates have 4 to 6, a frame 500 bytes
-_PROPER = 0.01  # by which R R^T may differ from 1
+RATES_HZ = (1, 240)  # lowest and highest frame rate that a template may have
+MAX_TEMPLATE_BYTES = 64 * 2**20  # size of a template at most: about an hour at 25 fps
+MAX_DURATION_S = 24 * 3600  # duration of a template at most
+_BYTES_PER_OPCODE = 3  # fewest bytes per pickle opcode that are accepted; real templates have 4 to 6
+_ORTHONORMAL_TOLERANCE = 0.01  # largest deviation of R R^T from the identity
 
 
 @dataclass(frozen=True)
 class Template:
-    """T frames at 25 fps: their motion, and how far the driving face's eyes and lips were open, where it is told."""
+    """Hold motion of T frames at 25 fps and, if the file has them, the opening ratios of the driving face."""
 
     motion: Motion
     openings: Openings
 
 
 def read_template(path: Path) -> Template:
-    """Raises InputError where the file cannot be read, holds code, or is no template."""
-    content, size = _unpickled(path)
+    """Read a motion template, resampled to 25 fps.
+
+    Raises InputError where the file cannot be read, holds code, or is no template.
+    """
+    content, size = _unpickle(path)
     try:
-        with np.errstate(all="ignore"):  # what is not finite is looked for
-            template = _template(content, size)
+        with np.errstate(all="ignore"):  # values that are not finite are rejected below
+            template = _parse_template(content, size)
         template.motion.require_plausible("its motion")
         return template
     except KeyError as error:
@@ -55,36 +58,36 @@ def read_template(path: Path) -> Template:
     except (TypeError, IndexError, OverflowError):
         raise InputError(f"'{path}' is not a motion template of LivePortrait: it is built in another way.") from None
     except (ValueError, InputError) as error:
-        told = str(error).rstrip(".")
-        raise InputError(f"'{path}' is not a motion template of LivePortrait: {told}.") from None
+        reason = str(error).rstrip(".")
+        raise InputError(f"'{path}' is not a motion template of LivePortrait: {reason}.") from None
 
 
-def _template(content: Mapping[str, Any], size: int) -> Template:
+def _parse_template(content: Mapping[str, Any], size: int) -> Template:
     frames, rate_hz = content["motion"], float(_numbers(content["output_fps"], 1)[0])
-    told = float(_numbers(content["n_frames"], 1)[0])
-    if not isinstance(frames, list) or len(frames) != told or not frames:
+    declared = float(_numbers(content["n_frames"], 1)[0])
+    if not isinstance(frames, list) or len(frames) != declared or not frames:
         found = len(frames) if isinstance(frames, list) else "no list of them"
-        raise ValueError(f"it says that it has {told:g} frames and has {found}")
+        raise ValueError(f"it says that it has {declared:g} frames and has {found}")
     if len(frames) * MOTION_WIDTH > size:
         raise ValueError(f"its {size:,} bytes cannot hold {len(frames)} frames")
     if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
         raise ValueError(f"its frame rate is {rate_hz:g}, wanted {RATES_HZ[0]} to {RATES_HZ[1]}")
-    if len(frames) > LONGEST_S * rate_hz:
-        raise ValueError(f"it lasts {len(frames) / rate_hz / 3600:.0f} hours, wanted at most {LONGEST_S // 3600}")
-    rotation = _stacked([frame["R_d"] if "R_d" in frame else frame["R"] for frame in frames], 3, 3)
+    if len(frames) > MAX_DURATION_S * rate_hz:
+        raise ValueError(f"it lasts {len(frames) / rate_hz / 3600:.0f} hours, wanted at most {MAX_DURATION_S // 3600}")
+    rotation = _stack([frame["R_d"] if "R_d" in frame else frame["R"] for frame in frames], 3, 3)
     off = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max()
-    if not (off <= _PROPER and np.linalg.det(rotation).min() > 0):
+    if not (off <= _ORTHONORMAL_TOLERANCE and np.linalg.det(rotation).min() > 0):
         raise ValueError("its R are no rotations")
     parts = (("scale", (1,)), ("t", (3,)), ("exp", (KEYPOINTS, 3)))
-    scale, shift, expression = (_stacked([frame[name] for frame in frames], *shape) for name, shape in parts)
-    eyes, lips = (_ratios(content, kind, len(frames)) for kind in ("eyes", "lip"))
-    places = places_at(FRAME_RATE_HZ, len(frames), rate_hz)
+    scale, shift, expression = (_stack([frame[name] for frame in frames], *shape) for name, shape in parts)
+    eyes, lips = (_parse_ratios(content, kind, len(frames)) for kind in ("eyes", "lip"))
+    positions = resample_positions(FRAME_RATE_HZ, len(frames), rate_hz)
     if (scale <= 0).any():
         raise ValueError("its scale is not above 0")
-    scale, shift, expression = (between(values, places) for values in (scale, shift, expression))
-    pose = pose_of_rotation(turned_between(rotation, places))
+    scale, shift, expression = (interpolate_frames(values, positions) for values in (scale, shift, expression))
+    pose = pose_of_rotation(slerp_rotations(rotation, positions))
     motion = Motion(scale, pose, shift, expression, LIVEPORTRAIT_SPACE, framing="driving")
-    eyes, lips = (None if values is None else between(values, places) for values in (eyes, lips))
+    eyes, lips = (None if values is None else interpolate_frames(values, positions) for values in (eyes, lips))
     return Template(motion, Openings(eyes, lips))
 
 
@@ -106,7 +109,7 @@ def _numbers(value: object, *sizes: int) -> Array:
     return np.asarray(numbers, np.float32)
 
 
-def _stacked(values: list[object], *shape: int) -> Array:
+def _stack(values: list[object], *shape: int) -> Array:
     """Stack an array of this shape for each frame, with a 1 before it or without: (T, *shape)."""
     stacked = np.stack([_numbers(value, math.prod(shape)).reshape(shape) for value in values])
     if not np.isfinite(stacked).all():
@@ -114,8 +117,8 @@ def _stacked(values: list[object], *shape: int) -> Array:
     return stacked
 
 
-def _ratios(content: Mapping[str, Any], kind: str, frames: int) -> Array | None:
-    """(T,) the mean over both eyes, or the lips'; None where the template tells nothing."""
+def _parse_ratios(content: Mapping[str, Any], kind: str, frames: int) -> Array | None:
+    """Parse opening ratios (T,), the mean over both eyes or the lips'; None where the template has none."""
     listed = content.get(f"c_{kind}_lst") or content.get(f"c_d_{kind}_lst")
     if not listed:
         return None
@@ -128,45 +131,45 @@ def _ratios(content: Mapping[str, Any], kind: str, frames: int) -> Array | None:
     return ratios
 
 
-def places_at(rate_hz: float, frames: int, from_hz: float) -> Array:
-    """Where the frames of a film at rate_hz lie among `frames` at from_hz: as many as last as long, from 0."""
+def resample_positions(rate_hz: float, frames: int, from_hz: float) -> Array:
+    """Compute fractional frame indices for resampling `frames` frames from from_hz to rate_hz, duration unchanged."""
     count = max(1, round(frames * rate_hz / from_hz))
     return np.asarray(np.minimum(np.arange(count) * (from_hz / rate_hz), frames - 1), np.float32)
 
 
-def between(values: Array, places: Array) -> Array:
-    """(T, ...) at places between its frames, led straight from one to the next."""
-    before = np.floor(places).astype(int)
+def interpolate_frames(values: Array, positions: Array) -> Array:
+    """Interpolate values (T, ...) linearly at fractional frame indices (N,): (N, ...)."""
+    before = np.floor(positions).astype(int)
     after = np.minimum(before + 1, len(values) - 1)
-    share = (places - before).reshape(-1, *[1] * (values.ndim - 1))
+    share = (positions - before).reshape(-1, *[1] * (values.ndim - 1))
     return np.asarray(values[before] + share * (values[after] - values[before]), np.float32)
 
 
-def turned_between(rotation: Array, places: Array) -> Array:
-    """Rotations (T, 3, 3) at places between frames, led along the shortest way."""
+def slerp_rotations(rotation: Array, positions: Array) -> Array:
+    """Interpolate rotations (T, 3, 3) spherically (slerp) at fractional frame indices (N,): (N, 3, 3)."""
     from scipy.spatial.transform import Rotation, Slerp
 
-    if len(rotation) == 1 or np.array_equal(places, np.arange(len(rotation))):
-        return np.asarray(rotation[places.astype(int)], np.float32)
-    ways = Slerp(np.arange(len(rotation)), Rotation.from_matrix(rotation))
-    return np.asarray(ways(places).as_matrix(), np.float32)
+    if len(rotation) == 1 or np.array_equal(positions, np.arange(len(rotation))):
+        return np.asarray(rotation[positions.astype(int)], np.float32)
+    slerp = Slerp(np.arange(len(rotation)), Rotation.from_matrix(rotation))
+    return np.asarray(slerp(positions).as_matrix(), np.float32)
 
 
 # --- the pickle -----------------------------------------------------------------------------------------------------
 
 
 class _Array:
-    """Stands for numpy.ndarray: its numbers come with its state."""
+    """Stub of numpy.ndarray; its numbers come with the pickled state."""
 
     numbers: NDArray[Any] | None = None
 
-    def __setstate__(self, state: tuple[int, tuple[int, ...], _Kind, bool, bytes]) -> None:
+    def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, bytes]) -> None:
         _, shape, kind, is_fortran, raw = state
         self.numbers = kind.array(raw, shape, "F" if is_fortran else "C").numbers
 
 
-class _Kind:
-    """Stands for numpy.dtype: numbers and truth values only."""
+class _Dtype:
+    """Stub of numpy.dtype; allows numbers and booleans only."""
 
     def __init__(self, code: str, *_: object) -> None:
         if not re.fullmatch(r"[biuf]\d{1,2}", code):
@@ -183,13 +186,14 @@ class _Kind:
 
 
 def _encode(text: str, codec: str) -> bytes:
-    """How older pickles write bytes."""
+    """Encode latin-1 text to bytes, as which pickles of protocol 2 store bytes; stub of _codecs.encode."""
     return text.encode({"latin1": "latin1"}[codec])
 
 
-_STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
+# Stubs by module and name of what a template may refer to.
+_STUBS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Kind,
+    ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
     ("numpy.core.multiarray", "scalar"): lambda kind, raw: kind.array(raw),
     ("numpy.core.numeric", "_frombuffer"): lambda raw, kind, shape, order: kind.array(raw, shape, order),
@@ -198,32 +202,34 @@ _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """text_left: characters that calls may still take; each text of a template is taken once."""
+    """Unpickle with stubs for all classes. text_left: budget of characters in call arguments, against copied texts."""
 
-    text_left = 2 * LARGEST_BYTES
+    text_left = 2 * MAX_TEMPLATE_BYTES
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        known = _STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))
+        known = _STUBS.get((module.replace("numpy._core", "numpy.core"), name))
         if known is None:
-            code = listed([f"{module}.{name}"])
+            code = join_names([f"{module}.{name}"])
             raise InputError(f"holds code ({code}), wanted arrays and plain values; it is refused")
 
-        def stand_in(*arguments: Any) -> Any:  # a new one each time, for a pickle can write attributes on it
+        def call_stub(*arguments: Any) -> Any:  # a new function each time, as a pickle can set attributes on it
             self.text_left -= sum(len(value) for value in arguments if isinstance(value, str))
             if self.text_left < 0:
                 raise InputError("asks for many copies of one text, wanted a motion template")
             return known(*arguments)
 
-        return stand_in
+        return call_stub
 
 
-def _unpickled(path: Path) -> tuple[dict[str, Any], int]:
-    """Return the pickle's dict, and how many bytes it has."""
+def _unpickle(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the pickle's dict and the file's size in bytes. Raises InputError."""
     try:
         with path.open("rb") as file:
-            data = file.read(LARGEST_BYTES + 1)
-        if len(data) > LARGEST_BYTES:
-            raise InputError(f"has more than {LARGEST_BYTES // 2**20} MB, wanted a motion template of LivePortrait")
+            data = file.read(MAX_TEMPLATE_BYTES + 1)
+        if len(data) > MAX_TEMPLATE_BYTES:
+            raise InputError(
+                f"has more than {MAX_TEMPLATE_BYTES // 2**20} MB, wanted a motion template of LivePortrait"
+            )
         scan_pickle(io.BytesIO(data), len(data) // _BYTES_PER_OPCODE + 1000)
         content = _Unpickler(io.BytesIO(data)).load()
     except InputError as error:

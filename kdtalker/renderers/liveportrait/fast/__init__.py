@@ -1,1 +1,1 @@
-"""The same networks, rearranged to run faster."""
+"""Numerically equivalent, faster forms of warping module and generator for inference."""

@@ -1,1 +1,1 @@
-"""LivePortrait's networks, laid out as in the published files."""
+"""LivePortrait's networks (arXiv 2407.03168), with the parameter names of the published files."""

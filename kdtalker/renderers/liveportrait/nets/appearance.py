@@ -1,15 +1,16 @@
-"""The appearance feature extractor F of LivePortrait (arXiv 2407.03168, section 3.1): a picture to a feature volume."""
+"""Appearance feature extractor F of LivePortrait (arXiv 2407.03168, section 3.1)."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
-VOLUME_CHANNELS, VOLUME_DEPTH = 32, 16
+VOLUME_CHANNELS, VOLUME_DEPTH = 32, 16  # of the 3-D appearance feature volume
 
 
 class ConvNorm(nn.Module):
-    """A 2-D 3x3 convolution and its batch norm, then ReLU or another activation."""
+    """Apply a 3x3 convolution, batch norm and leaky ReLU (slope 0: ReLU)."""
 
     def __init__(self, inputs: int, outputs: int, negative_slope: float = 0.0) -> None:
         super().__init__()
@@ -22,14 +23,14 @@ class ConvNorm(nn.Module):
 
 
 class DownBlock(ConvNorm):
-    """The same, then half as high and wide."""
+    """Apply ConvNorm, then halve height and width by average pooling."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(super().forward(x), 2)
 
 
 class ResidualBlock3d(nn.Module):
-    """Norm, ReLU, convolution, twice, beside the input."""
+    """Add a pre-activation residual to (B, C, D, H, W): batch norm, ReLU, 3x3x3 convolution, twice."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,7 +44,7 @@ class ResidualBlock3d(nn.Module):
 
 
 class AppearanceExtractor(nn.Module):
-    """(B, 3, 256, 256) RGB 0..1 to the feature volume (B, 32, 16, 64, 64): channels, depth, height, width."""
+    """Extract the feature volume (B, 32, 16, 64, 64), as (B, C, D, H, W), from RGB 0..1 (B, 3, 256, 256)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,6 +59,6 @@ class AppearanceExtractor(nn.Module):
         x = self.first(image)
         for block in self.down_blocks:
             x = block(x)
-        x = self.second(x)
-        volume: Tensor = self.resblocks_3d(x.unflatten(1, (VOLUME_CHANNELS, VOLUME_DEPTH)))
+        x = rearrange(self.second(x), "b (c d) h w -> b c d h w", c=VOLUME_CHANNELS)
+        volume: Tensor = self.resblocks_3d(x)
         return volume

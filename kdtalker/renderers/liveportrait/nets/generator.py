@@ -1,6 +1,6 @@
-"""The SPADE generator G of LivePortrait (arXiv 2407.03168, section 3.1; SPADE: arXiv 1903.07291): features to picture.
+"""SPADE generator G of LivePortrait (arXiv 2407.03168, section 3.1; SPADE: arXiv 1903.07291).
 
-Its spectral norms are folded into plain weights before loading (`folded.py`).
+Spectral norms are folded into plain weights before loading (`fast/folding.py`).
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FEATURES, HIDDEN, MIDDLE = 256, 128, 512
-MIDDLE_BLOCKS = 6
-SLOPE = 0.2
+FEATURES, HIDDEN, MIDDLE = 256, 128, 512  # channels of the input, of a SPADE's hidden layer, and of the middle blocks
+MIDDLE_BLOCKS = 6  # residual blocks at the input's resolution
+SLOPE = 0.2  # of every leaky ReLU
 
 
 class Spade(nn.Module):
-    """Instance norm without weights of its own: scale and shift of each pixel come from the warped features."""
+    """Apply spatially adaptive instance norm: scale and shift of each pixel are predicted from the warped features."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Spade(nn.Module):
         self.mlp_gamma, self.mlp_beta = (nn.Conv2d(HIDDEN, width, 3, padding=1) for _ in range(2))
 
     def modulation(self, features: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """gamma and beta (B, width, size, size) from features (B, 256, 64, 64), enlarged nearest."""
+        """Predict gamma and beta (B, width, size, size) from features (B, 256, 64, 64), upsampled nearest."""
         shared = self.mlp_shared(F.interpolate(features, size=(size, size)))
         return self.mlp_gamma(shared), self.mlp_beta(shared)
 
@@ -32,7 +32,7 @@ class Spade(nn.Module):
 
 
 class SpadeBlock(nn.Module):
-    """Two normed convolutions beside the input, or beside a 1x1 convolution of it where the widths differ."""
+    """Add a residual of two SPADE-normalised convolutions; the shortcut is a 1x1 convolution where widths differ."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class SpadeBlock(nn.Module):
 
 
 class SpadeGenerator(nn.Module):
-    """(B, 256, 64, 64) warped features to RGB 0..1 (B, 3, 512, 512)."""
+    """Generate RGB 0..1 (B, 3, 512, 512) from warped features (B, 256, 64, 64)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,5 +68,5 @@ class SpadeGenerator(nn.Module):
             x = self.get_submodule(f"G_middle_{index}")(x, features)
         x = self.up_0(F.interpolate(x, scale_factor=2), features)
         x = self.up_1(F.interpolate(x, scale_factor=2), features)
-        picture: Tensor = self.conv_img(F.leaky_relu(x, SLOPE))
-        return picture.sigmoid()
+        image: Tensor = self.conv_img(F.leaky_relu(x, SLOPE))
+        return image.sigmoid()

@@ -1,4 +1,4 @@
-"""The motion extractor M of LivePortrait (arXiv 2407.03168, section 3.1), a ConvNeXt V2 tiny (arXiv 2301.00808)."""
+"""Motion extractor M of LivePortrait (arXiv 2407.03168, section 3.1), a ConvNeXt V2 tiny (arXiv 2301.00808)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from kdtalker.core.motion import KEYPOINTS
 
-DEPTHS, WIDTHS = (3, 3, 9, 3), (96, 192, 384, 768)
-BINS, BIN_DEG, FIRST_BIN_DEG = 66, 3.0, -97.5
-_EPSILON = 1e-6
+DEPTHS, WIDTHS = (3, 3, 9, 3), (96, 192, 384, 768)  # blocks and channels of the four stages of ConvNeXt V2 tiny
+BINS, BIN_DEG, FIRST_BIN_DEG = 66, 3.0, -97.5  # number of angle bins, their width, and the angle of the first
+_EPSILON = 1e-6  # added to denominators by every norm of the network
 
 
 @dataclass(frozen=True)
 class RawMotion:
-    """What the network says of B pictures: keypoints (B, 63), scale (B, 1), pitch, yaw, roll as logits of 66 bins
-    (B, 66), shift (B, 3), expression (B, 63)."""
+    """Hold the network's outputs for B images: canonical keypoints (B, 63), scale (B, 1), logits of 66 angle bins for
+    pitch, yaw and roll (B, 66), translation t (B, 3), expression (B, 63)."""
 
     kp: Tensor
     scale: Tensor
@@ -29,22 +30,22 @@ class RawMotion:
     exp: Tensor
 
 
-def degrees(bins: Tensor) -> Tensor:
-    """Logits of bins (B, 66) to angles (B, 1): the expected bin times 3, minus 97.5."""
-    places = torch.arange(BINS, dtype=bins.dtype, device=bins.device)
-    return (bins.softmax(dim=-1) * places).sum(dim=-1, keepdim=True) * BIN_DEG + FIRST_BIN_DEG
+def decode_angle(bins: Tensor) -> Tensor:
+    """Decode bin logits (B, 66) to angles (B, 1) in degrees: the expected bin times 3, minus 97.5."""
+    bin_indices = torch.arange(BINS, dtype=bins.dtype, device=bins.device)
+    return (bins.softmax(dim=-1) * bin_indices).sum(dim=-1, keepdim=True) * BIN_DEG + FIRST_BIN_DEG
 
 
 class ChannelsFirstNorm(nn.LayerNorm):
-    """Layer norm over the channels of (B, C, H, W)."""
+    """Normalise (B, C, H, W) over its channels (layer norm)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        normed: Tensor = super().forward(x.movedim(1, -1))
-        return normed.movedim(-1, 1)
+        normed: Tensor = super().forward(rearrange(x, "b c h w -> b h w c"))
+        return rearrange(normed, "b h w c -> b c h w")
 
 
 class GlobalResponseNorm(nn.Module):
-    """arXiv 2301.00808, algorithm 1, on (B, H, W, C)."""
+    """Normalise (B, H, W, C) by global response (GRN; arXiv 2301.00808, algorithm 1)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -52,13 +53,13 @@ class GlobalResponseNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, 1, 1, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        strength: Tensor = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
-        normed = strength / (strength.mean(dim=-1, keepdim=True) + _EPSILON)
+        norm: Tensor = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
+        normed = norm / (norm.mean(dim=-1, keepdim=True) + _EPSILON)
         return self.gamma * (x * normed) + self.beta + x
 
 
-class Block(nn.Module):
-    """A depthwise 7x7 convolution, then an inverted bottleneck with GRN, beside the input."""
+class ConvNeXtBlock(nn.Module):
+    """Add a residual to (B, C, H, W): depthwise 7x7 convolution, then an inverted bottleneck with GRN."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -69,14 +70,14 @@ class Block(nn.Module):
         self.pwconv2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
+        h = self.norm(rearrange(self.dwconv(x), "b c h w -> b h w c"))
         h = self.pwconv2(self.grn(F.gelu(self.pwconv1(h))))
-        residual: Tensor = h.permute(0, 3, 1, 2)
+        residual: Tensor = rearrange(h, "b h w c -> b c h w")
         return x + residual
 
 
 class ConvNeXt(nn.Module):
-    """(B, 3, 256, 256) RGB 0..1 to the raw motion."""
+    """Extract raw motion from RGB 0..1 (B, 3, 256, 256): ConvNeXt V2 with one linear head per output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +87,8 @@ class ConvNeXt(nn.Module):
             halved = nn.Conv2d(inputs, outputs, 2, stride=2)
             self.downsample_layers.append(nn.Sequential(ChannelsFirstNorm(inputs, eps=_EPSILON), halved))
         self.stages = nn.ModuleList(
-            nn.Sequential(*(Block(width) for _ in range(depth))) for depth, width in zip(DEPTHS, WIDTHS, strict=True)
+            nn.Sequential(*(ConvNeXtBlock(width) for _ in range(depth)))
+            for depth, width in zip(DEPTHS, WIDTHS, strict=True)
         )
         self.norm = nn.LayerNorm(WIDTHS[-1], eps=_EPSILON)
         self.fc_kp, self.fc_exp = (nn.Linear(WIDTHS[-1], 3 * KEYPOINTS) for _ in range(2))
@@ -97,19 +99,19 @@ class ConvNeXt(nn.Module):
         x = image
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
             x = stage(downsample(x))
-        x = self.norm(x.mean(dim=(2, 3)))
+        x = self.norm(reduce(x, "b c h w -> b c", "mean"))
         names = ("kp", "scale", "pitch", "yaw", "roll", "t", "exp")
         return RawMotion(**{name: getattr(self, f"fc_{name}")(x) for name in names})
 
 
 class MotionExtractor(nn.Module):
-    """The network under the name that the published file gives it."""
+    """Extract raw motion; wraps ConvNeXt under the parameter prefix `detector` of the published file."""
 
     def __init__(self) -> None:
         super().__init__()
         self.detector = ConvNeXt()
 
     def forward(self, image: Tensor) -> RawMotion:
-        """(B, 3, 256, 256) RGB 0..1 to the raw motion."""
+        """Map RGB 0..1 (B, 3, 256, 256) to raw motion."""
         raw: RawMotion = self.detector(image)
         return raw

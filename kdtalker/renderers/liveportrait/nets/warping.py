@@ -1,5 +1,7 @@
-"""The warping module W of LivePortrait (arXiv 2407.03168, section 3.1; dense motion as in arXiv 2011.15126): a feature
-volume moved from the source's keypoints to the driving ones."""
+"""Warping module W of LivePortrait (arXiv 2407.03168, section 3.1; dense motion: arXiv 2011.15126).
+
+It warps the source's feature volume from the source keypoints to the driving keypoints.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +9,42 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from kdtalker.core.motion import KEYPOINTS
 from kdtalker.renderers.liveportrait.nets.appearance import VOLUME_CHANNELS, VOLUME_DEPTH, ConvNorm
 
-COMPRESSED = 4
-MOTIONS = KEYPOINTS + 1  # the first one stands still
-HOURGLASS_WIDTH, HOURGLASS_BLOCKS, HOURGLASS_MOST = 32, 5, 1024
-HEATMAP_VARIANCE = 0.01
+COMPRESSED = 4  # channels of the feature volume inside the dense motion network
+MOTIONS = KEYPOINTS + 1  # candidate motions per voxel: the identity, then one per keypoint
+# Hourglass: channels of its first level, number of levels, and the largest number of channels.
+HOURGLASS_WIDTH, HOURGLASS_BLOCKS, HOURGLASS_MAX_WIDTH = 32, 5, 1024
+HEATMAP_VARIANCE = 0.01  # of the Gaussians around keypoints, in coordinates -1..1
 
 
-class Warped(NamedTuple):
-    """features (B, 256, 64, 64) for the generator, occlusion (B, 1, 64, 64) 0..1, deformation (B, 16, 64, 64, 3), the
-    place in the source volume (x, y, z in -1..1) that each cell shows."""
+class WarpedFeatures(NamedTuple):
+    """Hold the warped features (B, 256, 64, 64), the occlusion map (B, 1, 64, 64) 0..1, and the deformation
+    (B, 16, 64, 64, 3), a sampling grid (x, y, z in -1..1) into the source volume.
+
+    The generator reads the features alone; occlusion and deformation are compared with LivePortrait's in golden tests.
+    """
 
     features: Tensor
     occlusion: Tensor
     deformation: Tensor
 
 
-class Prepared(NamedTuple):
-    """What dense motion needs of a source, the same in all of its frames: the compressed volume (1, 4, D, H, W), also
-    as the motion that stands still samples it (1, 1, 4, D, H, W), and the heatmaps of its keypoints
-    (1, 21, D, H, W)."""
+class DenseMotionCache(NamedTuple):
+    """Cache the inputs of dense motion that depend on the source alone: the compressed volume (1, 4, D, H, W), the same
+    sampled by the identity motion (1, 1, 4, D, H, W), and the keypoint heatmaps (1, 21, D, H, W)."""
 
     compressed: Tensor
-    still: Tensor
-    heat: Tensor
+    identity: Tensor
+    heatmaps: Tensor
 
 
 class ConvNorm3d(nn.Module):
-    """A 3-D 3x3x3 convolution, its batch norm, ReLU."""
+    """Apply a 3x3x3 convolution, batch norm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -49,10 +55,12 @@ class ConvNorm3d(nn.Module):
         return F.relu(self.norm(self.conv(x)))
 
 
-class Encoder(nn.Module):
+class HourglassEncoder(nn.Module):
+    """Encode (B, C, D, H, W) to feature maps of all levels, each half as high and wide as the one before."""
+
     def __init__(self, inputs: int) -> None:
         super().__init__()
-        widths = [inputs, *(min(HOURGLASS_MOST, HOURGLASS_WIDTH * 2 ** (i + 1)) for i in range(HOURGLASS_BLOCKS))]
+        widths = [inputs, *(min(HOURGLASS_MAX_WIDTH, HOURGLASS_WIDTH * 2 ** (i + 1)) for i in range(HOURGLASS_BLOCKS))]
         self.down_blocks = nn.ModuleList(map(ConvNorm3d, widths[:-1], widths[1:]))
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -62,13 +70,15 @@ class Encoder(nn.Module):
         return levels
 
 
-class Decoder(nn.Module):
+class HourglassDecoder(nn.Module):
+    """Decode the encoder's levels with skip connections to (B, C + 32, D, H, W)."""
+
     def __init__(self, inputs: int) -> None:
         super().__init__()
         blocks = []
         for level in reversed(range(HOURGLASS_BLOCKS)):
-            outputs = min(HOURGLASS_MOST, HOURGLASS_WIDTH * 2**level)
-            below = min(HOURGLASS_MOST, HOURGLASS_WIDTH * 2 ** (level + 1))
+            outputs = min(HOURGLASS_MAX_WIDTH, HOURGLASS_WIDTH * 2**level)
+            below = min(HOURGLASS_MAX_WIDTH, HOURGLASS_WIDTH * 2 ** (level + 1))
             blocks.append(ConvNorm3d(below if level == HOURGLASS_BLOCKS - 1 else 2 * below, outputs))
         self.up_blocks = nn.ModuleList(blocks)
         self.conv = nn.Conv3d(HOURGLASS_WIDTH + inputs, HOURGLASS_WIDTH + inputs, 3, padding=1)
@@ -82,11 +92,11 @@ class Decoder(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """(B, C, D, H, W) to (B, C + 32, D, H, W)."""
+    """Map (B, C, D, H, W) to (B, C + 32, D, H, W): U-Net that scales height and width, not depth."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
-        self.encoder, self.decoder = Encoder(inputs), Decoder(inputs)
+        self.encoder, self.decoder = HourglassEncoder(inputs), HourglassDecoder(inputs)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.decoder(self.encoder(x))
@@ -94,7 +104,7 @@ class Hourglass(nn.Module):
 
 
 class DenseMotion(nn.Module):
-    """A sparse motion for each keypoint, and which of them holds where."""
+    """Combine one sparse motion per keypoint into a dense deformation by a softmax mask (arXiv 2011.15126)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,47 +115,49 @@ class DenseMotion(nn.Module):
         self.mask = nn.Conv3d(HOURGLASS_WIDTH + inputs, MOTIONS, 7, padding=3)
         self.occlusion = nn.Conv2d((HOURGLASS_WIDTH + inputs) * VOLUME_DEPTH, 1, 7, padding=3)
 
-    def prepare(self, volume: Tensor, source: Tensor) -> Prepared:
-        """All that depends on the source alone; its volume (1, 32, D, H, W), keypoints (1, 21, 3)."""
+    def prepare(self, volume: Tensor, source: Tensor) -> DenseMotionCache:
+        """Compute what depends on the source alone; its volume (1, 32, D, H, W), keypoints (1, 21, 3)."""
         compressed = F.relu(self.norm(self.compress(volume)))
-        grid = coordinates(compressed)
-        still = F.grid_sample(compressed, grid[None], align_corners=False)
-        return Prepared(compressed, still[:, None], heatmaps(grid, source))
+        grid = coordinate_grid(compressed)
+        identity = F.grid_sample(compressed, grid[None], align_corners=False)
+        return DenseMotionCache(compressed, identity[:, None], gaussian_heatmaps(grid, source))
 
-    def forward(self, prepared: Prepared, driving: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Keypoints driving (B, 21, 3), source (1, 21, 3) to deformation (B, D, H, W, 3) and occlusion."""
-        batch, grid = len(driving), coordinates(prepared.compressed)
-        moved = grid - (driving - source)[:, :, None, None, None]
+    def forward(self, prepared: DenseMotionCache, driving: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Map driving (B, 21, 3) and source keypoints (1, 21, 3) to deformation (B, D, H, W, 3) and occlusion
+        (B, 1, H, W)."""
+        batch, grid = len(driving), coordinate_grid(prepared.compressed)
+        moved = grid - rearrange(driving - source, "b k xyz -> b k 1 1 1 xyz")
         motions = torch.cat([grid.expand(batch, 1, -1, -1, -1, -1), moved], dim=1)
         repeated = prepared.compressed.expand(batch * KEYPOINTS, -1, -1, -1, -1)
-        sampled = F.grid_sample(repeated, moved.flatten(0, 1), align_corners=False)
-        still = prepared.still.expand(batch, -1, -1, -1, -1, -1)
-        deformed = torch.cat([still, sampled.view(batch, KEYPOINTS, *sampled.shape[1:])], dim=1)
-        heat = heatmaps(grid, driving) - prepared.heat
+        sampled = F.grid_sample(repeated, rearrange(moved, "b k d h w xyz -> (b k) d h w xyz"), align_corners=False)
+        identity = prepared.identity.expand(batch, -1, -1, -1, -1, -1)
+        deformed = torch.cat([identity, rearrange(sampled, "(b k) c d h w -> b k c d h w", b=batch)], dim=1)
+        heat = gaussian_heatmaps(grid, driving) - prepared.heatmaps
         heat = torch.cat([torch.zeros_like(heat[:, :1]), heat], dim=1)
-        inputs = torch.cat([heat[:, :, None], deformed], dim=2).flatten(1, 2)
-        seen = self.hourglass(inputs)
-        share = self.mask(seen).softmax(dim=1)
-        deformation = (share[..., None] * motions).sum(dim=1)
-        occlusion = torch.sigmoid(self.occlusion(seen.flatten(1, 2)))
+        inputs = torch.cat([rearrange(heat, "b m d h w -> b m 1 d h w"), deformed], dim=2)
+        inputs = rearrange(inputs, "b m c d h w -> b (m c) d h w")
+        encoded = self.hourglass(inputs)
+        mask = self.mask(encoded).softmax(dim=1)
+        deformation = (rearrange(mask, "b m d h w -> b m d h w 1") * motions).sum(dim=1)
+        occlusion = torch.sigmoid(self.occlusion(rearrange(encoded, "b c d h w -> b (c d) h w")))
         return deformation, occlusion
 
 
-def coordinates(volume: Tensor) -> Tensor:
-    """(.., D, H, W) to (D, H, W, 3): x, y, z of each cell, -1 to 1 from the first to the last."""
+def coordinate_grid(volume: Tensor) -> Tensor:
+    """Build the identity sampling grid (D, H, W, 3) of a volume (.., D, H, W): x, y, z from -1 to 1."""
     axes = [torch.linspace(-1, 1, size, dtype=volume.dtype, device=volume.device) for size in volume.shape[-3:]]
     z, y, x = torch.meshgrid(*axes, indexing="ij")
     return torch.stack([x, y, z], dim=-1)
 
 
-def heatmaps(grid: Tensor, keypoints: Tensor) -> Tensor:
-    """Grid (D, H, W, 3), keypoints (B, 21, 3) to Gaussians around them (B, 21, D, H, W)."""
-    squared = ((grid - keypoints[:, :, None, None, None]) ** 2).sum(dim=-1)
+def gaussian_heatmaps(grid: Tensor, keypoints: Tensor) -> Tensor:
+    """Evaluate Gaussians around keypoints (B, 21, 3) on a grid (D, H, W, 3): (B, 21, D, H, W)."""
+    squared = ((grid - rearrange(keypoints, "b k xyz -> b k 1 1 1 xyz")) ** 2).sum(dim=-1)
     return torch.exp(-0.5 * squared / HEATMAP_VARIANCE)
 
 
 class WarpingModule(nn.Module):
-    """The feature volume as the driving keypoints want it, flattened to the generator's features."""
+    """Warp the feature volume to the driving keypoints and flatten it to the generator's input features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,12 +165,14 @@ class WarpingModule(nn.Module):
         self.third = ConvNorm(VOLUME_CHANNELS * VOLUME_DEPTH, 256, negative_slope=0.01)
         self.fourth = nn.Conv2d(256, 256, 1)
 
-    def forward(self, volume: Tensor, driving: Tensor, source: Tensor, prepared: Prepared | None = None) -> Warped:
-        """volume (1, 32, 16, 64, 64), keypoints driving (B, 21, 3), source (1, 21, 3); `prepared` is what
-        dense_motion_network.prepare(volume, source) gave, where that has been done before."""
+    def forward(
+        self, volume: Tensor, driving: Tensor, source: Tensor, prepared: DenseMotionCache | None = None
+    ) -> WarpedFeatures:
+        """Warp volume (1, 32, 16, 64, 64) from source (1, 21, 3) to driving keypoints (B, 21, 3). prepared: the cached
+        result of dense_motion_network.prepare(volume, source)."""
         if prepared is None:
             prepared = self.dense_motion_network.prepare(volume, source)
         deformation, occlusion = self.dense_motion_network(prepared, driving, source)
         moved = F.grid_sample(volume.expand(len(driving), -1, -1, -1, -1), deformation, align_corners=False)
-        features = self.fourth(self.third(moved.flatten(1, 2)))
-        return Warped(features * occlusion, occlusion, deformation)
+        features = self.fourth(self.third(rearrange(moved, "b c d h w -> b (c d) h w")))
+        return WarpedFeatures(features * occlusion, occlusion, deformation)
