@@ -1,0 +1,140 @@
+"""Training of the painters: pairs from a film, a run that goes on exactly where it was stopped, weights that load."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_training import assert_same_runs, command, killed_at_random
+
+from kdtalker import TalkingPortraitPipeline
+from kdtalker.core.motion import Motion
+from kdtalker.media.picture import read_image
+from kdtalker.media.video_writer import VideoWriter
+from kdtalker.renderers.mesh.unet import PartUNet
+from kdtalker.session import draw_frames
+from train.data.films import find_films
+from train.painters.batches import augment
+from train.painters.pairs import load_pairs
+from train.painters.recipe import PARTS, PainterRecipe
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SMALL = """
+precision = "float32"
+widths = [8, 12]
+batch = 2
+steps = 40
+save_every = 2
+validate_every = 20
+critic_from = 0.2
+tracker = "none"
+device = "cpu"
+"""
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """A film of a mouth that opens and shuts, twice: once to learn from, once held out."""
+    folder = tmp_path_factory.mktemp("films")
+    pipeline = TalkingPortraitPipeline.mesh()
+    portrait = pipeline.portrait(read_image(EXAMPLES / "astronaut.png"), crop=True)
+    rest = portrait.source.rest
+    wide = 1 - np.sin(np.arange(10) / 1.5) ** 2
+    motion = Motion.concatenate([dataclasses.replace(rest, expression=rest.expression * part) for part in wide])
+    with VideoWriter(folder / "one.mp4", 512, 512) as film:
+        for frame in draw_frames(pipeline.engine.renderer, portrait, motion):
+            film.write(frame)
+    shutil.copy(folder / "one.mp4", folder / "two.mp4")
+    (folder / "films.csv").write_text("file,split,speaker\none.mp4,train,a\ntwo.mp4,val,b\n")
+    return folder
+
+
+def write_config(path, films, run, extra=SMALL):
+    path.write_text(f'films = ["{films}"]\ntables = ["{films}/films.csv"]\nrun = "{run}"\n{extra}')
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(films, tmp_path_factory):
+    """A short run at full size, as the command line gives it."""
+    out = tmp_path_factory.mktemp("run")
+    assert command("mesh", "mouth", films, "--table", films / "films.csv", "--out", out, "--steps", 2) == 0
+    return out
+
+
+def test_a_run_leaves_weights_that_paint(run):
+    painter = PartUNet.load(run / "mouth.safetensors")
+    views = np.zeros((1, 112, 112, 6), np.uint8)
+    assert painter.paint(views, views).shape == (1, 112, 112, 5)
+    (row,) = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    assert row["step"] == 2
+    assert row["painted"] > 10
+    assert all((run / name).stat().st_size > 10_000 for name in ("curves.png", "painted.png"))
+    assert any((run / "log").iterdir())
+
+
+def test_a_run_that_was_killed_ends_in_the_same_bits(films, run, tmp_path):
+    for name in ("once", "again"):
+        shutil.copytree(run / "pairs", tmp_path / name / "pairs")
+        write_config(tmp_path / f"{name}.toml", films, tmp_path / name)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "again" / "pairs").iterdir()}
+    assert killed_at_random("mesh", [tmp_path / "again.toml"], tmp_path / "again", 0.2) == -9
+    for name in ("once", "again"):
+        assert command("mesh", tmp_path / f"{name}.toml") == 0
+    assert_same_runs(tmp_path / "once", tmp_path / "again")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "again" / "pairs").iterdir()} == made
+
+
+def test_a_dry_run_tells_sizes_and_writes_nothing(films, run, tmp_path, capsys):
+    assert command("mesh", write_config(tmp_path / "c.toml", films, run), "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert "1 films, 1 people" in told and "pairs         of 2 films lie in" in told and "widths = (8, 12)" in told
+    assert "critic" in told and "memory" in told
+    assert command("mesh", write_config(tmp_path / "c.toml", films, tmp_path / "new"), "--dry-run") == 0
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("width = [8]", "unknown key 'width'; did you mean 'widths'?"),
+        ('part = "nose"', "part is 'nose', known are mouth, eyes"),
+        ('films = "films"', "wanted a list in brackets"),
+        ("widths = [8, 9.5]", "wanted a whole number"),
+        ("critic_from = 2", "critic_from is 2, wanted from 0 to 1"),
+    ],
+)
+def test_a_config_is_closed(tmp_path, capsys, line, told):
+    (tmp_path / "c.toml").write_text(line)
+    assert command("mesh", tmp_path / "c.toml") == 2
+    assert told in capsys.readouterr().err.replace("2.0", "2")
+
+
+def test_films_that_teach_nothing_are_told(films, run, tmp_path, capsys):
+    (tmp_path / "broken.mp4").write_bytes(b"not a film")
+    assert command("mesh", "mouth", tmp_path, "--out", tmp_path / "run") == 2
+    told = capsys.readouterr().err
+    assert "None of 1 films can teach a painter" in told and "broken.mp4' is not a film" in told
+    (tmp_path / "all.csv").write_text(f"file,split,speaker\n{films}/one.mp4,val,a\n{films}/two.mp4,val,b\n")
+    assert command("mesh", "mouth", films, "--table", tmp_path / "all.csv", "--out", run) == 2
+    assert "All 2 films of use are of the split 'val'" in capsys.readouterr().err
+
+
+def test_pairs_show_the_same_place(run, films):
+    """Where the mouth is as it was photographed, the warped picture is the real one."""
+    pairs = load_pairs(find_films([films], [films / "films.csv"]), PARTS["mouth"], run / "pairs")
+    assert [film.split for film in pairs] == ["train", "val"]
+    for film in pairs:
+        error = np.abs(film.warped[..., :3].astype(int) - film.real).mean((1, 2, 3))
+        assert error.min() < 6
+        assert len(film.real) == len(film.which) == len(film.appears)
+
+
+def test_other_light_is_the_same_for_all_three():
+    rng = np.random.default_rng(3)
+    picture = rng.integers(0, 256, (32, 32, 6), np.uint8)
+    picture[..., 3] = 0
+    warped, _, real = augment((picture, picture, picture[..., :3]), PainterRecipe(), rng)
+    np.testing.assert_array_equal(warped[..., :3], real)
