@@ -26,7 +26,7 @@ browser: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
-	$(BIN)/mypy --strict kdtalker train
+	$(BIN)/mypy --strict kdtalker train app.py app_widgets.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m train.bench

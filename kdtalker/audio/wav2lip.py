@@ -122,7 +122,7 @@ def mel_columns(emphasised: Array, count: int) -> Array:
     return columns
 
 
-def columns_seen(first_frame: int, frames: int, last_column: int | None) -> NDArray[np.intp]:
+def column_indices(first_frame: int, frames: int, last_column: int | None) -> NDArray[np.intp]:
     """Return the column indices (frames, 16) that each frame sees, clamped to the ends of the sound."""
     firsts = np.array([first_column(first_frame + frame) for frame in range(frames)])
     wanted: NDArray[np.intp] = np.maximum(firsts[:, None] + np.arange(COLUMNS_PER_FRAME), 0)
@@ -155,7 +155,7 @@ class Wav2LipEncoder(BlockEncoder[None]):
         emphasised = emphasise(samples[1:], samples[0])
         if end is not None:
             emphasised[end - start :] = 0
-        wanted = columns_seen(first, block.frames, None if end is None else end // HOP)
+        wanted = column_indices(first, block.frames, None if end is None else end // HOP)
         low, high = int(wanted.min()), int(wanted.max())
         columns = mel_columns(emphasised[low * HOP - WINDOW // 2 - start :], high - low + 1)
         seen = torch.from_numpy(rearrange(columns[wanted - low], "t columns bands -> t 1 bands columns").copy())

@@ -1,5 +1,5 @@
-"""When eyes blink and where they look: functions of a seed, the frame's number and the head's pose, and of nothing
-else, so that a film does not depend on the pieces it is made in."""
+"""Procedural blinks and gaze: functions of the seed, the frame number and the head pose alone, so that a film does not
+depend on the pieces it is made in."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy as np
 from kdtalker.core.arrays import Array
 from kdtalker.core.rates import FRAME_RATE_HZ
 
-GAP_SPREAD, LEAST_GAP_S = 0.5, 0.5  # log-deviation of the gaps between blinks
-BLINK_S, BLINK_SPREAD, BLINK_RANGE_S = 0.21, 0.2, (0.12, 0.3)  # median and log-deviation of how long one lasts
-CLOSING_SHARE, SHUT_S = 0.3, 0.03  # of the time, and how long lids stay shut in it
+GAP_SPREAD, LEAST_GAP_S = 0.5, 0.5  # gaps between blinks: log-deviation, and minimum
+BLINK_S, BLINK_SPREAD, BLINK_RANGE_S = 0.21, 0.2, (0.12, 0.3)  # duration of a blink: median, log-deviation, range
+CLOSING_SHARE, SHUT_S = 0.3, 0.03  # share of the duration in which lids close; how long they stay shut
 
-# Of --gaze camera and free: deviations of where the eyes rest, in degrees of yaw and pitch; how long they rest there,
-# median and log-deviation; how much of the head's turning they make up for.
+# For --gaze camera and free: standard deviation of the fixation target in degrees of yaw and pitch; duration of a
+# fixation, median and log-deviation; gain of the vestibulo-ocular reflex, which compensates head rotation.
 SACCADES = {
     "camera": ((1.1, 0.7), 0.9, 0.6, 1.0),
     "free": ((6.0, 3.0), 1.1, 0.6, 0.7),
 }
-LEAST_REST_S = 0.16
+MIN_FIXATION_S = 0.16  # the shortest fixation between two saccades
 
 
 def blink_curve(seed: int, blinks_per_minute: float, start_frame: int, length: int) -> Array:
-    """(length,) how far the lids are closed from start_frame on, 0 to 1: log-normal gaps, `a_minute` blinks in the
-    mean, each one closing faster than opening."""
+    """Compute the lid closure (length,) 0..1 from start_frame on: blinks at log-normal gaps, each one closing faster
+    than it opens."""
     shut = np.zeros(length, np.float32)
     times_s = (start_frame + np.arange(length)) / FRAME_RATE_HZ
     end_s = (start_frame + length) / FRAME_RATE_HZ + BLINK_RANGE_S[1]
@@ -36,7 +36,7 @@ def blink_curve(seed: int, blinks_per_minute: float, start_frame: int, length: i
 
 
 def _blinks(seed: int, a_minute: float) -> Iterator[tuple[float, float]]:
-    """When the lids meet in each blink, on the grid of frames so that it is seen, and how long that lasts, in s."""
+    """Yield for each blink the time at which the lids meet, on the grid of frames, and its duration, in s."""
     if a_minute == 0:
         return
     rng = np.random.default_rng((seed, 1))
@@ -49,7 +49,7 @@ def _blinks(seed: int, a_minute: float) -> Iterator[tuple[float, float]]:
 
 
 def _blink(after_s: Array, blink_s: float) -> Array:
-    """How far shut, by the time after the moment at which the lids meet."""
+    """Compute the lid closure of one blink, by the time after the lids meet, in s."""
     moving_s = blink_s - SHUT_S
     closing_s, opening_s = CLOSING_SHARE * moving_s, (1 - CLOSING_SHARE) * moving_s
     open_share = np.clip(np.maximum(-after_s / closing_s, (after_s - SHUT_S) / opening_s), 0, 1)
@@ -58,16 +58,16 @@ def _blink(after_s: Array, blink_s: float) -> Array:
 
 
 def gaze(kind: str, seed: int, start_frame: int, away: Array) -> Array:
-    """(T, 2) yaw and pitch in degrees of eyes that rest here and there around the camera ("camera") or the head's own
-    direction ("free"), and keep looking there while the head turns: away (T, 2) is by how much it has turned."""
+    """Compute gaze (T, 2), yaw and pitch in degrees: fixations and saccades around the camera ("camera") or around the
+    head's direction ("free"). away (T, 2): rotation of the head from the source pose, which the eyes compensate."""
     deviation, rest_s, spread, steady = SACCADES[kind]
     frames = start_frame + np.arange(len(away))
     targets = np.zeros((len(away), 2))
     rng = np.random.default_rng((seed, 2))
     begins, target = 0, np.zeros(2)
     while begins <= start_frame + len(away):
-        targets[frames == begins - 1] += (target - targets[frames == begins - 1]) / 3  # a saccade is seen on its way
+        targets[frames == begins - 1] += (target - targets[frames == begins - 1]) / 3  # one frame on the way
         targets[frames >= begins] = target
-        begins += round(max(LEAST_REST_S, rng.lognormal(np.log(rest_s), spread)) * FRAME_RATE_HZ)
+        begins += round(max(MIN_FIXATION_S, rng.lognormal(np.log(rest_s), spread)) * FRAME_RATE_HZ)
         target = rng.standard_normal(2) * deviation
     return np.asarray(targets - steady * away, np.float32)

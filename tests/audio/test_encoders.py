@@ -19,9 +19,9 @@ from train.data.shards import Shard, shard_paths
 from train.data.sync import Sync
 from train.harness.config import read_config
 from train.motion.dataset import Corpus
-from train.motion.loss import Objective
+from train.motion.loss import DenoisingLoss
 from train.motion.recipe import PRESETS
-from train.motion.windows import Windows
+from train.motion.windows import WindowDataset
 
 
 class LoudnessEncoder(BlockEncoder[float]):
@@ -92,9 +92,9 @@ def test_a_denoiser_learns_from_a_toy(toy, tmp_path):
     recipe = read_config(config, PRESETS)
     corpus = Corpus.load(recipe)
     assert len(list((tmp_path / "shards" / "features-loud").iterdir())) == 4
-    objective = Objective(Denoiser(recipe.model), recipe, corpus)
+    objective = DenoisingLoss(Denoiser(recipe.model), recipe, corpus)
     optimiser = torch.optim.SGD(objective.parameters(), 0.01)
-    batch = Windows(corpus.training, corpus.normalisation, recipe, 4, 0)[0]
+    batch = WindowDataset(corpus.training, corpus.normalisation, recipe, 4, 0)[0]
     before = objective.denoiser.adapter.input.weight.clone()
     objective(**vars(batch)).backward()
     optimiser.step()

@@ -16,7 +16,7 @@ from golden_weights import TOLERANCE, assert_golden, errors_in_stds, generator, 
 from kdtalker.audio.wav2lip import (
     Wav2LipEncoder,
     Wav2LipNetwork,
-    columns_seen,
+    column_indices,
     emphasise,
     mel_columns,
     rename_published,
@@ -152,7 +152,7 @@ def test_golden_mel(outputs):
     emphasised = emphasise(sound[:whole], 0.0)
     columns = mel_columns(np.pad(emphasised, 400), whole // 200 + 1)
     np.testing.assert_allclose(columns, outputs["audio/mel"], atol=TOLERANCE * outputs["audio/mel"].std())
-    windows = columns[columns_seen(0, whole // 640, last_column=whole // 200)].transpose(0, 2, 1)
+    windows = columns[column_indices(0, whole // 640, last_column=whole // 200)].transpose(0, 2, 1)
     assert_golden(outputs, "audio/mel_windows", torch.from_numpy(windows))
 
 
