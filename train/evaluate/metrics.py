@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ
+from kdtalker.edits.lips import SHUT_THRESHOLD
 from kdtalker.media.video import read_video
 from train.evaluate.identity import identity_distance
 from train.evaluate.tracked import TrackedVideo
@@ -18,7 +19,7 @@ from train.keypoints.validation import LIPS
 
 LARGEST_OFFSET_FRAMES = 15  # A/V offsets from -15 to 15 frames are searched
 BEAT_SIGMA_S = 0.1  # tolerance of beat alignment, sigma of its Gaussian
-CLOSED_LIPS = 0.03  # lips count as closed below this gap, in outer-eye distances
+SHUT_THRESHOLD = 0.03  # lips count as closed below this gap, in outer-eye distances
 CLOSURE_TOLERANCE_FRAMES = 2  # closures of two videos match when they are at most so many frames apart
 BLINK_THRESHOLD = 0.45  # eyes count as closed below this share of their median opening
 BLINK_APART_FRAMES = 3  # closed frames at most so far apart belong to one blink
@@ -105,7 +106,7 @@ def blinks(film: TrackedVideo, _: TrackedVideo | None) -> float:
 
 def closures(film: TrackedVideo, _: TrackedVideo | None) -> float:
     """Count lip closures a minute."""
-    return count_runs(film.mouth < CLOSED_LIPS, 1) / len(film.mouth) * FRAMES_A_MINUTE
+    return count_runs(film.mouth < SHUT_THRESHOLD, 1) / len(film.mouth) * FRAMES_A_MINUTE
 
 
 def background(film: TrackedVideo, _: TrackedVideo | None) -> float:
@@ -168,8 +169,8 @@ def mouth_amplitude(film: TrackedVideo, reference: TrackedVideo) -> float:
 
 def closures_met(film: TrackedVideo, reference: TrackedVideo) -> float | None:
     """Compute the recall in % of the reference's lip closures, within two frames; None where it has none."""
-    is_shut = np.convolve(film.mouth < CLOSED_LIPS, np.ones(2 * CLOSURE_TOLERANCE_FRAMES + 1), "same") > 0
-    wanted = np.flatnonzero(np.diff(np.r_[False, reference.mouth < CLOSED_LIPS].astype(int)) == 1)
+    is_shut = np.convolve(film.mouth < SHUT_THRESHOLD, np.ones(2 * CLOSURE_TOLERANCE_FRAMES + 1), "same") > 0
+    wanted = np.flatnonzero(np.diff(np.r_[False, reference.mouth < SHUT_THRESHOLD].astype(int)) == 1)
     wanted = wanted[wanted < len(is_shut)]
     return float(100 * is_shut[wanted].mean()) if len(wanted) else None
 
