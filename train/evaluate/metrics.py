@@ -19,7 +19,6 @@ from train.keypoints.validation import LIPS
 
 LARGEST_OFFSET_FRAMES = 15  # A/V offsets from -15 to 15 frames are searched
 BEAT_SIGMA_S = 0.1  # tolerance of beat alignment, sigma of its Gaussian
-SHUT_THRESHOLD = 0.03  # lips count as closed below this gap, in outer-eye distances
 CLOSURE_TOLERANCE_FRAMES = 2  # closures of two videos match when they are at most so many frames apart
 BLINK_THRESHOLD = 0.45  # eyes count as closed below this share of their median opening
 BLINK_APART_FRAMES = 3  # closed frames at most so far apart belong to one blink
