@@ -7,6 +7,7 @@ Models are read-only and shared; all that belongs to one film lives in its Sessi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,16 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.motion import FRAMINGS, Motion
 from kdtalker.core.options import Options
 from kdtalker.core.protocols import Box, Edit, EncodedPortrait, Engine, Record, SourceT
-from kdtalker.edits.perform import apply_options, check_options, report_limits
+from kdtalker.edits.perform import apply_options, check_options
 from kdtalker.edits.transfer import transfer_stream
 from kdtalker.session import Session, draw_frames
 
 if TYPE_CHECKING:
     from kdtalker.renderers.liveportrait.renderer import LivePortraitSource
     from kdtalker.renderers.mesh.source import MeshSource
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,10 @@ class TalkingPortraitPipeline(Generic[SourceT]):
         renderer = self.engine.renderer
         check_options(options, renderer.expression_model)
         if renderer.expression_model.basis is None:
-            report_limits(renderer.space)
+            _log.warning(
+                "The engine '%s' draws lips as its motion model makes them; it cannot close them in silence.",
+                renderer.space,
+            )
         return Session(self.engine, portrait, options, record=record, edit=edit, head=head)
 
     def animate(

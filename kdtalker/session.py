@@ -65,6 +65,7 @@ class Session(Generic[SourceT]):
         self._stream: MotionStream[Any, Any] | None = None  # made when the first frame is taken
         self._queue: deque[Array] = deque()
         self._has_ended = False
+        self._has_failed = False
         self._first: Motion | None = None  # the first generated frame
         self._frame = 0  # the number of the next frame
         self._frames: Iterator[Image] = iter(())  # of the motion that is being drawn
@@ -86,7 +87,16 @@ class Session(Generic[SourceT]):
         return self._take()
 
     def _take(self) -> Iterator[Image]:
-        """Yield frames until more sound is needed."""
+        """Yield frames until more sound is needed. After an error there are no more: parts of the stream are lost."""
+        if self._has_failed:
+            raise InputError("This session ended in an error; start another.")
+        try:
+            yield from self._produce()
+        except Exception:
+            self._has_failed = True
+            raise
+
+    def _produce(self) -> Iterator[Image]:
         while True:
             for frame in self._frames:  # noqa: UP028 - `yield from` would close the line where one reader stops
                 yield frame

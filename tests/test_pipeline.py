@@ -250,3 +250,24 @@ def test_the_ends_of_every_range_are_allowed():
     for name, kind, control in controls():
         for value in control.choices or (control.minimum, control.maximum):
             assert getattr(Options(**{name: kind(value)}), name) == kind(value)
+
+
+def test_a_session_that_failed_gives_no_more_frames(pipeline, portrait):
+    """Parts of its sound are lost: going on would put the lips out of sync."""
+
+    def fail(motion, frame):
+        raise ValueError("an edit that fails")
+
+    session = pipeline.start(portrait, edit=fail)
+    with pytest.raises(ValueError, match="an edit that fails"):
+        list(session.push(toy.sound(2)))
+    for going_on in (lambda: session.push(toy.sound(1)), session.flush):
+        with pytest.raises(InputError, match="ended in an error; start another"):
+            list(going_on())
+
+
+def test_an_engine_that_cannot_close_lips_says_so(pipeline, portrait, monkeypatch, caplog):
+    renderer = pipeline.engine.renderer
+    monkeypatch.setattr(renderer, "expression_model", replace(renderer.expression_model, basis=None), raising=False)
+    pipeline.start(portrait)
+    assert "cannot close them in silence" in caplog.text

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,7 +37,8 @@ class Parser(argparse.ArgumentParser):
         """Parse as argparse does, but report a misspelt option before a missing one."""
         words = sys.argv[1:] if args is None else list(args)
         known = self._option_string_actions
-        for word in (word.split("=")[0] for word in words if re.match(r"--[a-z]", word)):
+        options = takewhile(lambda word: word != "--", words)
+        for word in (word.split("=")[0] for word in options if re.match(r"--[a-z][a-z-]*(=|$)", word)):
             if word not in known and did_you_mean(word, known):
                 self.error(f"unrecognized arguments: {word}")
         return super().parse_known_args(words, namespace)

@@ -78,7 +78,7 @@ def _check_address_space() -> None:
 
 @dataclass(frozen=True)
 class DrivingInput:
-    """Hold what moves the portrait: the number of frames, the length of the sound (None: that of the frames) and its
+    """Hold the driving input: the number of frames, the length of the sound (None: that of the frames) and its
     file, a saved motion, and the eye and lip ratios of a template."""
 
     frames: int

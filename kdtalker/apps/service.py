@@ -35,8 +35,8 @@ Load = Callable[[], TalkingPortraitPipeline[Any]]
 
 @dataclass(frozen=True)
 class Request:
-    """Hold what a visitor asks for. voice: a sound file or a text; face: its number by size from 0; crop: film only the
-    square around the face; background: replaces the portrait's own; pose_from: a driving video for the head."""
+    """Hold the request of a visitor. voice: a sound file or a text; face: its number by size from 0; crop: film the
+    face's square alone; background: replaces the portrait's own; pose_from: a driving video for the head."""
 
     picture: Path | None
     voice: Path | Line | None

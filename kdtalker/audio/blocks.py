@@ -58,7 +58,7 @@ class BlockEncoder(ABC, Generic[CarryT]):
 
     @abstractmethod
     def start_carry(self) -> CarryT:
-        """Return what the first block gets of the blocks before it."""
+        """Return the initial recurrent state, which the first block gets."""
 
     @abstractmethod
     def encode_block(self, carry: CarryT, samples: Array, block: BlockSpan) -> tuple[Array, CarryT]:

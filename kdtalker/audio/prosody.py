@@ -103,8 +103,8 @@ def _smooth(value: float, target: float, time_s: float) -> float:
 
 
 def look_ahead(prosody: Prosody, frames: int) -> Prosody:
-    """Return the first `frames` with the minimum of the silence gate over the LOOKAHEAD_FRAMES after each, so that the
-    mouth opens before the sound."""
+    """Apply a forward sliding-window minimum over LOOKAHEAD_FRAMES to the silence gate of the first `frames`, so that
+    the mouth opens before the sound."""
     gate = prosody.silence_gate
     if len(gate):
         padded = np.pad(gate, (0, LOOKAHEAD_FRAMES), mode="edge")

@@ -35,12 +35,13 @@ class AtomicFile:
     stays as it was.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sweep: bool = True) -> None:
         """Raises InputError or OutputError where `path` cannot be written, see `check_target`."""
         self.path, self.is_committed = path, False
         self._target = check_target(path)
         with deferred():
-            _remove_stale(self._target.parent)
+            if sweep:
+                _remove_stale(self._target.parent)
             self.partial, lock = _create_locked(self._target.parent, path)
             # Runs at the latest when the object goes or the program ends, wherever a signal interrupted it.
             self._remove = weakref.finalize(self, _remove, self.partial, lock)
@@ -70,7 +71,7 @@ class AtomicFile:
             self._remove()  # finds nothing under the temporary name, and unlocks
 
     def copy_of_target(self) -> AtomicFile | None:
-        """Copy what stands under the name now, to be put back by its own commit; None where there is nothing."""
+        """Back up the target as it is now; commit the copy to restore it. None where there is no target."""
         if not self._target.exists():
             return None
         copy = AtomicFile(self.path)
@@ -87,9 +88,9 @@ class AtomicFile:
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file that takes its name only when it is whole; `write` is called with it. Raises OutputError where
-    there is no room."""
-    with AtomicFile(path) as file:
+    """Write a file atomically: `write` fills a temporary file, which is then renamed. Raises OutputError where there is
+    no room."""
+    with AtomicFile(path, sweep=False) as file:  # a folder of shards may be written by many machines
         try:
             with file.partial.open("wb") as content:
                 write(content)
@@ -99,8 +100,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def commit_together(files: Sequence[AtomicFile]) -> None:
-    """Give all files their names, or none: what was renamed before a failure is put back. All but the last, the
-    largest, are copied for that."""
+    """Commit files as one transaction with rollback: all get their names, or none.
+
+    What was renamed before a failure is put back. All files but the last, the largest, are copied for that.
+    """
     with deferred():
         copies = [file.copy_of_target() for file in files[:-1]]
         renamed = 0

@@ -161,7 +161,9 @@ class ExpressionModel:
 
 @dataclass(frozen=True)
 class Openings:
-    """Hold the eye and mouth openings of T frames, each (T,), or None where they are unknown."""
+    """Hold the eye and mouth openings of T frames, each (T,), or None where they are unknown. eyes: gap over the eye's
+    width. lips: gap over the outer-eye distance where drawn motion is measured, over the mouth's width where a driving
+    video or template is (LivePortrait's ratio)."""
 
     eyes: Array | None
     lips: Array | None
@@ -220,7 +222,7 @@ class Engine(ABC, Generic[SourceT]):
 
     @abstractmethod
     def find_faces(self, image: Image) -> list[Square]:
-        """Return the square crops of all faces, in the order in which `face` of `find_portrait` counts them.
+        """Return squares around all faces, to choose from, in the order in which `face` of `find_portrait` counts them.
 
         Raises InputError where there is none."""
 

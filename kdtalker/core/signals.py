@@ -57,7 +57,7 @@ def interruptible(*, ignore_after: bool = False) -> Iterator[Listener]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Hold signals back within the block and answer them at its end, as their handlers would have.
+    """Defer signals within the block, a critical section, and answer them at its end, as their handlers would have.
 
     For steps that must not be cut in two: to start a process and to remember it, to rename a file, to clean up.
     """

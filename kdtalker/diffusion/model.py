@@ -183,7 +183,7 @@ class DiffusionMotionModel:
         return [(self.decode(part, state.rest), state) for part, state in zip(parts, current, strict=True)]
 
     def _batch_key(self, state: WindowState) -> tuple[int, Sampling]:
-        """Return what streams must have in common to be sampled in one batch."""
+        """Return the batching key of a stream: context length and sampling settings."""
         return len(context_frames(self.config, state)), state.sampling
 
     def _sample(self, states: list[WindowState]) -> Array:

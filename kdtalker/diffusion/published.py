@@ -10,18 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdtalker.audio.encoders import PUBLISHED_ENCODER, load_encoder
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import LIVEPORTRAIT_SPACE
 from kdtalker.core.npz import read_npz
-from kdtalker.core.protocols import Speech
 from kdtalker.diffusion.config import DenoiserConfig
 from kdtalker.diffusion.denoiser import Denoiser
-from kdtalker.diffusion.kalman_smoothing import KalmanSmoothedModel
 from kdtalker.diffusion.model import DiffusionMotionModel
 from kdtalker.diffusion.normalisation import Normalisation
-from kdtalker.diffusion.speech import load_trained
 from kdtalker.weights.strict import Find, load_strictly, rename_entry
 
 _PARTS = ("scale", "yaw", "pitch", "roll", "t", "exp")  # in the order of a motion vector
@@ -97,15 +93,9 @@ def _usable(spread: Array) -> Array:
     return np.where(spread == 0, np.float32(1), spread)
 
 
-def load_speech(find: Find, device: torch.device, checkpoint: Path | None = None) -> Speech:
-    """Load the published audio encoder (on the CPU) and denoiser, or with `checkpoint` a model trained by oneself with
-    the encoder that it names. Raises InputError where weights are missing or damaged."""
-    if checkpoint is not None:
-        encoder, own = load_trained(checkpoint, LIVEPORTRAIT_SPACE, find)
-        own.denoiser.to(device)
-        return Speech(encoder, KalmanSmoothedModel(own))
+def load_published_model(find: Find, device: torch.device) -> DiffusionMotionModel:
+    """Load KDTalker's published denoiser onto a device. Raises InputError where weights are missing or damaged."""
     path = find("KDTalker.pth")
     state = rename_entry(rename_published, path, "model")
     denoiser = load_strictly(lambda: Denoiser(DenoiserConfig()), state, path).to(device)
-    model = DiffusionMotionModel(denoiser, read_normalisation(find("norm.npz")), LIVEPORTRAIT_SPACE)
-    return Speech(load_encoder(PUBLISHED_ENCODER, find), KalmanSmoothedModel(model))
+    return DiffusionMotionModel(denoiser, read_normalisation(find("norm.npz")), LIVEPORTRAIT_SPACE)

@@ -63,7 +63,7 @@ def _owed(config: DenoiserConfig, state: WindowState) -> int:
 
 
 def is_ready(config: DenoiserConfig, state: WindowState, last: bool) -> bool:
-    """Tell whether a full window can be sampled, or at the end one that silence fills up."""
+    """Tell whether a full window can be sampled, or at the end one padded with silence features."""
     return len(state.features) >= config.window or (last and _owed(config, state) > len(state.tail))
 
 

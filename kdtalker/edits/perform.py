@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from functools import cache
-
 import numpy as np
 
 from kdtalker.core.arrays import Array, smoothstep
@@ -18,8 +15,6 @@ from kdtalker.edits.basic import add_offset, hold_head, scale_motion, scale_regi
 from kdtalker.edits.eyes import blink_curve, gaze
 from kdtalker.edits.lips import LIP_EASE_IN_S, blend_to_rest, close_lips, measure_parting
 
-_log = logging.getLogger(__name__)
-
 EASE_IN_S = 0.8  # transition from the source frame to the pose and expression of the Options
 BROW_RAISE = 0.45  # amount of the brow blendshape at the strongest emphasis, for --emphasis 1
 
@@ -32,15 +27,6 @@ def check_options(options: Options, model: ExpressionModel) -> None:
             f"Option '{name}' is {getattr(options, name)!r}, but this engine has no blendshapes to show it; leave it "
             "out or choose the engine 'mesh'."
         )
-
-
-@cache
-def report_limits(space: str) -> None:
-    """Log, once in a process, that an engine without blendshapes does not close lips by itself."""
-    _log.warning(
-        "The engine '%s' draws lips as its motion model makes them; it cannot measure and close them in silence.",
-        space,
-    )
 
 
 def apply_options(motion: Motion, source: Source, model: ExpressionModel, options: Options, *, frame: int) -> Motion:
@@ -90,7 +76,7 @@ def add_procedural_motion(
 
 
 def ease_in(options: Options, frame: int, length: int, within_s: float = EASE_IN_S) -> Array:
-    """Compute the share (length,) of the options that shows: 0 in frame 0, the source image, to 1 after `within_s`."""
+    """Compute a smoothstep fade-in weight (length,): 0 in frame 0, the source image, to 1 after `within_s`."""
     if options.absolute:
         return np.ones(length, np.float32)
     return smoothstep((frame + np.arange(length)) / (within_s * FRAME_RATE_HZ))

@@ -63,8 +63,8 @@ class DenoisingLoss(nn.Module):
         return timesteps
 
     def _augment_audio(self, features: Tensor) -> Tensor:
-        """Encode features (B, F, C), with noise added on some windows and dropped on others (classifier-free
-        guidance)."""
+        """Encode features (B, F, C) with Gaussian noise augmentation on some windows and condition dropout on others
+        (classifier-free guidance)."""
         recipe, one = self._recipe, (len(features), 1, 1)
         is_loud = torch.rand(one, device=features.device) < recipe.audio_noise_share
         spread = recipe.audio_noise * features.std((0, 1))

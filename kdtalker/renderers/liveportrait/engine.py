@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kdtalker.audio.encoders import PUBLISHED_ENCODER, load_encoder
 from kdtalker.core.arrays import Array, Image
-from kdtalker.core.motion import KEYPOINTS, Motion
+from kdtalker.core.motion import KEYPOINTS, LIVEPORTRAIT_SPACE, Motion
 from kdtalker.core.protocols import Box, Edit, Engine, Openings, Speech, Square
-from kdtalker.diffusion.published import load_speech
+from kdtalker.diffusion.kalman_smoothing import KalmanSmoothedModel
+from kdtalker.diffusion.published import load_published_model
+from kdtalker.diffusion.speech import load_trained
 from kdtalker.edits.transfer import transfer_rotations
 from kdtalker.face.openings import measure_openings
 from kdtalker.face.portrait import find_squares
@@ -70,7 +73,13 @@ class LivePortraitEngine(Engine[LivePortraitSource]):
         return self.renderer.track(frames)
 
     def load_speech(self) -> Speech:
-        return load_speech(self.find, self.device, self.checkpoint)
+        if self.checkpoint is None:
+            encoder = load_encoder(PUBLISHED_ENCODER, self.find)
+            model = load_published_model(self.find, self.device)
+        else:
+            encoder, model = load_trained(self.checkpoint, LIVEPORTRAIT_SPACE, self.find)
+            model.denoiser.to(self.device)
+        return Speech(encoder, KalmanSmoothedModel(model))
 
     def start_from(self, motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:
         """Apply motion relative to its first frame, which becomes the source's pose and expression."""

@@ -66,7 +66,7 @@ class FrameGenerator:
         self._run = _compile(self._image) if compiled else self._image
 
     def prepare(self, volume: Tensor, keypoints: Tensor) -> Appearance:
-        """Compute what depends on the source alone: volume (1, 32, 16, 64, 64), keypoints (1, 21, 3)."""
+        """Cache the part that depends on the source alone: volume (1, 32, 16, 64, 64), keypoints (1, 21, 3)."""
         return Appearance(volume, keypoints, self._warping.dense_motion_network.prepare(volume, keypoints))
 
     def generate(self, appearance: Appearance, driving: Tensor) -> Iterator[Image]:

@@ -116,7 +116,7 @@ class DenseMotion(nn.Module):
         self.occlusion = nn.Conv2d((HOURGLASS_WIDTH + inputs) * VOLUME_DEPTH, 1, 7, padding=3)
 
     def prepare(self, volume: Tensor, source: Tensor) -> DenseMotionCache:
-        """Compute what depends on the source alone; its volume (1, 32, D, H, W), keypoints (1, 21, 3)."""
+        """Cache the part of dense motion that depends on the source: volume (1, 32, D, H, W), keypoints (1, 21, 3)."""
         compressed = F.relu(self.norm(self.compress(volume)))
         grid = coordinate_grid(compressed)
         identity = F.grid_sample(compressed, grid[None], align_corners=False)
