@@ -8,7 +8,7 @@ from itertools import takewhile
 
 import numpy as np
 
-from kdtalker.core.arrays import Array
+from kdtalker.core.arrays import Array, smoothstep
 from kdtalker.core.rates import FRAME_RATE_HZ
 
 GAP_SPREAD, LEAST_GAP_S = 0.5, 0.5  # gaps between blinks: log-deviation, and minimum
@@ -52,9 +52,7 @@ def _blink(after_s: Array, blink_s: float) -> Array:
     """Compute the lid closure of one blink, by the time after the lids meet, in s."""
     moving_s = blink_s - SHUT_S
     closing_s, opening_s = CLOSING_SHARE * moving_s, (1 - CLOSING_SHARE) * moving_s
-    open_share = np.clip(np.maximum(-after_s / closing_s, (after_s - SHUT_S) / opening_s), 0, 1)
-    shut: Array = 1 - open_share**2 * (3 - 2 * open_share)
-    return shut.astype(np.float32)
+    return 1 - smoothstep(np.maximum(-after_s / closing_s, (after_s - SHUT_S) / opening_s))
 
 
 def gaze(kind: str, seed: int, start_frame: int, away: Array) -> Array:
