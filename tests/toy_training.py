@@ -16,6 +16,7 @@ from kdtalker.core import files
 LOADED_ONCE = (
     "train.motion.trainer",
     "train.painters.trainer",
+    "train.interior.trainer",
     "diffusers.schedulers.scheduling_dpmsolver_multistep",
     "matplotlib.backends.backend_agg",
 )  # what takes seconds to import, for all that are started

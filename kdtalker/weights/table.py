@@ -85,11 +85,11 @@ TABLE = (
         "paints closing lids (train/mesh.py)",
     ),
     Weight(
-        "data/mesh_mouth.safetensors",
-        2_571_864,
-        "9aa3e8f11e2c3e10b1e502af972e47ab5f9f951677d8ac6ab0c1474ced922010",
+        "data/mesh_interior.safetensors",
+        3_238_852,
+        "8abb54d08fa8a396cf0477bf578148bdda2f8cd37af560457f8e8e2f995dffbe",
         *_OURS,
-        "paints what is between moving lips (train/mesh.py)",
+        "draws the inside of the mouth (train/interior)",
     ),
     Weight(
         "KDTalker.pth",

@@ -13,12 +13,13 @@ from kdtalker import TalkingPortraitPipeline
 from kdtalker.core.motion import Motion
 from kdtalker.media.picture import read_image
 from kdtalker.media.video_writer import VideoWriter
+from kdtalker.renderers.mesh.parts import EYES
 from kdtalker.renderers.mesh.unet import PartUNet
 from kdtalker.session import draw_frames
 from train.data.films import find_films
 from train.painters.batches import augment
 from train.painters.pairs import load_pairs
-from train.painters.recipe import PARTS, PainterRecipe
+from train.painters.recipe import PainterRecipe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = """
@@ -36,13 +37,14 @@ device = "cpu"
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    """A film of a mouth that opens and shuts, twice: once to learn from, once held out."""
+    """A film of eyes that shut and open, twice: once to learn from, once held out."""
     folder = tmp_path_factory.mktemp("films")
     pipeline = TalkingPortraitPipeline.mesh()
     portrait = pipeline.portrait(read_image(EXAMPLES / "astronaut.png"), crop=True)
     rest = portrait.source.rest
     wide = 1 - np.sin(np.arange(10) / 1.5) ** 2
-    motion = Motion.concatenate([dataclasses.replace(rest, expression=rest.expression * part) for part in wide])
+    shut = portrait.source.shut
+    motion = Motion.concatenate([dataclasses.replace(rest, expression=rest.expression + shut * part) for part in wide])
     with VideoWriter(folder / "one.mp4", 512, 512) as film:
         for frame in draw_frames(pipeline.engine.renderer, portrait, motion):
             film.write(frame)
@@ -60,14 +62,14 @@ def write_config(path, films, run, extra=SMALL):
 def run(films, tmp_path_factory):
     """A short run at full size, as the command line gives it."""
     out = tmp_path_factory.mktemp("run")
-    assert command("mesh", "mouth", films, "--table", films / "films.csv", "--out", out, "--steps", 2) == 0
+    assert command("mesh", "eyes", films, "--table", films / "films.csv", "--out", out, "--steps", 2) == 0
     return out
 
 
 def test_a_run_leaves_weights_that_paint(run):
-    painter = PartUNet.load(run / "mouth.safetensors")
-    views = np.zeros((1, 112, 112, 6), np.uint8)
-    assert painter.paint(views, views).shape == (1, 112, 112, 5)
+    painter = PartUNet.load(run / "eyes.safetensors")
+    views = np.zeros((1, 64, 64, 6), np.uint8)
+    assert painter.paint(views, views).shape == (1, 64, 64, 5)
     (row,) = map(json.loads, (run / "log.jsonl").read_text().splitlines())
     assert row["step"] == 2
     assert row["painted"] > 10
@@ -100,7 +102,6 @@ def test_a_dry_run_tells_sizes_and_writes_nothing(films, run, tmp_path, capsys):
     ("line", "told"),
     [
         ("width = [8]", "unknown key 'width'; did you mean 'widths'?"),
-        ('part = "nose"', "part is 'nose', known are mouth, eyes"),
         ('films = "films"', "wanted a list in brackets"),
         ("widths = [8, 9.5]", "wanted a whole number"),
         ("critic_from = 2", "critic_from is 2, wanted from 0 to 1"),
@@ -114,17 +115,17 @@ def test_a_config_is_closed(tmp_path, capsys, line, told):
 
 def test_films_that_teach_nothing_are_told(films, run, tmp_path, capsys):
     (tmp_path / "broken.mp4").write_bytes(b"not a film")
-    assert command("mesh", "mouth", tmp_path, "--out", tmp_path / "run") == 2
+    assert command("mesh", "eyes", tmp_path, "--out", tmp_path / "run") == 2
     told = capsys.readouterr().err
     assert "None of 1 films can teach a painter" in told and "broken.mp4' is not a film" in told
     (tmp_path / "all.csv").write_text(f"file,split,speaker\n{films}/one.mp4,val,a\n{films}/two.mp4,val,b\n")
-    assert command("mesh", "mouth", films, "--table", tmp_path / "all.csv", "--out", run) == 2
+    assert command("mesh", "eyes", films, "--table", tmp_path / "all.csv", "--out", run) == 2
     assert "All 2 films of use are of the split 'val'" in capsys.readouterr().err
 
 
 def test_pairs_show_the_same_place(run, films):
     """Where the mouth is as it was photographed, the warped picture is the real one."""
-    pairs = load_pairs(find_films([films], [films / "films.csv"]), PARTS["mouth"], run / "pairs")
+    pairs = load_pairs(find_films([films], [films / "films.csv"]), EYES, run / "pairs")
     assert [film.split for film in pairs] == ["train", "val"]
     for film in pairs:
         error = np.abs(film.warped[..., :3].astype(int) - film.real).mean((1, 2, 3))

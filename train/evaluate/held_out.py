@@ -18,13 +18,14 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.files import write_atomically
 from kdtalker.core.motion import Motion
 from kdtalker.core.protocols import AudioEncoder, EncodedPortrait, Speech, StateT
-from kdtalker.face.landmarks import MOUTH_CORNERS, eye_opening, mouth_opening, outer_eye_distance
+from kdtalker.face.landmarks import eye_opening, mouth_opening, outer_eye_distance
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.sound import read_sound
 from kdtalker.media.video import read_video
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.engine import MeshEngine
 from kdtalker.renderers.mesh.source import MeshSource
+from train.evaluate.closeup import CloseUpMeter
 from train.evaluate.metrics import mean_jerk
 from train.evaluate.tracked import hold_last_face
 from train.harness.curves import best_lag, correlation
@@ -185,35 +186,24 @@ def measure_reenactment(film: HeldOutClip, pipeline: TalkingPortraitPipeline[Mes
     tracker = FaceTracker()
     real = track_landmarks(read_video(film.path), tracker)
     portrait = encode_first_frame(film, pipeline, crop=False)
-    errors: list[float] = []
-
-    def compare() -> Iterator[Image]:
-        rendered = pipeline.reenact(portrait, pipeline.engine.track(read_video(film.path)))
-        for frame, picture, points in zip(rendered, read_video(film.path), real, strict=False):
-            errors.append(mouth_square_error(frame, picture, points))
-            yield frame
-
-    made = track_landmarks(compare(), tracker)
-    length = min(len(made), len(real))
-    distance = np.linalg.norm(made[:length, :, :2] - real[:length, :, :2], axis=-1).mean(1)
+    meter = CloseUpMeter(real)
+    rendered = pipeline.reenact(portrait, pipeline.engine.track(read_video(film.path)))
+    made: list[Array] = []
+    face = None
+    for number, (frame, picture) in enumerate(zip(rendered, read_video(film.path), strict=False)):
+        face = tracker.follow(frame, face) or face
+        made.append(real[number] if face is None else face.landmarks)
+        meter.add(number, picture, frame, made[-1])
+    track = np.stack(made)
+    real = real[: len(track)]
+    distance = np.linalg.norm(track[..., :2] - real[..., :2], axis=-1).mean(1)
     return {
-        "landmarks %": 100 * float((distance / outer_eye_distance(real[:length])).mean()),
-        "mouth r": correlation(mouth_opening(made), mouth_opening(real)),
-        "mouth amplitude": float(mouth_opening(made).std() / mouth_opening(real).std()),
-        "eyes r": correlation(eye_opening(made), eye_opening(real)),
-        "mouth PSNR dB": float(10 * np.log10(255**2 / np.mean(errors))),
+        "landmarks %": 100 * float((distance / outer_eye_distance(real)).mean()),
+        "mouth r": correlation(mouth_opening(track), mouth_opening(real)),
+        "mouth amplitude": float(mouth_opening(track).std() / mouth_opening(real).std()),
+        "eyes r": correlation(eye_opening(track), eye_opening(real)),
+        **meter.metrics(),
     }
-
-
-def mouth_square_error(frame: Image, picture: Image, points: Array) -> float:
-    """Compute the mean square error in the box around the real mouth, 0.4 of its width added on each side."""
-    from skimage.metrics import mean_squared_error
-
-    left, right = points[list(MOUTH_CORNERS), :2]
-    middle, reach = (left + right) / 2, 0.9 * float(np.linalg.norm(right - left))
-    low, high = np.maximum(middle - reach, 0).astype(int), (middle + reach).astype(int)
-    one, other = (image[low[1] : high[1], low[0] : high[0]] for image in (frame, picture))
-    return float(mean_squared_error(one, other))
 
 
 def measure_clips(

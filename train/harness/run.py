@@ -75,7 +75,7 @@ class TrainingRun:
             self._state["step"] = step
             torch.manual_seed(int(np.random.SeedSequence((training.seed, step, self.rank)).generate_state(1)[0]))
             for group in (group for optimiser in optimisers for group in optimiser.param_groups):
-                group["lr"] = training.learning_rate_at(step)
+                group["lr"] = training.learning_rate_at(step) * group.get("rate", 1)
             yield to_device(batch, self.accelerator.device)
 
     @torch.no_grad()

@@ -1,1 +1,1 @@
-"""Train the networks that paint mouth and eyelids: `python -m train.mesh`."""
+"""Train the network that paints eyelids: `python -m train.mesh`."""

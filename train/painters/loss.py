@@ -45,17 +45,13 @@ def composite(painter: Callable[[Tensor, Tensor], tuple[Tensor, ...]], batch: Pa
 def reconstruction_loss(made: Tensor, covers: Tensor, batch: PainterBatch, recipe: PainterRecipe) -> Tensor:
     """Compute the weighted L1 loss of colours and gradients, with a penalty on alpha where the warp is to be kept."""
     maps = (batch.warped[:, 3:5] + 1) / 2
-    inside, around = F.max_pool2d(maps, 5, 1, 2).split(1, 1)  # type: ignore[no-untyped-call]
-    counts = 1 + recipe.around_weight * around
-    if not recipe.keeps_inside:
-        counts = counts + recipe.inside_weight * inside
-    weight = batch.weight * counts
+    around = F.max_pool2d(maps[:, 1:], 5, 1, 2)
+    weight = batch.weight * (1 + recipe.around_weight * around)
     error: Tensor = (weight * (made - batch.real).abs()).mean()
     for axis in (2, 3):
         steeper = (made - batch.real).diff(dim=axis).abs()
         error = error + recipe.gradient_weight * (weight.narrow(axis, 1, steeper.shape[axis]) * steeper).mean()
-    spared = maps[:, :1] if recipe.keeps_inside else 1 - around
-    return error + recipe.cover_weight * (covers * spared).mean()
+    return error + recipe.cover_weight * (covers * maps[:, :1]).mean()
 
 
 def discriminator_loss(discriminator: Callable[[Tensor], list[Tensor]], made: Tensor, batch: PainterBatch) -> Tensor:

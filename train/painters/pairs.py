@@ -22,6 +22,7 @@ from kdtalker.face.portrait import Portrait
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.video import read_video
 from kdtalker.renderers.mesh.geometry import FaceModel
+from kdtalker.renderers.mesh.mouth.interior import load_interior
 from kdtalker.renderers.mesh.parts import Crop, Part, make_view
 from kdtalker.renderers.mesh.renderer import MeshRenderer
 from kdtalker.renderers.mesh.source import MeshSource
@@ -69,7 +70,7 @@ class PairMaker:
     def __init__(self, parts: tuple[Part, ...]) -> None:
         self._parts, self._tracker = parts, FaceTracker()
         segmenter = LiteRTModel("selfie_segmentation.tflite")
-        self._renderer = MeshRenderer(self._tracker, segmenter, FaceModel.load(), {})
+        self._renderer = MeshRenderer(self._tracker, segmenter, FaceModel.load(), {}, load_interior())
 
     def pairs(self, film: Film, rng: np.random.Generator) -> Pairs:
         """Track a film and warp its parts. Raises InputError where it has no usable face."""
@@ -129,7 +130,7 @@ class PairMaker:
             first = motion[numbers[chosen] : numbers[chosen] + 1]
             moved = transfer_relative(motion[at : at + 1], first=first, rest=source.rest)
             mesh = self._renderer.deform_mesh(source, moved)
-            shown = zip(source.parts, self._renderer.blend_weights(source, moved), strict=True)
+            shown = zip(source.parts, self._renderer.blend_weights(source, moved)[1:], strict=True)
             parts = [(part, appears) for part, appears in shown if part.part in self._parts]
             if rng.random() > max(UNMOVED_SHARE, *(appears for _, appears in parts), 0):
                 continue

@@ -7,17 +7,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from kdtalker.renderers.mesh.parts import EYES
 from kdtalker.renderers.mesh.unet import VIEW_CHANNELS, PartUNet
 from train.data.films import Film
 from train.harness.plan import activation_bytes, count_parameters, difference_line, memory_lines, network_lines
 from train.painters.loss import PatchDiscriminator
 from train.painters.pairs import pairs_file
-from train.painters.recipe import PARTS, PRESETS, PainterRecipe
+from train.painters.recipe import PRESETS, PainterRecipe
 
 
 def plan(recipe: PainterRecipe, films: list[Film], folder: Path) -> str:
     """Format data, sizes, memory and differences from the presets, as lines to print. folder: of the pairs."""
-    side_px = PARTS[recipe.part][0].side_px
+    side_px = EYES[0].side_px
     painter, critic = PartUNet(side_px, recipe.widths), PatchDiscriminator()
     sizes = count_parameters(painter) + count_parameters(critic), count_parameters(painter)
     networks = nn.ModuleList([painter, critic])

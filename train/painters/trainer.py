@@ -1,11 +1,11 @@
-"""Train the mesh renderer's painters on films: `python -m train.mesh CONFIG [--dry-run]`. Run it again to resume.
+"""Train the mesh renderer's painter of eyelids: `python -m train.mesh CONFIG [--dry-run]`. Run it again to resume.
 
-CONFIG is a TOML file over one of the presets of train/painters/recipe.py, or just the name of one, `mouth` or `eyes`;
-films, tables, folder and steps can be given on the command line as well. `accelerate launch -m train.mesh CONFIG` runs
-it on several devices or machines.
+CONFIG is a TOML file over the preset of train/painters/recipe.py, or just its name, `eyes`; films, tables, folder and
+steps can be given on the command line as well. `accelerate launch -m train.mesh CONFIG` runs it on several devices or
+machines.
 
 A painter maps warped parts to real ones (train/painters/pairs.py makes the pairs), by an L1 loss on colours and
-gradients and later also by a patch discriminator (hinge loss; Isola et al. 2017), for sharp teeth and lashes."""
+gradients and later also by a patch discriminator (hinge loss; Isola et al. 2017), for sharp lashes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from kdtalker.core.errors import InputError
+from kdtalker.renderers.mesh.parts import EYES
 from kdtalker.renderers.mesh.unet import PartUNet
 from kdtalker.weights.checkpoint import write_checkpoint
 from train.data.films import find_films
@@ -28,7 +29,7 @@ from train.painters.batches import PairDataset
 from train.painters.loss import PatchDiscriminator, composite, discriminator_loss, generator_loss, reconstruction_loss
 from train.painters.pairs import Pairs, load_pairs
 from train.painters.plan import plan
-from train.painters.recipe import PARTS, PRESETS, PainterRecipe
+from train.painters.recipe import PRESETS, PainterRecipe
 from train.painters.validation import painter_metrics, plot_parts
 
 PAIRS_FOLDER = "pairs"
@@ -42,7 +43,7 @@ def train(recipe: PainterRecipe, pairs: list[Pairs]) -> None:
         raise InputError(f"All {len(pairs)} films of use are of the split 'val'; there is nothing to learn from.")
     run = TrainingRun(recipe, {"films": len(training), "pairs": sum(len(film.which) for film in training)})
     torch.manual_seed(recipe.seed)
-    painter = PartUNet(PARTS[recipe.part][0].side_px, recipe.widths)
+    painter = PartUNet(EYES[0].side_px, recipe.widths)
     painter = painter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     critic = PatchDiscriminator()
     averaged = copy.deepcopy(painter).eval().requires_grad_(False).to(run.accelerator.device)
@@ -75,7 +76,7 @@ def validate(
     recipe: PainterRecipe, painter: PartUNet, validation: list[Pairs]
 ) -> tuple[dict[str, float], dict[str, Figure]]:
     """Save the EMA painter; return its metrics on the validation split and a plot of painted parts."""
-    write_checkpoint(recipe.run / f"{recipe.part}.safetensors", painter.state_dict(), painter.dimensions, half=True)
+    write_checkpoint(recipe.run / "eyes.safetensors", painter.state_dict(), painter.dimensions, half=True)
     return painter_metrics(painter, validation), {"painted": plot_parts(painter, validation)} if validation else {}
 
 
@@ -104,7 +105,7 @@ def main() -> None:
         print(plan(recipe, films, recipe.run / PAIRS_FOLDER))
     else:
         with main_process_first(recipe):
-            pairs = load_pairs(films, PARTS[recipe.part], recipe.run / PAIRS_FOLDER)
+            pairs = load_pairs(films, EYES, recipe.run / PAIRS_FOLDER)
         train(recipe, pairs)
 
 

@@ -1,5 +1,5 @@
-"""Crop mouth and eyes in the head's frame, so that teeth and eye corners stand still in the crop however lips and lids
-move, and blend what a network predicts for them back into the frame."""
+"""Crop the eyes in the head's frame, so that their corners stand still in the crop however lids move, and blend what a
+network predicts for them back into the frame."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array, Image, smoothstep
-from kdtalker.face.landmarks import EYE_CONTOURS, MOUTH_CORNERS
+from kdtalker.face.landmarks import EYE_CONTOURS
 from kdtalker.renderers.mesh.curves import catmull_rom, soft_polygon
-from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, OUTER_LOWER_LIP, OUTER_UPPER_LIP
 
 HEIGHT_RANGE = 0.6  # part widths above and below a part's line that the height map of a view covers
 TAPER = 0.09  # width of the taper along a crop's border, as a share of its side
@@ -34,10 +33,10 @@ class Part:
     """Describe a part of the face by landmarks; lengths in part widths, the distance of its ends.
 
     side_px: side of the crop, which extends `reach` to all sides of a centre `drop` below that of the ends;
-    inside: upper and lower contour of the opening; around: contours of a second mask, of the resting mesh with
-    around_rests; line: the curve, or mean of two, from which heights are measured, of the resting mesh with line_rests;
+    inside: upper and lower contour of the opening; around: contours of a second mask, of the resting mesh; line: the
+    curve, or mean of several, from which heights are measured;
     ramp: mean displacement of the opening's contour at which blending starts and is complete;
-    margin: how far beyond both masks pixels may change, None for the whole crop (a frame of glasses may be there)."""
+    margin: how far beyond both masks pixels may change (a frame of glasses may be there)."""
 
     side_px: int
     ends: tuple[int, int]
@@ -45,25 +44,9 @@ class Part:
     drop: float
     inside: tuple[Curve, Curve]
     around: tuple[Curve, Curve]
-    around_rests: bool
     line: tuple[Curve, ...]
-    line_rests: bool
     ramp: tuple[float, float]
-    margin: float | None = None
-
-
-MOUTH = Part(
-    side_px=112,
-    ends=MOUTH_CORNERS,
-    reach=0.8,
-    drop=0.18,
-    inside=(INNER_UPPER_LIP, INNER_LOWER_LIP),
-    around=((61, *OUTER_UPPER_LIP, 291), (61, *OUTER_LOWER_LIP, 291)),
-    around_rests=False,
-    line=(INNER_UPPER_LIP, INNER_LOWER_LIP),  # closed lips of the resting mesh meet in it
-    line_rests=True,
-    ramp=(0.002, 0.012),
-)
+    margin: float
 
 
 def _eye(contour: Curve) -> Part:
@@ -76,9 +59,7 @@ def _eye(contour: Curve) -> Part:
         drop=-0.05,
         inside=lids,
         around=lids,
-        around_rests=True,
         line=lids[:1],
-        line_rests=False,
         ramp=(0.035, 0.06),
         margin=0.2,
     )
@@ -182,23 +163,27 @@ class SourcePart:
         if self.is_grey:
             layers[..., :3] = layers[..., :3].mean(-1, keepdims=True)
         layers[..., 4] *= self.person
-        if self.part.margin:
-            layers[..., 4] *= _dilate_masks(warped, self.part.margin / (2 * self.part.reach))
+        layers[..., 4] *= _dilate_masks(warped, self.part.margin / (2 * self.part.reach))
         Crop.of(self.part, resting).blend(layers, weight, picture, self.picture, Crop.of(self.part, self.resting))
 
     def blend_weight(self, vertices: Array) -> float:
-        """Compute the weight 0..1 of the network's prediction for a mesh (468, 3) px in the source's own pose: 0 while
-        the contour of the opening matches the source or is closed in both, 1 once it is displaced by `Part.ramp`."""
-        (first, second), (upper, lower) = self.part.ends, self.part.inside
-        width = float(np.linalg.norm(self.resting[second, :2] - self.resting[first, :2])) + 1e-6
+        """Compute the weight 0..1 of the network's prediction for a mesh (468, 3) px in the source's own pose."""
+        width_px = float(np.linalg.norm(np.subtract(*self.resting[list(self.part.ends), :2])))
+        return opening_weight(self.part.inside, vertices, self.landmarks, width_px, self.part.ramp)
 
-        def distance(points: list[int], mesh: Array, others: list[int], other: Array) -> float:
-            return float(np.linalg.norm(mesh[points, :2] - other[others, :2], axis=1).mean()) / width
 
-        both = list({*upper, *lower})
-        displacement = distance(both, vertices, both, self.landmarks)
-        gap = max(distance(list(upper), mesh, list(lower), mesh) for mesh in (vertices, self.landmarks))
-        return _ramp(displacement, self.part.ramp) * _ramp(gap, GAP_RAMP)
+def opening_weight(
+    inside: tuple[Curve, Curve], vertices: Array, source: Array, width_px: float, ramp: tuple[float, float]
+) -> float:
+    """Compute the weight 0..1 of what is drawn in an opening: 0 while its contour, upper and lower curve, of a mesh
+    (468, 3) px matches the source's or is closed in both; 1 once it is displaced by `ramp`, in widths of the part."""
+    upper, lower = map(list, inside)
+    moved = np.linalg.norm((vertices - source)[[*{*upper, *lower}], :2], axis=1).mean()
+    gap = max(np.linalg.norm((mesh[upper] - mesh[lower])[:, :2], axis=1).mean() for mesh in (vertices, source))
+    shares = (
+        np.interp(value / (width_px + 1e-6), bounds, (0, 1)) for value, bounds in ((moved, ramp), (gap, GAP_RAMP))
+    )
+    return float(np.prod(list(shares)))
 
 
 def make_view(part: Part, picture: Image, vertices: Array, resting: Array) -> NDArray[np.uint8]:
@@ -210,14 +195,12 @@ def make_view(part: Part, picture: Image, vertices: Array, resting: Array) -> ND
         upper, lower = (catmull_rom(crop.to_crop(mesh[list(curve), :2])) for curve in curves)
         return soft_polygon((side, side), np.concatenate([upper, lower[-2:0:-1]]), 0.6)
 
-    line = np.mean([(resting if part.line_rests else vertices)[list(curve), :2] for curve in part.line], axis=0)
+    line = np.mean([vertices[list(curve), :2] for curve in part.line], axis=0)
     line = crop.to_crop(line)
     pixels = np.arange(side, dtype=np.float32)
     below = (pixels[:, None] - np.interp(pixels, line[:, 0], line[:, 1])[None]) * 2 * part.reach / side
     height = 0.5 + 0.5 * np.clip(below / HEIGHT_RANGE, -1, 1)
-    maps = np.stack(
-        [mask(part.inside, vertices), mask(part.around, resting if part.around_rests else vertices), height], -1
-    )
+    maps = np.stack([mask(part.inside, vertices), mask(part.around, resting), height], -1)
     return np.concatenate([crop.sample(picture), np.round(255 * maps).astype(np.uint8)], -1)
 
 
@@ -226,11 +209,6 @@ def border_taper(side_px: int) -> Array:
     pixels = np.arange(side_px)
     along = smoothstep(np.minimum(pixels, pixels[::-1]) / (TAPER * side_px))
     return np.minimum(along[:, None], along[None])
-
-
-def _ramp(value: float, ramp: tuple[float, float]) -> float:
-    start, end = ramp
-    return float(np.clip((value - start) / (end - start), 0, 1))
 
 
 def _compose(second: Array, first: Array) -> Array:

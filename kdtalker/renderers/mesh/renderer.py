@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
@@ -17,7 +17,8 @@ from kdtalker.face.portrait import face_square
 from kdtalker.face.tracker import FaceTracker, hold_last
 from kdtalker.renderers.mesh.anatomy import build_expression_model
 from kdtalker.renderers.mesh.geometry import FaceModel, to_pixels, to_square
-from kdtalker.renderers.mesh.parts import EYES, MOUTH, Part, SourcePart, make_view
+from kdtalker.renderers.mesh.mouth.interior import MouthInterior, load_interior
+from kdtalker.renderers.mesh.parts import EYES, Part, make_view
 from kdtalker.renderers.mesh.pose_limits import limit_pose
 from kdtalker.renderers.mesh.source import MeshSource, encode_source, neutral_mesh
 from kdtalker.renderers.mesh.unet import PartUNet
@@ -26,21 +27,28 @@ from kdtalker.weights.find import find
 
 
 class MeshRenderer:
-    """Render portraits in the keypoint space "mesh". Stateless; networks: the U-Net that refines each part."""
+    """Render portraits in the keypoint space "mesh". Stateless; networks: the U-Net that refines each part; interior:
+    the model of the mouth's inside."""
 
     space = MESH_SPACE
 
     def __init__(
-        self, tracker: FaceTracker, segmenter: LiteRTModel, model: FaceModel, networks: Mapping[Part, PartUNet]
+        self,
+        tracker: FaceTracker,
+        segmenter: LiteRTModel,
+        model: FaceModel,
+        networks: Mapping[Part, PartUNet],
+        interior: MouthInterior,
     ) -> None:
-        self._tracker, self._segmenter, self.model, self._networks = tracker, segmenter, model, networks
+        self._tracker, self._segmenter, self.model = tracker, segmenter, model
+        self._networks, self._interior = networks, interior
 
     @staticmethod
     def load(tracker: FaceTracker) -> MeshRenderer:
         """Load the weights that ship with the package. Raises InputError where one is missing or damaged."""
-        mouth, eyes = (PartUNet.load(find(f"mesh_{name}.safetensors")) for name in ("mouth", "eyes"))
-        networks = {MOUTH: mouth, **dict.fromkeys(EYES, eyes)}
-        return MeshRenderer(tracker, LiteRTModel("selfie_segmentation.tflite"), FaceModel.load(), networks)
+        networks = dict.fromkeys(EYES, PartUNet.load(find("mesh_eyes.safetensors")))
+        segmenter, interior = LiteRTModel("selfie_segmentation.tflite"), load_interior()
+        return MeshRenderer(tracker, segmenter, FaceModel.load(), networks, interior)
 
     @cached_property
     def expression_model(self) -> ExpressionModel:
@@ -49,7 +57,7 @@ class MeshRenderer:
 
     def encode_source(self, face: Image) -> MeshSource:
         """Encode a face crop (S, S, 3) RGB, one face near its centre. Raises InputError where there is none."""
-        return encode_source(face, self._tracker, self._segmenter, self.model)
+        return encode_source(face, self._tracker, self._segmenter, self.model, self._interior)
 
     def render(self, source: MeshSource, motion: Motion) -> Iterator[Image]:
         """Render one frame (S, S, 3) RGB for each of the motion's. Raises InputError for another keypoint space."""
@@ -63,29 +71,32 @@ class MeshRenderer:
             for frame in range(len(motion)):
                 moment = motion[frame : frame + 1]
                 picture, vertices, resting = self.warp(source, moment, buffers)
-                views = [
-                    (part, weight, make_view(part.part, picture, vertices, resting))
-                    for part, weight in zip(source.parts, self.blend_weights(source, moment), strict=True)
-                    if weight
-                ]
-                refined = executor.submit(self._refine, picture, resting, views)
+                weights = self.blend_weights(source, moment)
+                refined = executor.submit(self._refine, source, picture, vertices, resting, weights)
                 if before:
                     yield before.result()
                 before = refined
             if before:
                 yield before.result()
 
-    def _refine(self, picture: Image, resting: Array, views: Sequence[tuple[SourcePart, float, Image]]) -> Image:
-        for part, weight, view in views:
-            part.repaint(picture, view, resting, weight, self._networks[part.part].paint)
+    def _refine(
+        self, source: MeshSource, picture: Image, vertices: Array, resting: Array, weights: list[float]
+    ) -> Image:
+        mouth, *eyes = weights
+        for part, weight in zip(source.parts, eyes, strict=True):
+            if weight:
+                view = make_view(part.part, picture, vertices, resting)
+                part.repaint(picture, view, resting, weight, self._networks[part.part].paint)
+        if mouth:
+            source.mouth.paint(picture, vertices, resting, mouth, self._interior)
         return picture
 
     def blend_weights(self, source: MeshSource, motion: Motion) -> list[float]:
-        """Compute the weight 0..1 of each part's network in one frame (T = 1), from its expression alone: the mesh is
-        compared with the source's in the source's own pose."""
+        """Compute the weights 0..1 of the mouth's drawn inside and of each eye's network in one frame (T = 1), from its
+        expression alone: the mesh is compared with the source's in the source's own pose."""
         rest = source.rest
         vertices = self._pose_mesh(source, replace(turn_head(motion, rest.pose), scale=rest.scale, shift=rest.shift))
-        return [part.blend_weight(vertices) for part in source.parts]
+        return [source.mouth.blend_weight(vertices), *(part.blend_weight(vertices) for part in source.parts)]
 
     def deform_mesh(self, source: MeshSource, motion: Motion) -> tuple[Array, Array]:
         """Pose the mesh (468, 3) px of one frame (T = 1); returns it with the same of a neutral expression."""

@@ -19,7 +19,9 @@ from kdtalker.renderers.mesh.geometry import FaceModel, to_pixels, to_square
 from kdtalker.renderers.mesh.glasses import glasses_stiffness, wears_glasses
 from kdtalker.renderers.mesh.inpaint import inpaint_background
 from kdtalker.renderers.mesh.lids import Lids
-from kdtalker.renderers.mesh.parts import EYES, MOUTH, SourcePart
+from kdtalker.renderers.mesh.mouth.interior import MouthInterior
+from kdtalker.renderers.mesh.mouth.source import SourceMouth
+from kdtalker.renderers.mesh.parts import EYES, SourcePart
 from kdtalker.renderers.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP, SKIN
 
 # Rings of vertices between the outline of the face (0) and the border of the square (1), and the weight of the head's
@@ -47,7 +49,7 @@ class MeshSource:
     rest (T = 1) the source's own motion; shut (21, 3) the expression offset that closes its eyelids;
     stiffness (468,) 0..1 of landmarks under glasses; landmarks (468, 3) px; texture (468, 3) px, the same moved onto
     the person; rings (R, 3) px, rings_in_head (R, 3) in the head's frame, their weights pose_weight and jaw_weight
-    (R,); triangles (M, 3) over landmarks and rings; parts that a network refines; lids."""
+    (R,); triangles (M, 3) over landmarks and rings; parts that a network refines; mouth, the inside of it; lids."""
 
     picture: Image
     background: Image
@@ -65,10 +67,13 @@ class MeshSource:
     jaw_weight: Array
     triangles: NDArray[np.int32]
     parts: tuple[SourcePart, ...]
+    mouth: SourceMouth
     lids: Lids
 
 
-def encode_source(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: FaceModel) -> MeshSource:
+def encode_source(
+    face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: FaceModel, interior: MouthInterior
+) -> MeshSource:
     """Encode a face crop (S, S, 3) RGB by the face nearest to its centre. Raises InputError where no face is found."""
     faces = tracker.find(face)
     if not faces:
@@ -103,8 +108,9 @@ def encode_source(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, mod
         pose_weight=pose_weight,
         jaw_weight=jaw_weight,
         triangles=_build_triangles(),
+        mouth=SourceMouth.fit(face, found.landmarks, resting, drawn, interior),
         lids=Lids(found.landmarks),
-        parts=tuple(SourcePart.of(part, face, person, found.landmarks, resting) for part in (MOUTH, *EYES)),
+        parts=tuple(SourcePart.of(part, face, person, found.landmarks, resting) for part in EYES),
     )
 
 

@@ -1,0 +1,1 @@
+"""Draw the inside of the mouth."""

@@ -1,0 +1,96 @@
+"""Describe the lips of a frame in the mouth's frame, in which the resting mouth is level and the skull stands still."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from kdtalker.core.arrays import Array
+from kdtalker.renderers.mesh.curves import catmull_rom, soft_polygon
+from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP
+
+WIDTH_PX, HEIGHT_PX = 160, 120  # of an image in the mouth's frame
+PX_PER_WIDTH = 125.0  # px for the width of the resting mouth
+ORIGIN = (79.5, 44.0)  # px of the middle between the mouth's corners, at rest
+CELL_PX = 4  # the shading network works on cells of this side
+CHIN = (152, 148, 377, 176, 400)  # vertices whose motion is the jaw's
+INNER_LIPS = [*INNER_UPPER_LIP, *INNER_LOWER_LIP[1:-1]]  # from corner to corner above, then below without corners
+GEOMETRY_SIZE = 2 * len(INNER_LIPS) + 4  # numbers of a lip shape's geometry
+MAPS = 7  # channels of the shading network's input
+
+
+@dataclass(frozen=True)
+class MouthFrame:
+    """Hold the affine matrix (2, 3) from px of the mouth's frame to px of the picture, and normal (2,): by how much a
+    point one mouth width behind the lips is displaced, in mouth widths."""
+
+    matrix: Array
+    normal: Array
+
+    @staticmethod
+    def of(resting: Array, aspect: float) -> MouthFrame:
+        """Compute the frame from a resting mesh (468, 3) px. aspect: width of the mouth over height of the face, in the
+        head's own axes, so that a turned head is foreshortened."""
+        first, second = resting[61], resting[291]
+        across, down = second - first, (resting[152] - resting[10]) * aspect
+        normal = np.cross(across, down) / (np.linalg.norm(across) + 1e-6)
+        linear = np.stack([across[:2], down[:2]], 1)
+        corner = (first + second)[:2] / 2 - linear @ np.array(ORIGIN) / PX_PER_WIDTH
+        depth = np.linalg.solve(linear, normal[:2])
+        return MouthFrame(np.c_[linear / PX_PER_WIDTH, corner].astype(np.float32), depth.astype(np.float32))
+
+    def to_frame(self, points: Array) -> Array:
+        """Map points (N, 2) px of the picture to px of the frame."""
+        mapped: Array = np.linalg.solve(self.matrix[:, :2], (points - self.matrix[:, 2]).T).T
+        return mapped.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class LipShape:
+    """Hold the lips of one frame in the mouth's frame, as input of the shading network: mask (HEIGHT_PX, WIDTH_PX) of
+    the opening, maps (MAPS, cells, cells) and geometry (GEOMETRY_SIZE,); jaw (2,) px, the motion of the chin."""
+
+    mask: Array
+    maps: Array
+    geometry: Array
+    jaw: Array
+
+    @staticmethod
+    def of(points: Array, chin: Array, normal: Array) -> LipShape:
+        """Describe lips by the points (N, 2) px of their inner contours, from corner to corner and back below, the
+        chin's motion (2,) px and the normal (2,) of a `MouthFrame`."""
+        count = len(INNER_UPPER_LIP)
+        upper = catmull_rom(points[:count])
+        lower = catmull_rom(np.concatenate([points[:1], points[count:], points[count - 1 : count]]))
+        mask = soft_polygon((HEIGHT_PX, WIDTH_PX), np.concatenate([upper, lower[-2:0:-1]]), 0.6)
+        columns, rows = (CELL_PX * (np.arange(side // CELL_PX) + 0.5) - 0.5 for side in (WIDTH_PX, HEIGHT_PX))
+        top, bottom = (np.interp(columns, *curve[np.argsort(curve[:, 0])].T)[None] for curve in (upper, lower))
+        gap, row = np.maximum(bottom - top, 0), rows[:, None]
+        coarse = cv2.resize(mask, (len(columns), len(rows)), interpolation=cv2.INTER_AREA)
+        maps = (
+            2 * coarse - 1,
+            np.clip((row - top) / 20, -2, 2),
+            np.clip((bottom - row) / 20, -2, 2),
+            np.clip((row - top) / np.maximum(gap, 4), -0.5, 1.5),
+            np.broadcast_to(gap / 20, coarse.shape),
+            np.broadcast_to((columns[None] - ORIGIN[0]) / 60, coarse.shape),
+            np.broadcast_to((row - ORIGIN[1]) / 40, coarse.shape),
+        )
+        shape = (points - ORIGIN) / PX_PER_WIDTH
+        geometry = np.concatenate([4 * shape.ravel(), 6 * chin / PX_PER_WIDTH, 2 * normal])
+        return LipShape(mask, np.stack(maps).astype(np.float32), geometry.astype(np.float32), chin.astype(np.float32))
+
+    @staticmethod
+    def of_mesh(frame: MouthFrame, vertices: Array, resting: Array) -> LipShape:
+        """Describe the lips of a mesh (468, 3) px; resting is the same with a neutral expression."""
+        moved = (vertices - resting)[list(CHIN), :2].mean(0)
+        chin = np.linalg.solve(frame.matrix[:, :2], moved)
+        return LipShape.of(frame.to_frame(vertices[INNER_LIPS, :2]), chin, frame.normal)
+
+
+def frame_aspect(identity: Array) -> float:
+    """Compute the width of the mouth over the height of the face of canonical vertices (468, 3)."""
+    width, height = (float(np.linalg.norm(identity[a] - identity[b])) for a, b in ((291, 61), (152, 10)))
+    return width / height

@@ -1,0 +1,145 @@
+"""Fit the teeth of a source image once, and draw the inside of its mouth in every frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdtalker.core.arrays import Array, Image
+from kdtalker.renderers.mesh.curves import catmull_rom, soft_polygon
+from kdtalker.renderers.mesh.mouth.frame import HEIGHT_PX, WIDTH_PX, LipShape, MouthFrame, frame_aspect
+from kdtalker.renderers.mesh.mouth.interior import MouthInterior
+from kdtalker.renderers.mesh.parts import opening_weight
+from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, OUTER_LOWER_LIP, OUTER_UPPER_LIP
+
+OPEN_AREA = 0.006  # share of the frame that the photographed opening must cover for its teeth to be fitted
+FIT_STEPS, FIT_RATE = 30, 4.0  # of gradient descent: textures change by as much as their alpha shows them
+DETAILS_PENALTY = 1e-3  # on squares of what the fit adds to the logits of the textures
+DRAWN_RAMP = (0.002, 0.012)  # mean displacement of the inner lips, in mouth widths, over which the drawn inside sets in
+FULL_CHROMA = 12.0  # mean range of RGB around the mouth, in levels, from which on a picture is in full colour
+BORDER_PX = 0.8  # blur of the border between the inside and the lips
+
+
+@dataclass(frozen=True)
+class SourceMouth:
+    """Hold what is known of a mouth: landmarks (468, 3) px and its width_px at rest; aspect of its frame;
+    textures (1, 2, 4, h, w) of its teeth; colour (1, 6), style (1, E) and place (1, 2, 3) as `MouthInterior` takes
+    them; saturation 0..1, 0 for a grey picture."""
+
+    landmarks: Array
+    width_px: float
+    aspect: float
+    textures: Tensor
+    colour: Tensor
+    style: Tensor
+    place: Tensor
+    saturation: float
+
+    @staticmethod
+    def fit(face: Image, landmarks: Array, resting: Array, identity: Array, model: MouthInterior) -> SourceMouth:
+        """Fit codes to a face crop (S, S, 3) with landmarks (468, 3) px, a resting mesh (468, 3) px and canonical
+        vertices (468, 3); the teeth that it shows become part of the textures."""
+        aspect = frame_aspect(identity)
+        frame = MouthFrame.of(resting, aspect)
+        lips = LipShape.of_mesh(frame, landmarks, resting)
+        picture = sample_frame(face, frame)
+        colour = torch.from_numpy(mean_colours(picture, frame.to_frame(landmarks[:, :2]), lips.mask))[None]
+        width_px = float(np.linalg.norm(resting[291, :2] - resting[61, :2]))
+        fitted = _fit_textures(picture, lips, colour, model)
+        chroma = float(np.ptp(picture, axis=-1).mean())
+        saturation = min(chroma / FULL_CHROMA, 1.0)
+        return SourceMouth(landmarks, width_px, aspect, colour=colour, saturation=saturation, **fitted)
+
+    def blend_weight(self, vertices: Array) -> float:
+        """Compute the weight 0..1 of the drawn inside for a mesh (468, 3) px in the source's own pose."""
+        inside = INNER_UPPER_LIP, INNER_LOWER_LIP
+        return opening_weight(inside, vertices, self.landmarks, self.width_px, DRAWN_RAMP)
+
+    @torch.inference_mode()
+    def draw(self, model: MouthInterior, lips: LipShape) -> NDArray[np.uint8]:
+        """Draw the inside of the mouth of one frame, (HEIGHT_PX, WIDTH_PX, 3)."""
+        layers = model(self.textures, batch_of(lips), self.colour, self.style, self.place)
+        image = layers.composite()[0]
+        image = image.mean(0, keepdim=True).lerp(image, self.saturation)
+        image = rearrange(image, "c h w -> h w c").mul(255).round().clamp(0, 255)
+        return np.ascontiguousarray(image.to(torch.uint8).numpy())
+
+    def paint(self, picture: Image, vertices: Array, resting: Array, weight: float, model: MouthInterior) -> None:
+        """Draw the inside of the mouth into a frame (S, S, 3) with a mesh (468, 3) px, in place, at a weight 0..1."""
+        frame = MouthFrame.of(resting, self.aspect)
+        points = _opening(vertices)
+        low = np.clip(np.floor(points.min(0)) - 3, 0, len(picture)).astype(int)
+        high = np.clip(np.ceil(points.max(0)) + 4, 0, len(picture)).astype(int)
+        if (high - low < 2).any():
+            return
+        drawn = self.draw(model, LipShape.of_mesh(frame, vertices, resting))
+        matrix = frame.matrix.astype(np.float64)
+        matrix[:, 2] -= low
+        size = high - low
+        inside = cv2.warpAffine(drawn, matrix, (int(size[0]), int(size[1])), flags=cv2.INTER_CUBIC,
+                                borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+        mask = weight * soft_polygon((int(size[1]), int(size[0])), points - low, BORDER_PX)[..., None]
+        area = picture[low[1] : high[1], low[0] : high[0]]
+        area[:] = np.round(area + mask * (inside.astype(np.float32) - area))
+
+
+def batch_of(lips: LipShape) -> tuple[Tensor, Tensor, Tensor]:
+    """Give lips a batch axis, as `MouthInterior` takes them."""
+    return tuple(torch.from_numpy(values)[None] for values in (lips.maps, lips.geometry, lips.jaw))  # type: ignore[return-value]
+
+
+def sample_frame(picture: Image, frame: MouthFrame) -> Image:
+    """Resample a picture (S, S, 3) to the mouth's frame (HEIGHT_PX, WIDTH_PX, 3), by area averaging where it is
+    downscaled."""
+    times = max(1, round(float(np.linalg.norm(frame.matrix[:, 0]))))
+    matrix = frame.matrix.astype(np.float64)
+    matrix[:, :2] /= times
+    matrix[:, 2] -= matrix[:, :2] @ np.full(2, (times - 1) / 2)
+    size = WIDTH_PX * times, HEIGHT_PX * times
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    fine = cv2.warpAffine(picture, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.resize(fine, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def mean_colours(picture: Image, points: Array, inside: Array) -> Array:
+    """Measure the median colours of skin and lips, (6,) 0..1, in the mouth's frame: points (468, 2) px of the
+    landmarks, inside (H, W) the mask of the opening."""
+    outer = np.concatenate([points[[61, *OUTER_UPPER_LIP, 291]], points[list(OUTER_LOWER_LIP[::-1])]])
+    mouth = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
+    cv2.fillPoly(mouth, [np.round(outer).astype(np.int32)], 1)
+    lips = (mouth > 0) & (cv2.dilate((inside > 0.08).astype(np.uint8), np.ones((5, 5), np.uint8)) == 0)
+    around = cv2.dilate(mouth, np.ones((9, 9), np.uint8)) == 0
+    skin = np.median(picture[around], axis=0)
+    colour = np.median(picture[lips], axis=0) if lips.any() else skin
+    return np.asarray(np.concatenate([skin, colour]) / 255, np.float32)
+
+
+def _fit_textures(picture: Image, lips: LipShape, colour: Tensor, model: MouthInterior) -> dict[str, Tensor]:
+    """Encode a photographed mouth and, where it is open, fit the textures to it by gradient descent (analysis by
+    synthesis), so that its own teeth are seen in every frame; returns `textures`, `style` and `place`."""
+    real = rearrange(torch.from_numpy(picture), "h w c -> 1 c h w") / 255
+    mask, given = torch.from_numpy(lips.mask)[None, None], batch_of(lips)
+    with torch.no_grad():
+        code, style, place = model.encoder(real, mask, given[1], colour)
+    details = torch.zeros_like(model.mean)[None].requires_grad_()
+    optimiser = torch.optim.SGD([details], lr=FIT_RATE)
+    with torch.enable_grad():
+        for _ in range(FIT_STEPS if lips.mask.mean() > OPEN_AREA else 0):
+            drawn = model(model.textures(code, colour, details), given, colour, style, place).composite()
+            error = ((drawn - real) ** 2 * mask).sum() + DETAILS_PENALTY * (details**2).sum()
+            optimiser.zero_grad()
+            error.backward()
+            optimiser.step()
+    return {"textures": model.textures(code, colour, details).detach(), "style": style, "place": place}
+
+
+def _opening(vertices: Array) -> Array:
+    """Trace the contour (N, 2) px of the opening between the lips of a mesh (468, 3) px."""
+    upper, lower = (catmull_rom(vertices[list(curve), :2]) for curve in (INNER_UPPER_LIP, INNER_LOWER_LIP))
+    return np.concatenate([upper, lower[-2:0:-1]])

@@ -1,0 +1,117 @@
+"""The inside of the mouth: teeth of the photograph that stand still in the skull, nothing drawn beyond the lips."""
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from kdtalker.edits.basic import add_offset
+from kdtalker.media.picture import read_image
+from kdtalker.renderers.mesh.engine import MeshEngine
+from kdtalker.renderers.mesh.mouth.frame import HEIGHT_PX, WIDTH_PX, LipShape, MouthFrame
+from kdtalker.renderers.mesh.mouth.interior import TEXTURE_PX, MouthInterior, load_interior, move_textures
+from kdtalker.renderers.mesh.mouth.source import SourceMouth, sample_frame
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    return MeshEngine.load().renderer
+
+
+@pytest.fixture(scope="module")
+def smiling(renderer):
+    picture = read_image(EXAMPLES / "astronaut.png")
+    return renderer.encode_source(np.ascontiguousarray(picture))
+
+
+def opened(renderer, source, gap):
+    inverse = renderer.expression_model.basis.lip_gap_inverse
+    offset = (inverse @ np.full(inverse.shape[1], gap, np.float32)).reshape(21, 3)
+    return add_offset(source.rest, offset, np.ones(1, np.float32))
+
+
+def test_points_of_the_frame_and_of_the_picture_are_the_same(renderer, smiling):
+    _, resting = renderer.deform_mesh(smiling, smiling.rest)
+    frame = MouthFrame.of(resting, smiling.mouth.aspect)
+    there = frame.to_frame(resting[[61, 291], :2])
+    np.testing.assert_allclose(there[1] - there[0], [125, 0], atol=0.01)
+    back = there @ frame.matrix[:, :2].T + frame.matrix[:, 2]
+    np.testing.assert_allclose(back, resting[[61, 291], :2], atol=0.01)
+
+
+def test_the_photographed_inside_is_drawn_where_it_was_photographed(renderer, smiling):
+    """Drawn from the fitted textures, it is nearer to the photograph than what the encoder alone makes of it."""
+    vertices, resting = renderer.deform_mesh(smiling, smiling.rest)
+    frame = MouthFrame.of(resting, smiling.mouth.aspect)
+    lips = LipShape.of_mesh(frame, vertices, resting)
+    real = sample_frame(smiling.picture, frame).astype(int)
+    model = load_interior()
+    picture = torch.from_numpy(real).permute(2, 0, 1)[None] / 255
+    code, *_ = model.encoder(
+        picture, torch.from_numpy(lips.mask)[None, None], torch.from_numpy(lips.geometry)[None], smiling.mouth.colour
+    )
+    encoded = dataclasses.replace(smiling.mouth, textures=model.textures(code, smiling.mouth.colour).detach())
+    errors = [
+        np.abs(mouth.draw(model, lips).astype(int) - real)[lips.mask > 0.9].mean() for mouth in (smiling.mouth, encoded)
+    ]
+    assert errors[0] < min(16, 0.7 * errors[1])
+
+
+def test_nothing_is_drawn_beyond_the_lips(renderer, smiling):
+    vertices, resting = renderer.deform_mesh(smiling, opened(renderer, smiling, 0.2))
+    before = smiling.picture.copy()
+    smiling.mouth.paint(before, vertices, resting, 1.0, load_interior())
+    changed = (before != smiling.picture).any(-1)
+    lips = vertices[[61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146], :2]
+    allowed = cv2.fillConvexPoly(np.zeros(changed.shape, np.uint8), cv2.convexHull(np.round(lips).astype(np.int32)), 1)
+    assert changed.sum() > 100
+    assert not (changed & (cv2.dilate(allowed, np.ones((5, 5), np.uint8)) == 0)).any()
+
+
+def test_upper_teeth_stay_with_the_skull_and_lower_ones_go_with_the_jaw():
+    """A texture of a single bright dot is drawn where the jaw has gone, for the lower teeth alone."""
+    model = MouthInterior(2, 2)
+    textures = torch.zeros(1, 2, 4, TEXTURE_PX, WIDTH_PX)
+    textures[:, :, :, 40, 80] = 1
+    still = model(textures, lips_of(0), torch.zeros(1, 6), torch.zeros(1, 2), torch.zeros(1, 2, 3)).alpha
+    moved = model(textures, lips_of(20), torch.zeros(1, 6), torch.zeros(1, 2), torch.zeros(1, 2, 3)).alpha
+    rows = [[int(alpha[0, layer, 0, :, 80].argmax()) for layer in (0, 1)] for alpha in (still, moved)]
+    assert rows[0][0] == rows[1][0] == 40
+    assert rows[1][1] - rows[0][1] == 16
+
+
+def lips_of(jaw_px):
+    """Lips, as the model takes them, while the jaw has gone down by so many px."""
+    x = np.linspace(20, 140, 11)
+    upper, lower = np.stack([x, np.full(11, 44)], 1), np.stack([x, np.full(11, 64)], 1)
+    shape = LipShape.of(np.concatenate([upper, lower[1:-1]]).astype(np.float32), np.array([0, jaw_px]), np.zeros(2))
+    return tuple(torch.from_numpy(values)[None] for values in (shape.maps, 0 * shape.geometry, shape.jaw))
+
+
+def test_a_texture_that_is_not_moved_is_drawn_as_it_is():
+    textures = torch.rand(1, 2, 4, TEXTURE_PX, WIDTH_PX)
+    drawn = move_textures(textures, torch.zeros(1, 2, 2), torch.zeros(1, 2))
+    assert drawn.shape[-2:] == (HEIGHT_PX, WIDTH_PX)
+    np.testing.assert_allclose(drawn[..., : TEXTURE_PX - 1, 1:-1], textures[..., :-1, 1:-1], atol=1e-4)
+
+
+def test_a_mouth_that_only_turns_keeps_its_own_pixels(smiling):
+    assert smiling.mouth.blend_weight(smiling.landmarks) == 0
+
+
+def test_a_closed_mouth_is_not_fitted(renderer):
+    source = renderer.encode_source(cv2.resize(read_image(EXAMPLES / "grace_hopper.jpg"), (512, 512)))
+    assert isinstance(source.mouth, SourceMouth)
+    model = load_interior()
+    vertices, resting = renderer.deform_mesh(source, source.rest)
+    frame = MouthFrame.of(resting, source.mouth.aspect)
+    lips = LipShape.of_mesh(frame, vertices, resting)
+    picture = torch.from_numpy(sample_frame(source.picture, frame)).permute(2, 0, 1)[None] / 255
+    given = torch.from_numpy(lips.mask)[None, None], torch.from_numpy(lips.geometry)[None]
+    code, *_ = model.encoder(picture, *given, source.mouth.colour)
+    np.testing.assert_allclose(source.mouth.textures, model.textures(code, source.mouth.colour).detach(), atol=0.02)

@@ -1,0 +1,6 @@
+"""Run `python -m train.interior`."""
+
+from train.interior.trainer import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Train the model of the mouth's inside on films: `python -m train.interior CONFIG`. Run it again to resume.
+
+CONFIG is a TOML file over the recipe in train/interior/recipe.py. Each film has codes of its own for its teeth, its
+light and the place of its teeth, which are learned with the model (generative latent optimisation, Bojanowski et al.
+2018). Beside them an encoder learns to give codes of one frame, the source image, that draw the others."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from pathlib import Path
+
+import torch
+
+from kdtalker.core.errors import InputError
+from kdtalker.renderers.mesh.mouth.interior import MouthInterior
+from kdtalker.weights.checkpoint import write_checkpoint
+from train.data.films import find_films
+from train.harness.command import command
+from train.harness.config import read_config
+from train.harness.figures import Figure
+from train.harness.run import TrainingRun, main_process_first
+from train.interior.batches import MouthDataset
+from train.interior.frames import MouthFrames, load_frames
+from train.interior.loss import FilmCodes, InteriorLoss, misplacement
+from train.interior.recipe import PRESETS, InteriorRecipe
+from train.interior.validation import validate_mouths
+
+FRAMES_FOLDER = "frames"
+
+
+def train(recipe: InteriorRecipe, films: list[MouthFrames]) -> None:
+    """Train in one loop, resumed where the run was interrupted. Raises InputError where the run was begun with another
+    recipe or other data or the training split is empty, OutputError where the disk is full."""
+    training, held_out = ([film for film in films if film.split == split] for split in ("train", "val"))
+    if not training:
+        raise InputError(f"All {len(films)} films of use are of the split 'val'; there is nothing to learn from.")
+    run = TrainingRun(recipe, {"films": len(training), "frames": sum(len(film.pictures) for film in training)})
+    torch.manual_seed(recipe.seed)
+    dataset, validation = (MouthDataset(split, recipe, run.rows, run.rank) for split in (training, held_out))
+    model, codes = MouthInterior(recipe.code_size, recipe.style_size), FilmCodes(len(training), dataset.frames, recipe)
+    with torch.no_grad():
+        model.mean[:, 3:] = -1 - 1.5 * misplacement()
+    averaged = copy.deepcopy(model).eval().requires_grad_(False).to(run.accelerator.device)
+    compute_loss, optimiser = run.accelerator.prepare(
+        InteriorLoss(model, codes, recipe),
+        torch.optim.Adam(parameter_groups(model, codes, recipe), recipe.learning_rate, betas=(0.9, 0.99)),
+    )
+    run.resume(model=model, codes=codes, averaged=averaged, optimiser=optimiser.optimizer)
+
+    def validate() -> tuple[dict[str, float], dict[str, Figure]]:
+        write_checkpoint(recipe.run / "interior.safetensors", averaged.state_dict(), averaged.dimensions, half=True)
+        return validate_mouths(averaged, validation)
+
+    for batch in run.batches(dataset, optimiser):
+        loss, encoded = compute_loss(batch)
+        optimiser.zero_grad()
+        run.accelerator.backward(loss)
+        optimiser.step()
+        run.update_ema(averaged, model)
+        run.end_step(encoded, validate)
+    run.end()
+
+
+def parameter_groups(model: MouthInterior, codes: FilmCodes, recipe: InteriorRecipe) -> list[dict[str, object]]:
+    """Group parameters by their share of the learning rate."""
+    textures = [model.mean, model.basis]
+    networks = [value for name, value in model.named_parameters() if name not in ("mean", "basis")]
+    return [
+        {"params": textures, "rate": recipe.texture_rate},
+        {"params": networks},
+        {"params": [codes.code, codes.style], "rate": recipe.code_rate},
+        {"params": [codes.place, codes.jitter], "rate": recipe.place_rate},
+    ]
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the model of the mouth's inside on films.")
+    parser.add_argument("config", type=Path, help="TOML file: films, tables, run and what else is to differ")
+    recipe = read_config(parser.parse_args().config, PRESETS)
+    films = find_films(list(recipe.films), list(recipe.tables))
+    with main_process_first(recipe):
+        frames = load_frames(films, recipe.run / FRAMES_FOLDER)
+    train(recipe, frames)
+
+
+if __name__ == "__main__":
+    main()
