@@ -411,7 +411,7 @@ def test_verify_tells_of_what_is_there_and_fails_for_what_is_damaged(place, hub)
         ((), "action"),
         (("fetch",), "'fetch'"),
         (("get", "other.pth"), "'other.pth', known are face_detection"),
-        (("verify", "kdtalker.pt"), "voices-v1.0.bin. Did you mean 'KDTalker.pth'?"),
+        (("verify", "kdtalker.pt"), "6726825d.pth. Did you mean 'KDTalker.pth'?"),
         (("convert",), "takes FILE.pth"),
         (("convert", "a.pth", "b.safetensors", "c"), "takes FILE.pth"),
         (("convert", "none.pth"), "There is no file 'none.pth' to convert."),
