@@ -24,7 +24,8 @@ from kdtalker.weights.pth import read_pth
 
 SIDE_PX, BATCH = 299, 8
 Kernel = int | tuple[int, int]
-Chain = tuple[tuple[int | Kernel, ...], ...]  # convolutions: width and kernel, or two kernels side by side
+# Convolutions one after another: width and kernel, or two kernels side by side.
+Chain = tuple[tuple[int, Kernel] | tuple[int, Kernel, Kernel], ...]
 
 
 def convolution(inputs: int, outputs: int, kernel: Kernel, stride: int = 1, *, pad: bool = True) -> nn.Module:
@@ -46,19 +47,15 @@ class InceptionBlock(nn.Module):
         super().__init__()
         self.pool = pool
         self.branches: dict[str, list[list[str]]] = {}
-        self.width = 0 if "branch_pool" in branches else inputs
         for branch, chain in branches.items():
             width, self.branches[branch] = inputs, []
             for place, (outputs, *kernels) in enumerate(chain, 1):
-                assert isinstance(outputs, int)
-                is_last, names = place == len(chain), []
-                for letter, kernel in zip("ab" if len(kernels) == 2 else " ", kernels, strict=True):
-                    names.append(branch + (f"_{place}{letter.strip()}" if len(chain) > 1 else ""))
-                    step = stride if is_last else 1
+                names, step = [], stride if place == len(chain) else 1
+                for letter, kernel in zip(("a", "b") if len(kernels) == 2 else ("",), kernels, strict=True):
+                    names.append(f"{branch}_{place}{letter}" if len(chain) > 1 else branch)
                     self.add_module(names[-1], convolution(width, outputs, kernel, step, pad=step == 1))
                 self.branches[branch].append(names)
                 width = outputs
-            self.width += width * len(names)
 
     def forward(self, features: Tensor) -> Tensor:
         pooled = self.pool(features)
@@ -99,13 +96,12 @@ def _expanded_block(inputs: int, pool: nn.Module) -> InceptionBlock:
     )  # fmt: skip
 
 
-class InceptionV3(nn.Module):
+class InceptionV3(nn.Sequential):
     """Embed pictures (B, 3, 299, 299), -1..1, into 2048 features."""
 
     def __init__(self) -> None:
-        super().__init__()
         halve = nn.MaxPool2d(3, 2)
-        self.layers = OrderedDict[str, nn.Module](
+        layers = OrderedDict[str, nn.Module](
             Conv2d_1a_3x3=convolution(3, 32, 3, 2, pad=False), Conv2d_2a_3x3=convolution(32, 32, 3, pad=False),
             Conv2d_2b_3x3=convolution(32, 64, 3), pool1=halve, Conv2d_3b_1x1=convolution(64, 80, 1),
             Conv2d_4a_3x3=convolution(80, 192, 3, pad=False), pool2=halve,
@@ -120,9 +116,9 @@ class InceptionV3(nn.Module):
                 branch7x7x3=((192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3)),
             ),
             Mixed_7b=_expanded_block(1280, _average()), Mixed_7c=_expanded_block(2048, nn.MaxPool2d(3, 1, 1)),
+            pool3=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(),
         )  # fmt: skip
-        for name, layer in self.layers.items():
-            self.add_module(name, layer)
+        super().__init__(layers)
 
     @staticmethod
     def load(path: Path) -> InceptionV3:
@@ -136,11 +132,6 @@ class InceptionV3(nn.Module):
             reason = str(error).splitlines()[-1].strip()[:200]
             raise InputError(f"'{path}' is not Inception v3 as FID uses it: {reason}") from None
         return network.eval().requires_grad_(False)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        for layer in self.layers.values():
-            pictures = layer(pictures)
-        return pictures.mean((2, 3))
 
 
 def resize(pictures: Tensor) -> Tensor:
