@@ -14,6 +14,8 @@ _KOKORO = ("Apache-2.0", "Kokoro-82M 1.0, huggingface.co/hexgrad/Kokoro-82M")
 _KDTALKER = "ChaolongYang/KDTalker"  # repository of KDTalker's weights
 _NORMALISED = ("scale", "yaw", "pitch", "roll", "t", "exp", "kp")  # motion components that norm.npz has statistics of
 KOKORO = ("kokoro-v1.0.onnx", "voices-v1.0.bin")  # network and voices of the neural TTS
+# Networks of the published measures: lip sync, identity, FID.
+SYNCNET, ARCFACE, INCEPTION = "syncnet_v2.model", "w600k_r50.onnx", "pt_inception-2015-12-05-6726825d.pth"
 
 
 def _liveportrait(path: str) -> tuple[RemoteSource, ...]:
@@ -183,13 +185,44 @@ TABLE = (
         (RemoteSource("fastrtc/kokoro-onnx", KOKORO[1]),),
         ("af_heart",),
     ),
+    Weight(
+        SYNCNET,
+        54_573_114,
+        "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
+        "MIT by its code's repository, none is told of the file",
+        "SyncNet, Chung and Zisserman 2016, robots.ox.ac.uk/~vgg/software/lipsync",
+        "measures lip sync (LSE-C, LSE-D)",
+        (RemoteSource("chunyu-li/LatentSync", f"auxiliary/{SYNCNET}"), RemoteSource("saracen9/syncnet-v2", SYNCNET)),
+    ),
+    Weight(
+        ARCFACE,
+        174_383_860,
+        "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43",
+        "research only, not commercial",
+        "InsightFace, buffalo_l: ArcFace, arXiv 1801.07698",
+        "measures identity (CSIM)",
+        (RemoteSource("public-data/insightface", f"models/buffalo_l/{ARCFACE}"), RemoteSource("maze/faceX", ARCFACE)),
+    ),
+    Weight(
+        INCEPTION,
+        95_628_359,
+        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        "Apache-2.0",
+        "Inception v3 of TensorFlow, 2015-12-05, converted by github.com/mseitzer/pytorch-fid",
+        "measures how real a set of films looks (FID)",
+        (RemoteSource("RaphaelLiu/EvalCrafter-Models", INCEPTION),),
+        ("Conv2d_1a_3x3.conv.weight",),
+    ),
 )
 
 # Files that the LivePortrait engine needs for audio-driven motion alone.
 SPEECH = ("wav2lip.pth", "KDTalker.pth", "norm.npz")
 
-# All files of the LivePortrait engine, the default of `kdtalker weights get`; Kokoro's are fetched by name.
-LIVEPORTRAIT = tuple(weight.name for weight in TABLE if weight.published and weight.name not in KOKORO)
+# Files that no film needs, fetched by name alone.
+BY_NAME = (*KOKORO, SYNCNET, ARCFACE, INCEPTION)
+
+# All files of the LivePortrait engine, the default of `kdtalker weights get`.
+LIVEPORTRAIT = tuple(weight.name for weight in TABLE if weight.published and weight.name not in BY_NAME)
 
 
 def find_row(name: str) -> Weight:

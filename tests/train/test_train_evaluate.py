@@ -18,11 +18,11 @@ from kdtalker.media.picture import read_image
 from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.geometry import FaceModel
 from train.evaluate import report as evaluate
-from train.evaluate.films import measure_films, pair_with_references
+from train.evaluate.films import NETWORK_METRICS, PublishedNetworks, measure_films, pair_with_references
 from train.evaluate.held_out import HeldOutClip as HeldOut
 from train.evaluate.held_out import measure_clips, read_held_out
 from train.evaluate.metrics import METRICS, alignment, head_beats_s, sound_beats_s
-from train.evaluate.syncnet import COLUMNS, FRAMES, LSE, SIDE_PX, SyncNet, distances, lse_metrics, mfcc
+from train.evaluate.syncnet import COLUMNS, FRAMES, SIDE_PX, SyncNet, distances, lse_metrics, mfcc
 from train.evaluate.tracked import TrackedVideo
 from train.harness.command import SIGPIPE_EXIT_CODE
 
@@ -81,8 +81,10 @@ def test_a_nodding_head_is_measured_in_degrees():
 def test_a_head_that_rests_on_the_beats_is_aligned():
     beats = np.arange(1, 8, 0.5)
     assert alignment(beats, beats) == 1
-    assert alignment(beats + 0.1, beats) == pytest.approx(np.exp(-0.5))
-    assert alignment(np.zeros(0), beats) is None
+    assert alignment(beats + 0.05, beats) == pytest.approx(np.exp(-0.5))
+    assert alignment(beats[::2], beats) == pytest.approx(0.5)  # a beat that the head does not meet counts
+    assert alignment(np.arange(1, 8, 0.25), beats) == 1  # a rest of the head between beats does not
+    assert alignment(np.zeros(0), beats) == 0
     nod = np.zeros((FRAMES_LONG, 3))
     nod[:, 0] = 5 * np.cos(2 * np.pi * (np.arange(FRAMES_LONG) + 0.5) / 25)  # rests every half second
     found = head_beats_s(nod)
@@ -120,7 +122,7 @@ def test_blinks_and_closures_are_counted():
 
 def test_a_film_beside_itself_is_the_same():
     one = film()
-    expected = {"mouth r": 1, "mouth offset": 0, "mouth amplitude": 1, "F-LMD": 0, "M-LMD": 0, "identity": 0}
+    expected = {"mouth r": 1, "mouth offset": 0, "mouth amplitude": 1, "F-LMD": 0, "M-LMD": 0, "LMD": 0, "identity": 0}
     assert {name: value(name, one, one) for name in expected} == pytest.approx(expected, abs=1e-4)
 
 
@@ -143,7 +145,7 @@ def test_every_measure_says_what_it_is(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["evaluate", "measures"])
     evaluate.main()
     told = capsys.readouterr().out
-    for metric in (*METRICS, *LSE):
+    for metric in (*METRICS, *NETWORK_METRICS):
         assert metric.name in told and metric.definition in told and metric.unit and metric.source
 
 
@@ -242,7 +244,7 @@ def test_films_that_cannot_be_measured_are_told(films, tmp_path):
     with pytest.raises(InputError, match="no film of the name of a.mp4, b.mp4, c.mp4"):
         pair_with_references(films / "ours", tmp_path)
     with pytest.raises(InputError, match="No film could be measured"):
-        measure_films([(films / "ours" / "c.mp4", None)], None)
+        measure_films([(films / "ours" / "c.mp4", None)], PublishedNetworks(None, None, None))
 
 
 def test_syncnet_has_the_published_layout_and_tells_distances(tmp_path):

@@ -177,9 +177,9 @@ def test_without_names_what_the_published_engine_needs_is_fetched(monkeypatch, t
     monkeypatch.setattr(fetching, "fetch", lambda weight, folder: fetched.append(weight.name) or "good")
     told = weights_command.run(["get", "--weights", str(tmp_path)])
     published = [row.name for row in table.TABLE if row.published]
-    assert fetched == [name for name in published if name not in table.KOKORO]
+    assert fetched == [name for name in published if name not in table.BY_NAME]
     assert [line.partition(":")[0] for line in told.splitlines()] == fetched
-    weights_command.run(["get", *table.KOKORO, "--weights", str(tmp_path)])
+    weights_command.run(["get", *table.BY_NAME, "--weights", str(tmp_path)])
     assert sorted(fetched) == sorted(published)
 
 
@@ -411,7 +411,7 @@ def test_verify_tells_of_what_is_there_and_fails_for_what_is_damaged(place, hub)
         ((), "action"),
         (("fetch",), "'fetch'"),
         (("get", "other.pth"), "'other.pth', known are face_detection"),
-        (("verify", "kdtalker.pt"), "voices-v1.0.bin. Did you mean 'KDTalker.pth'?"),
+        (("verify", "kdtalker.pt"), "6726825d.pth. Did you mean 'KDTalker.pth'?"),
         (("convert",), "takes FILE.pth"),
         (("convert", "a.pth", "b.safetensors", "c"), "takes FILE.pth"),
         (("convert", "none.pth"), "There is no file 'none.pth' to convert."),

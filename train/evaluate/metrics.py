@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -12,18 +13,20 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from kdtalker.edits.lips import SHUT_THRESHOLD
 from kdtalker.media.video import read_video
+from train.evaluate.cpbd import cpbd
 from train.evaluate.identity import identity_distance
 from train.evaluate.tracked import TrackedVideo
 from train.harness.curves import best_lag, correlation
 from train.keypoints.validation import LIPS
 
 LARGEST_OFFSET_FRAMES = 15  # A/V offsets from -15 to 15 frames are searched
-BEAT_SIGMA_S = 0.1  # tolerance of beat alignment, sigma of its Gaussian
+BEAT_SIGMA_S = 3 / 60  # tolerance of beat alignment, sigma of its Gaussian: three of the paper's 60 frames a second
 CLOSURE_TOLERANCE_FRAMES = 2  # closures of two videos match when they are at most so many frames apart
 BLINK_THRESHOLD = 0.45  # eyes count as closed below this share of their median opening
 BLINK_APART_FRAMES = 3  # closed frames at most so far apart belong to one blink
 SEAM_RATIO, MIN_SEAM = 8.0, 0.02  # a seam exceeds so many median accelerations and so many outer-eye distances
 PICTURE_EVERY = 5  # every fifth frame is compared pixel by pixel
+FACE_BOXES, FACE_PX = 1.5, 256  # side of a face crop, in boxes around the landmarks and in px
 FRAMES_A_MINUTE = 60 * FRAME_RATE_HZ
 
 
@@ -120,7 +123,7 @@ def identity(film: TrackedVideo, reference: TrackedVideo | None) -> float:
 
 
 def beat_alignment(film: TrackedVideo, _: TrackedVideo | None) -> float | None:
-    """Compute the alignment of head beats with beats of the sound (AIST++, arXiv 2101.08779)."""
+    """Compute the alignment of beats of the sound with beats of the head; None where the sound has none."""
     beats_s = sound_beats_s(film.sound)
     return None if beats_s is None else alignment(head_beats_s(film.pose), beats_s)
 
@@ -143,12 +146,10 @@ def head_beats_s(pose: Array) -> NDArray[np.float64]:
     return np.asarray((np.flatnonzero(is_lowest) + 1.5) / FRAME_RATE_HZ)
 
 
-def alignment(head_s: NDArray[np.float64], beats_s: Array) -> float | None:
-    """Compute the mean over head beats of exp(-d²/2σ²), d the time to the nearest beat of the sound."""
-    if not len(head_s):
-        return None
-    nearest = np.abs(np.asarray(head_s)[:, None] - np.asarray(beats_s)[None]).min(1)
-    return float(np.exp(-(nearest**2) / (2 * BEAT_SIGMA_S**2)).mean())
+def alignment(head_s: NDArray[np.float64], beats_s: Array) -> float:
+    """Compute the mean over beats of the sound of exp(-d²/2σ²), d the time to the nearest beat of the head."""
+    apart_s = np.abs(np.asarray(beats_s)[:, None] - np.append(head_s, np.inf)[None]).min(1)
+    return float(np.exp(-(apart_s**2) / (2 * BEAT_SIGMA_S**2)).mean())
 
 
 def mouth_correlation(film: TrackedVideo, reference: TrackedVideo) -> float:
@@ -181,6 +182,22 @@ def landmark_distance(
     length = min(len(film.landmarks), len(reference.landmarks))
     ours, theirs = (one.unposed[1][:length][:, vertices, :2] for one in (film, reference))
     return float(100 * np.linalg.norm(ours - theirs, axis=-1).mean())
+
+
+def lip_distance(film: TrackedVideo, reference: TrackedVideo) -> float:
+    """Compute the mean distance of lip landmarks, less their mean point, in px of face crops of 256 px (LMD)."""
+    length = min(len(film.landmarks), len(reference.landmarks))
+    lips = []
+    for points in (film.landmarks[:length, :, :2], reference.landmarks[:length, :, :2]):
+        crop = FACE_BOXES * np.ptp(points, axis=1).max(1).mean()
+        lips.append((points[:, LIPS] - points[:, LIPS].mean(1, keepdims=True)) * FACE_PX / crop)
+    return float(np.linalg.norm(lips[0] - lips[1], axis=-1).mean())
+
+
+def sharpness(film: TrackedVideo, _: TrackedVideo | None) -> float:
+    """Compute the mean CPBD of one frame a second."""
+    frames = itertools.islice(read_video(film.path), 0, None, FRAME_RATE_HZ)
+    return float(np.mean([cpbd(frame) for frame in frames]))
 
 
 def pixel_metrics(film: TrackedVideo, reference: TrackedVideo) -> Iterator[tuple[float, float]]:
@@ -223,11 +240,12 @@ METRICS = (
     Metric("closures", "a minute", "like real",
             "how often the inner lips come nearer than 3 % of the outer-eye distance", OURS, closures),
     Metric("head diversity", "deg", "like real",
-            "mean of the standard deviations of yaw, pitch and roll", "KDTalker, arXiv 2503.12963", head_diversity),
+            "mean of the standard deviations of yaw, pitch and roll",
+            "after SadTalker, arXiv 2211.12194 sec. 4.1, which takes Hopenet's features", head_diversity),
     Metric("head speed", "deg/s", "like real", "mean of |yaw'| + |pitch'| + |roll'|", OURS, head_speed),
     Metric("beat align", "0..1", "higher",
-            "mean over minima of the head's speed of exp(-d²/2σ²), d to librosa's nearest beat, σ 0.1 s",
-            "AIST++, arXiv 2101.08779", beat_alignment),
+            "mean over librosa's beats of exp(-d²/2σ²), d to the nearest minimum of the head's speed, σ 50 ms",
+            "Bailando, arXiv 2203.13055, as SadTalker takes it", beat_alignment),
     Metric("jitter", "deg", "lower", "mean size of the third differences of yaw, pitch and roll", OURS, jitter),
     Metric("seams", "a minute", "0",
             "accelerations of the face above 8 times the film's median and 2 % of the outer-eye distance", OURS, seams),
@@ -237,6 +255,8 @@ METRICS = (
     Metric("identity", "distance", "lower",
             "mean distance of dlib's embeddings to the first frame, the reference's where there is one; 0.6 is "
             "another person", "dlib.net, face_recognition_model_v1", identity),
+    Metric("CPBD", "0..1", "higher", "cumulative probability of blur detection, mean of one whole frame a second",
+            "Narvekar and Karam 2011, IEEE TIP 20(9)", sharpness),
     Metric("mouth r", "-1..1", "higher", "Pearson correlation of both films' mouth openings at lag 0", OURS,
             require_reference(mouth_correlation), needs="a reference"),
     Metric("mouth offset", "ms", "0", "by how much the film's mouth is later than the reference's", OURS,
@@ -250,6 +270,9 @@ METRICS = (
             require_reference(landmark_distance), needs="a reference"),
     Metric("M-LMD", "%", "lower", "the same of the lips", FIELD,
             require_reference(lambda film, reference: landmark_distance(film, reference, LIPS)), needs="a reference"),
+    Metric("LMD", "px", "lower",
+            "mean distance of the lips' landmarks, less their mean point in each frame, in face crops of 256 px",
+            "Chen et al. 2018, arXiv 1803.10404", require_reference(lip_distance), needs="a reference"),
     Metric("PSNR", "dB", "higher", "every fifth frame, only of films of one size; 100 for the same picture",
             "scikit-image", require_reference(mean_pixel_metric(0)), needs="a reference"),
     Metric("SSIM", "0..1", "higher", "every fifth frame, only of films of one size", "scikit-image; Wang 2004",

@@ -1,7 +1,7 @@
 """Compute LSE-C and LSE-D with SyncNet ("Out of time", Chung and Zisserman 2016), where its weights are given.
 
-The layout follows descriptions of the published file `syncnet_v2.model`, the inputs follow the paper. Neither the
-weights nor reference values were available, so the results are UNVERIFIED.
+The layout follows descriptions of the published file `syncnet_v2.model`, the inputs follow the paper. MFCC are checked
+against python_speech_features; neither the weights nor reference values were available, so the results are UNVERIFIED.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kdtalker.core.arrays import Array
@@ -20,19 +21,21 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.rates import SAMPLE_RATE_HZ
 from kdtalker.media.video import read_video
 from kdtalker.weights.pth import read_pth
+from kdtalker.weights.table import SYNCNET
 from train.evaluate.metrics import MetricSpec
 from train.evaluate.tracked import TrackedVideo
 
 FRAMES, SIDE_PX, LARGEST_OFFSET_FRAMES, BATCH = 5, 224, 15, 16
 CEPSTRA, COLUMNS, COLUMNS_PER_FRAME = 13, 20, 4
+MEL_BANDS, FFT_SIZE = 26, 512
 BOX_SIDE = 1.5  # side of the crop relative to the box of the face
-SOURCE, NEEDS = "Chung and Zisserman 2016; Wav2Lip, arXiv 2008.10010", "SyncNet's weights; unverified"
+SOURCE = "Chung and Zisserman 2016; Wav2Lip, arXiv 2008.10010; unverified"
 LSE = (
     MetricSpec("LSE-C", "distance", "higher",
-         "how far the least distance of LSE-D lies below the median over those offsets", SOURCE, needs=NEEDS),
+         "how far the least distance of LSE-D lies below the median over those offsets", SOURCE, needs=SYNCNET),
     MetricSpec("LSE-D", "distance", "lower",
          "mean distance of SyncNet's features of lips and sound, the least over offsets within 15 frames", SOURCE,
-         needs=NEEDS),
+         needs=SYNCNET),
 )  # fmt: skip
 
 
@@ -99,16 +102,26 @@ class SyncNet(nn.Module):
         return embedding
 
 
+def mel_filters() -> NDArray[np.float64]:
+    """Build triangular mel filters (26, 257) whose corners lie on whole bins of the spectrum, as HTK's mel scale."""
+    highest_mel = 2595 * np.log10(1 + SAMPLE_RATE_HZ / 2 / 700)
+    corners_hz = 700 * (10 ** (np.linspace(0, highest_mel, MEL_BANDS + 2) / 2595) - 1)
+    low, middle, high = (
+        np.floor((FFT_SIZE + 1) * corners_hz / SAMPLE_RATE_HZ)[part : part + MEL_BANDS, None] for part in range(3)
+    )
+    bins = np.arange(FFT_SIZE // 2 + 1)
+    rising, falling = (bins - low) / np.maximum(middle - low, 1), (high - bins) / np.maximum(high - middle, 1)
+    return np.asarray(np.where(bins < middle, rising, falling).clip(0))
+
+
 def mfcc(samples: Array) -> Array:
     """Compute MFCC (13, columns), 100 a second: windows of 25 ms, 26 HTK mel bands, lifter 22, row 0 the log energy."""
-    import librosa
     from scipy.fft import dct
 
     emphasised = np.append(samples[0], samples[1:] - 0.97 * samples[:-1]) * 32768
     windows = np.lib.stride_tricks.sliding_window_view(emphasised, 400)[::160]
-    power = np.abs(np.fft.rfft(windows, 512)) ** 2 / 512
-    filters = librosa.filters.mel(sr=SAMPLE_RATE_HZ, n_fft=512, n_mels=26, htk=True, norm=None)
-    cepstra = dct(np.log(np.maximum(power @ filters.T, 1e-10)), norm="ortho")[:, :CEPSTRA]
+    power = np.abs(np.fft.rfft(windows, FFT_SIZE)) ** 2 / FFT_SIZE
+    cepstra = dct(np.log(np.maximum(power @ mel_filters().T, 1e-10)), norm="ortho")[:, :CEPSTRA]
     cepstra *= 1 + 11 * np.sin(np.pi * np.arange(CEPSTRA) / 22)
     cepstra[:, 0] = np.log(np.maximum(power.sum(1), 1e-10))
     columns: Array = cepstra.T.astype(np.float32)
