@@ -110,6 +110,20 @@ def composite(  # noqa: PLR0917 (compiled code takes no keywords)
                 frame[y, x, channel] = np.uint8(a * warped[y, x, channel] + (1 - a) * under + 0.5)
 
 
+@njit(cache=True, nogil=True, fastmath=True)
+def blend_texture(texture: Image, alpha: Array, weight: Array, background: Image, frame: Image) -> None:
+    """Blend a texture (h, w, 3) with alpha (h, w) 0..1 over the background into frame (h, w, 3), in place, with weight
+    (h, w) 0..1."""
+    height, width = weight.shape
+    for y in range(height):
+        for x in range(width):
+            w, a = weight[y, x], alpha[y, x]
+            if w > 0:
+                for channel in range(3):
+                    new = a * texture[y, x, channel] + (1 - a) * background[y, x, channel]
+                    frame[y, x, channel] = np.uint8(w * new + (1 - w) * frame[y, x, channel] + 0.5)
+
+
 @njit(cache=True, nogil=True)
 def soften_edges(frame: Image, flow: Array, places: NDArray[np.int32], colours: Image) -> None:
     """Antialias frame (S, S, 3) in place by a 3x3 binomial filter along occlusion edges, where flow (2, S, S) is
