@@ -16,7 +16,7 @@ from kdtalker.renderers.mesh.topology import FACE_OVAL, SKIN
 
 # Cosines between a surface's normal and the view: the mirrored side begins to replace what is seen by less than the
 # first, and has replaced it at the second, where it is itself seen better by BETTER_COSINE.
-SEEN_COSINES = (0.65, 0.3)
+SEEN_COSINES = (0.35, 0.1)
 BETTER_COSINE = 0.35
 LEAST_WEIGHT = 0.1  # of the mirrored side, below which there is none: both sides are seen equally well
 OCCLUSION = 0.03  # depth behind a nearer surface, as a share of the side, from which on a point is hidden
@@ -25,10 +25,11 @@ BORDER_INSET = 0.04  # share of its way to the centre by which the face's border
 COARSE_PX = 64  # side of the map on which the colours of both sides are matched
 COLOUR_BLUR = 0.02  # sigma of the Gaussian after which colours are compared, as a share of the side
 COLOUR_SIGMA = 0.06  # of the Gaussian over which their differences are averaged, as a share of the side
+RELIABLE_COSINE = 0.35  # between normal and view, from which on a colour has its full weight in the comparison
 LOG_OFFSET = 8  # levels added before the logarithm of a colour
 # Mean log difference of colours, beyond what light explains, from which on and at which the far side is taken for
 # something else than skin, such as hair or a hand, and kept.
-STRANGE_COLOURS = (0.5, 0.9)
+STRANGE_COLOURS = (0.25, 0.5)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def mirror_side(
     inside[oval] += BORDER_INSET * (inside[oval].mean(0) - inside[oval])
     origin = np.stack([side - 1 - inside[mirror, 0], inside[mirror, 1]], 1).astype(np.float32)
     flipped = np.ascontiguousarray(picture[:, ::-1])
-    seen = smoothstep((facing - 0.15) / 0.35) * smoothstep(facing[mirror] / 0.4) * ~hidden
+    seen = smoothstep(facing / RELIABLE_COSINE) * smoothstep(facing[mirror] / RELIABLE_COSINE) * ~hidden
     matched, strange = _match_colours(flipped, origin, picture, inside, seen)
     start, end = STRANGE_COLOURS
     unseen *= np.where(hidden, 1, 1 - smoothstep((strange - start) / (end - start)))
