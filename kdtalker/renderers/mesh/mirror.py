@@ -18,7 +18,7 @@ from kdtalker.renderers.mesh.topology import FACE_OVAL, SKIN
 # first, and has replaced it at the second, where it is itself seen better by BETTER_COSINE.
 SEEN_COSINES = (0.35, 0.1)
 BETTER_COSINE = 0.35
-LEAST_WEIGHT = 0.1  # of the mirrored side, below which there is none: both sides are seen equally well
+FRONTAL_YAW_DEG = 5.0  # of a source that shows both sides about equally well: there is no mirrored side
 OCCLUSION = 0.03  # depth behind a nearer surface, as a share of the side, from which on a point is hidden
 REVEAL_DEG = 12.0  # turn towards the far side at which the mirrored side has replaced it
 BORDER_INSET = 0.04  # share of its way to the centre by which the face's border is sampled further inside
@@ -53,22 +53,23 @@ class MirroredSide:
     def blend(self, vertices: Array, share: float, depth: Array, background: Image, frame: Image) -> None:
         """Blend the mirrored side into a frame (S, S, 3) in place, weighted by `share`, where the mesh (468, 3) px is
         visible by the frame's depth buffer (S, S). background (S, S, 3) is seen where the texture is transparent."""
-        used = vertices[np.unique(self.triangles), :2]
-        left, top = np.clip(np.floor(used.min(0)).astype(int), 0, len(frame) - 1)
-        box = int(np.ceil((used.max(0) - (left, top)).max())) + 1
+        corners = vertices[self.triangles.ravel(), :2]
+        left, top = np.clip(np.floor(corners.min(0)).astype(int), 0, len(frame) - 1)
+        box = max(int(np.ceil(corners.max(0) - (left, top)).max()) + 1, 1)
         flow, own_depth = np.empty((2, box, box), np.float32), np.empty((box, box), np.float32)
         reset_flow(flow, own_depth)
         moved = (vertices - np.array([left, top, 0])).astype(np.float32)
         backward_flow(moved, self.origin, self.triangles, flow, own_depth)
-        area = np.s_[top : top + box, left : left + box]
-        height, width = depth[area].shape
-        maps = flow[0, :height, :width], flow[1, :height, :width]
-        texture = cv2.remap(self.picture, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        alpha = cv2.remap(self.person, *maps, cv2.INTER_LINEAR)
-        is_visible = own_depth[:height, :width] <= depth[area] + OCCLUSION * len(frame)
-        weight = share * is_visible * cv2.remap(self.weight, *maps, cv2.INTER_LINEAR)
         blend_texture(
-            np.asarray(texture, np.uint8), np.asarray(alpha, np.float32), weight, background[area], frame[area]
+            self.picture,
+            self.person,
+            self.weight,
+            share,
+            flow,
+            own_depth - np.float32(OCCLUSION * len(frame)),
+            depth[top : top + box, left : left + box],
+            background[top : top + box, left : left + box],
+            frame[top : top + box, left : left + box],
         )
 
 
@@ -80,13 +81,13 @@ def mirror_side(
 
     landmarks (468, 3) px; texture (468, 3) px, the same moved onto the person; rest (T = 1) the source's motion;
     mean (468, 3) the symmetric mean face."""
+    if abs(rest.pose[0, 0]) < FRONTAL_YAW_DEG:
+        return None
     side, mirror, normals = len(picture), mirror_landmarks(mean), vertex_normals(mean)
     hidden = _find_hidden(landmarks, side)
     facing = np.where(hidden, 0, -(normals @ rotation_matrix(rest.pose)[0])[:, 2])
     high, low = SEEN_COSINES
     unseen = smoothstep((facing[mirror] - facing) / BETTER_COSINE) * smoothstep((high - facing) / (high - low))
-    if unseen.max() < LEAST_WEIGHT:
-        return None
     inside, oval = texture[:, :2].copy(), list(FACE_OVAL)
     inside[oval] += BORDER_INSET * (inside[oval].mean(0) - inside[oval])
     origin = np.stack([side - 1 - inside[mirror, 0], inside[mirror, 1]], 1).astype(np.float32)
@@ -97,13 +98,15 @@ def mirror_side(
     unseen *= np.where(hidden, 1, 1 - smoothstep((strange - start) / (end - start)))
     triangles = np.array(SKIN, np.int32)
     triangles = triangles[unseen[triangles].max(1) > 0]
+    if not len(triangles):
+        return None
     return MirroredSide(
         picture=matched,
         person=np.ascontiguousarray(person[:, ::-1]),
         weight=_rasterise(origin, unseen, triangles, side),
         origin=origin,
         triangles=triangles,
-        direction=1 if (normals[:, 0] * unseen).sum() > 0 else -1,
+        direction=-1 if rest.pose[0, 0] > 0 else 1,
     )
 
 

@@ -107,8 +107,7 @@ def _blend_mirrored(source: MeshSource, motion: Motion, vertices: Array, buffers
     """Blend the mirrored near side over the far side of the face, as far as it is turned into view."""
     share = source.mirrored.share(float(motion.pose[0, 0] - source.rest.pose[0, 0])) if source.mirrored else 0.0
     if source.mirrored and share:
-        target, _ = source.lids.close(vertices)
-        source.mirrored.blend(target, share, buffers.depth, source.background, frame)
+        source.mirrored.blend(vertices, share, buffers.depth, source.background, frame)
 
 
 def _border_visibility(source: MeshSource, motion: Motion) -> float:
