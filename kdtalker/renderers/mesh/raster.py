@@ -122,7 +122,7 @@ def blend_texture(  # noqa: PLR0917 (compiled code takes no keywords)
     background: Image,
     frame: Image,
 ) -> None:
-    """Blend a texture (S, S, 3) with alpha and weight (S, S) 0..1, the latter times share, sampled at flow (2, B, B) px,
+    """Blend a texture (S, S, 3) with alpha and weight (S, S) 0..1, the latter times share, sampled at flow (2, B, B),
     over the background (h, w, 3) into frame (h, w, 3), in place, where its depth `nearest` (B, B) is not behind
     `depth` (h, w); h and w are at most B."""
     height, width = depth.shape
