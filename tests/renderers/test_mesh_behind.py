@@ -40,3 +40,22 @@ def test_of_the_person_nothing_is_left_and_the_rest_is_the_picture():
 def test_a_person_who_fills_the_picture_leaves_a_picture():
     everything = np.ones((SIDE, SIDE), np.float32)
     assert np.isfinite(inpaint_background(with_person(stripes(12, 0)), everything)).all()
+
+
+def test_behind_a_person_before_a_plain_wall_is_a_plain_wall():
+    """Loose hair beside the mask is not copied."""
+    picture = with_person(np.full((SIDE, SIDE, 3), 180, np.uint8))
+    for angle in np.linspace(0, 2 * np.pi, 24):
+        x, y = round(128 + 63 * np.cos(angle)), round(150 + 63 * np.sin(angle))
+        picture[y - 1 : y + 2, x - 1 : x + 2] = 20
+    filled = inpaint_background(picture, PERSON).astype(int)
+    inside = cv2.erode(PERSON, np.ones((9, 9))) > 0
+    assert np.abs(filled[inside] - 180).max() < 30
+
+
+def test_what_is_filled_in_has_the_grain_of_the_photograph():
+    grain = np.random.default_rng(0).normal(0, 5, (SIDE, SIDE, 1))
+    filled = inpaint_background(with_person(np.clip(180 + grain, 0, 255).astype(np.uint8).repeat(3, 2)), PERSON)
+    detail = filled[..., 1] - cv2.GaussianBlur(filled[..., 1].astype(np.float32), (0, 0), 1.5)
+    inside, outside = cv2.erode(PERSON, np.ones((25, 25))) > 0, cv2.dilate(PERSON, np.ones((25, 25))) == 0
+    assert detail[inside].std() == pytest.approx(detail[outside].std(), rel=0.3)

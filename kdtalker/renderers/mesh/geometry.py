@@ -16,6 +16,7 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import KEYPOINTS, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.face.landmarks import lip_gap
+from kdtalker.renderers.mesh.topology import SKIN
 from kdtalker.weights.find import find
 
 WEIGHTS = "mesh_keypoints.safetensors"  # the shipped model
@@ -118,6 +119,28 @@ class FaceModel:
         gram = jacobian @ self.covariance @ jacobian.T
         noise = REGULARISATION * np.trace(gram) / len(gram) * np.eye(len(gram))
         return np.asarray(self.covariance @ jacobian.T @ np.linalg.solve(gram + noise, target), np.float32)
+
+
+def unpose(points: Array, motion: Motion) -> Array:
+    """Transform points (N, 3) of a posed head (T = 1) to the head's frame: the inverse of scale (points R) + shift."""
+    turned = (points - motion.shift[0]) / motion.scale[0]
+    return np.asarray(turned @ rotation_matrix(motion.pose)[0].T, np.float32)
+
+
+def mirror_landmarks(mean: Array) -> NDArray[np.intp]:
+    """Pair each landmark with the one on the other side of the face, by the symmetric mean face (468, 3)."""
+    flipped = mean * np.array([-1, 1, 1], np.float32)
+    pairs: NDArray[np.intp] = np.linalg.norm(flipped[:, None] - mean[None], axis=2).argmin(1)
+    return pairs
+
+
+def vertex_normals(vertices: Array) -> Array:
+    """Compute outward unit normals (468, 3) of a face mesh, weighted by the area of its triangles."""
+    triangles = np.array(SKIN)
+    a, b, c = vertices[triangles].transpose(1, 0, 2)
+    normals = np.zeros_like(vertices)
+    np.add.at(normals, triangles.ravel(), np.repeat(np.cross(b - a, c - a), 3, axis=0))
+    return np.asarray(normals / np.linalg.norm(normals, axis=1, keepdims=True), np.float32)
 
 
 def to_square(landmarks: Array, left: float, top: float, side: float) -> Array:

@@ -8,10 +8,10 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.motion import Motion
 from kdtalker.edits.basic import turn_head
 
-MAX_TURN_DEG = (20.0, 15.0)  # yaw and pitch relative to the source image's pose
-# The limits shrink linearly with the source's own yaw, from all of MAX_TURN_DEG at the first angle to MIN_TURN_SHARE.
-FRONTAL_DEG, PROFILE_DEG = 25.0, 55.0
-MIN_TURN_SHARE = 0.15  # of MAX_TURN_DEG, left for a source in profile
+MAX_TURN_DEG = (30.0, 24.0)  # yaw and pitch relative to the source image's pose
+# The limit of yaw shrinks linearly with the source's own, from all of it at the first angle to MIN_YAW_SHARE.
+FRONTAL_DEG, PROFILE_DEG = 30.0, 55.0
+MIN_YAW_SHARE = 0.15  # of the limit, left for a source in profile
 MAX_GAZE_DEG = (14.0, 8.0)  # yaw and pitch of the eyeballs
 LINEAR_SHARE = 0.7  # of a limit, up to which values are unchanged
 IRIS_RADIUS = 0.12  # distance of the iris from the eyeball's centre, in canonical units
@@ -20,8 +20,8 @@ IRIS_RADIUS = 0.12  # distance of the iris from the eyeball's centre, in canonic
 def limit_pose(motion: Motion, rest: Motion) -> Motion:
     """Limit yaw and pitch of a motion softly to MAX_TURN_DEG around the source's own pose `rest` (T = 1)."""
     turn = (motion.pose - rest.pose)[:, :2]
-    share = np.clip((PROFILE_DEG - abs(rest.pose[0, 0])) / (PROFILE_DEG - FRONTAL_DEG), MIN_TURN_SHARE, 1)
-    limited = soft_limit(turn, (float(share) * MAX_TURN_DEG[0], float(share) * MAX_TURN_DEG[1]))
+    share = np.clip((PROFILE_DEG - abs(rest.pose[0, 0])) / (PROFILE_DEG - FRONTAL_DEG), MIN_YAW_SHARE, 1)
+    limited = soft_limit(turn, (float(share) * MAX_TURN_DEG[0], MAX_TURN_DEG[1]))
     if np.array_equal(limited, turn):
         return motion
     return turn_head(motion, np.concatenate([rest.pose[:, :2] + limited, motion.pose[:, 2:]], axis=1))

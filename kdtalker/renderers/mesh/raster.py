@@ -110,6 +110,61 @@ def composite(  # noqa: PLR0917 (compiled code takes no keywords)
                 frame[y, x, channel] = np.uint8(a * warped[y, x, channel] + (1 - a) * under + 0.5)
 
 
+@njit(cache=True, nogil=True, fastmath=True)
+def blend_texture(  # noqa: PLR0917 (compiled code takes no keywords)
+    texture: Image,
+    alpha: Array,
+    weight: Array,
+    share: float,
+    flow: Array,
+    nearest: Array,
+    depth: Array,
+    background: Image,
+    frame: Image,
+) -> None:
+    """Blend a texture (S, S, 3) with alpha and weight (S, S) 0..1, the latter times share, sampled at flow (2, B, B),
+    over the background (h, w, 3) into frame (h, w, 3), in place, where its depth `nearest` (B, B) is not behind
+    `depth` (h, w); h and w are at most B."""
+    height, width = depth.shape
+    last = len(texture) - 3
+    for y in range(height):
+        for x in range(width):
+            if nearest[y, x] > depth[y, x] or nearest[y, x] >= 0.9 * _FAR:
+                continue
+            left = min(max(int(np.floor(flow[0, y, x])), 1), last)
+            top = min(max(int(np.floor(flow[1, y, x])), 1), last)
+            right, down = flow[0, y, x] - left, flow[1, y, x] - top
+            w = share * _bilinear(weight, top, left, down, right)
+            if w <= 0:
+                continue
+            a = _bilinear(alpha, top, left, down, right)
+            for channel in range(3):
+                value = 0.0
+                for dy in range(-1, 3):
+                    for dx in range(-1, 3):
+                        kernel = _catmull_rom(dy - down) * _catmull_rom(dx - right)
+                        value += kernel * float(texture[top + dy, left + dx, channel])
+                new = a * min(max(value, 0.0), 255.0) + (1 - a) * background[y, x, channel]
+                frame[y, x, channel] = np.uint8(w * new + (1 - w) * frame[y, x, channel] + 0.5)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _bilinear(values: Array, top: int, left: int, down: float, right: float) -> float:
+    """Interpolate values (S, S) linearly, `down` and `right` of a pixel."""
+    above = (1 - right) * values[top, left] + right * values[top, left + 1]
+    below = (1 - right) * values[top + 1, left] + right * values[top + 1, left + 1]
+    return float((1 - down) * above + down * below)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _catmull_rom(distance: float) -> float:
+    """Compute the kernel of Catmull-Rom interpolation at a distance in px."""
+    x = abs(distance)
+    if x < 1:
+        return 1 + x * x * (1.5 * x - 2.5)
+    return 2 + x * (-4 + x * (2.5 - 0.5 * x)) if x < 2 else 0.0
+
+
 @njit(cache=True, nogil=True)
 def soften_edges(frame: Image, flow: Array, places: NDArray[np.int32], colours: Image) -> None:
     """Antialias frame (S, S, 3) in place by a 3x3 binomial filter along occlusion edges, where flow (2, S, S) is

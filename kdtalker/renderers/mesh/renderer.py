@@ -120,7 +120,7 @@ class MeshRenderer:
         buffers = buffers or WarpBuffers.of(len(source.picture))
         vertices, resting = self.deform_mesh(source, motion)
         compute_flow(source, motion, vertices, buffers)
-        return warp_picture(source, buffers), vertices, resting
+        return warp_picture(source, motion, vertices, buffers), vertices, resting
 
     def isolate(self, source: MeshSource, foreground: Image) -> MeshSource:
         """Replace the source image (S, S, 3) by its foreground colours, so that no frame shows the background."""

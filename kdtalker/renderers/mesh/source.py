@@ -15,10 +15,12 @@ from kdtalker.face.landmarks import EYE_LOWER, EYE_UPPER, LANDMARKS
 from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.segmentation import segment_person
 from kdtalker.face.tracker import FaceTracker
-from kdtalker.renderers.mesh.geometry import FaceModel, to_pixels, to_square
+from kdtalker.renderers.mesh.depth import estimate_depth, side_depth, widening_weight
+from kdtalker.renderers.mesh.geometry import FaceModel, to_pixels, to_square, unpose
 from kdtalker.renderers.mesh.glasses import glasses_stiffness, wears_glasses
 from kdtalker.renderers.mesh.inpaint import inpaint_background
 from kdtalker.renderers.mesh.lids import Lids
+from kdtalker.renderers.mesh.mirror import MirroredSide, mirror_side
 from kdtalker.renderers.mesh.mouth.interior import MouthInterior
 from kdtalker.renderers.mesh.mouth.source import SourceMouth
 from kdtalker.renderers.mesh.parts import EYES, SourcePart
@@ -32,7 +34,6 @@ POSE_WEIGHT_BESIDE = (1.0, 0.9, 0.6, 0.25, 0.0)
 POSE_WEIGHT_BELOW = (0.9, 0.65, 0.35, 0.12, 0.0)
 JAW_WEIGHT = (0.55, 0.2, 0.05, 0.0, 0.0)  # share of the outline's non-rigid motion that each ring follows
 RING_DEPTH = (0.1, 0.25, 0.35, 0.4, 0.4)  # of each ring behind the outline, in canonical units
-STEEP_DEPTH, DEPTH_SCALE = 0.7, 0.4  # depth behind the nose's tip, in eye distances, beyond which depth is scaled down
 OUTLINE_DEPTH_RATIO = 1.1  # where the outline is farther out than this times the oval, it takes the hull's depth
 FACE_SHARE = 0.92  # landmarks scaled by this around their centre bound the area that always counts as the person
 MASK_RANGE, MATTE_RANGE = (0.15, 0.75), (0.1, 0.9)  # of `segment_person`, wider than for alpha mattes: hair moves too
@@ -48,8 +49,9 @@ class MeshSource:
     identity (468, 3) canonical vertices as drawn, mouth closed and depth compressed; canonical (21, 3) keypoints;
     rest (T = 1) the source's own motion; shut (21, 3) the expression offset that closes its eyelids;
     stiffness (468,) 0..1 of landmarks under glasses; landmarks (468, 3) px; texture (468, 3) px, the same moved onto
-    the person; rings (R, 3) px, rings_in_head (R, 3) in the head's frame, their weights pose_weight and jaw_weight
-    (R,); triangles (M, 3) over landmarks and rings; parts that a network refines; mouth, the inside of it; lids."""
+    the person; rings (R, 3) px, rings_in_head (R, 3) in the head's frame, their weights pose_weight, jaw_weight
+    and widening_weight (R,); triangles (M, 3) over landmarks and rings; parts that a network refines; mouth, the inside
+    of it; lids; mirrored, the texture of the face's far side, None for a frontal face."""
 
     picture: Image
     background: Image
@@ -65,33 +67,32 @@ class MeshSource:
     rings_in_head: Array
     pose_weight: Array
     jaw_weight: Array
+    widening_weight: Array
     triangles: NDArray[np.int32]
     parts: tuple[SourcePart, ...]
     mouth: SourceMouth
     lids: Lids
+    mirrored: MirroredSide | None
 
 
 def encode_source(
     face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: FaceModel, interior: MouthInterior
 ) -> MeshSource:
     """Encode a face crop (S, S, 3) RGB by the face nearest to its centre. Raises InputError where no face is found."""
-    faces = tracker.find(face)
-    if not faces:
-        raise InputError("No face was found in the square around the face; give a picture with a clearer one.")
-    side = len(face)
-    middle = (side - 1) / 2
-    found = min(faces, key=lambda one: float(np.hypot(*(one.landmarks[:, :2].mean(0) - middle))))
-    vertices = to_square(found.landmarks, 0, 0, side)
+    side, tracked = len(face), _find_middle_face(face, tracker)
+    vertices = to_square(tracked, 0, 0, side)
     scale, rotation, shift, canonical = model.fit(vertices)
     offset = model.resting_offset(canonical)
     identity = canonical - model.spreads @ offset
-    flat = _compress_depth(vertices)
-    drawn = np.asarray((flat - shift) / scale @ rotation.T - model.spreads @ offset, np.float32)
     rest = Motion(scale[None], pose_of_rotation(rotation[None]), shift[None], (offset @ rotation)[None], MESH_SPACE)
-    rings, pose_weight, jaw_weight = _build_rings(flat)
-    rings_in_head = (rings - shift) / scale @ rotation.T
+    deep = estimate_depth(vertices, rest, model.mean)
+    drawn = unpose(deep, rest) - model.spreads @ offset
+    rings, pose_weight, jaw_weight = _build_rings(deep)
+    rings[:, 2] += side_depth(rings, rest)
+    rings_in_head = unpose(rings, rest)
     resting = neutral_mesh(model, drawn, rest, side)
-    person = _segment_face(face, segmenter, found.landmarks)
+    person = _segment_face(face, segmenter, tracked)
+    landmarks, texture = to_pixels(deep, side), _move_inside(tracked, person)
     return MeshSource(
         picture=face,
         background=inpaint_background(face, person),
@@ -100,29 +101,30 @@ def encode_source(
         canonical=model.picks @ identity,
         rest=rest,
         shut=_blink_gain(identity, model) * (model.blink @ rotation),
-        stiffness=glasses_stiffness(found.landmarks) * wears_glasses(face, found.landmarks),
-        landmarks=to_pixels(flat, side),
-        texture=_move_inside(found.landmarks, person),
+        stiffness=glasses_stiffness(tracked) * wears_glasses(face, tracked),
+        landmarks=landmarks,
+        texture=texture,
         rings=to_pixels(rings, side),
-        rings_in_head=rings_in_head.astype(np.float32),
+        rings_in_head=rings_in_head,
         pose_weight=pose_weight,
         jaw_weight=jaw_weight,
+        widening_weight=widening_weight(rings_in_head, pose_weight),
         triangles=_build_triangles(),
-        mouth=SourceMouth.fit(face, found.landmarks, resting, drawn, interior),
-        lids=Lids(found.landmarks),
-        parts=tuple(SourcePart.of(part, face, person, found.landmarks, resting) for part in EYES),
+        mouth=SourceMouth.fit(face, tracked, resting, drawn, interior),
+        lids=Lids(tracked),
+        mirrored=mirror_side(face, person, landmarks=landmarks, texture=texture, rest=rest, mean=model.mean),
+        parts=tuple(SourcePart.of(part, face, person, tracked, resting) for part in EYES),
     )
 
 
-def _compress_depth(vertices: Array) -> Array:
-    """Compress the depth of a mesh (468, 3) at the steep sides of the face, which the tracker overestimates and whose
-    texture is too short to be turned into view."""
-    nearest = vertices[:, 2].min()
-    compressed = vertices.copy()
-    unit = np.linalg.norm(vertices[33, :2] - vertices[263, :2])
-    beyond = np.maximum(vertices[:, 2] - nearest - STEEP_DEPTH * unit, 0)
-    compressed[:, 2] -= (1 - DEPTH_SCALE) * beyond
-    return compressed
+def _find_middle_face(face: Image, tracker: FaceTracker) -> Array:
+    """Find the landmarks (468, 3) px of the face nearest to the centre of a crop (S, S, 3). Raises InputError where
+    there is none."""
+    faces = tracker.find(face)
+    if not faces:
+        raise InputError("No face was found in the square around the face; give a picture with a clearer one.")
+    middle = (len(face) - 1) / 2
+    return min((one.landmarks for one in faces), key=lambda points: float(np.hypot(*(points[:, :2].mean(0) - middle))))
 
 
 def neutral_mesh(model: FaceModel, identity: Array, motion: Motion, side: int) -> Array:

@@ -9,7 +9,8 @@ import numpy as np
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.motion import Motion, rotation_matrix
-from kdtalker.renderers.mesh.geometry import to_pixels, to_square
+from kdtalker.renderers.mesh.depth import widen_outline
+from kdtalker.renderers.mesh.geometry import to_pixels, to_square, unpose
 from kdtalker.renderers.mesh.pose_limits import iris_shift
 from kdtalker.renderers.mesh.raster import backward_flow, composite, find_moving_tiles, reset_flow, soften_edges
 from kdtalker.renderers.mesh.source import MeshSource
@@ -50,13 +51,15 @@ def compute_flow(source: MeshSource, motion: Motion, vertices: Array, buffers: W
     backward_flow(points, origin, source.triangles, buffers.flow, buffers.depth)
 
 
-def warp_picture(source: MeshSource, buffers: WarpBuffers) -> Image:
-    """Warp the source image by the buffers' flow and composite it over the background: (S, S, 3)."""
+def warp_picture(source: MeshSource, motion: Motion, vertices: Array, buffers: WarpBuffers) -> Image:
+    """Warp the source image by the buffers' flow and composite it over the background: (S, S, 3), a frame (T = 1) with
+    mesh (468, 3) px."""
     side, flow = len(source.picture), buffers.flow
     cv2.remap(source.person, flow[0], flow[1], cv2.INTER_LINEAR, dst=buffers.alpha, borderMode=cv2.BORDER_REPLICATE)
     _warp_tiles(source, buffers)
     frame = np.empty_like(source.picture)
     composite(buffers.warped, buffers.alpha, source.picture, source.background, flow, frame, STILL_PX, MOVED_PX)
+    _blend_mirrored(source, motion, vertices, buffers, frame)
     soften_edges(frame, flow, np.empty((side * side // 8, 2), np.int32), np.empty((side * side // 8, 3), np.uint8))
     return frame
 
@@ -88,6 +91,7 @@ def _pose_rings(source: MeshSource, motion: Motion, vertices: Array) -> Array:
     rings: Array = (
         source.rings + source.pose_weight[:, None] * (rigid - source.rings) + source.jaw_weight[:, None] * non_rigid
     )
+    rings[:, :2] += side / 2 * widen_outline(source.widening_weight, motion, source.rest)
     return rings
 
 
@@ -95,8 +99,15 @@ def _pose_rigid(source: MeshSource, motion: Motion, points: list[int]) -> Array:
     """Pose landmarks of the source image as a rigid head: (points, 3) px."""
     rest, side = source.rest, len(source.picture)
     in_square = to_square(source.landmarks[points], 0, 0, side)
-    in_head = (in_square - rest.shift[0]) / rest.scale[0] @ rotation_matrix(rest.pose)[0].T
+    in_head = unpose(in_square, rest)
     return to_pixels(motion.scale[0] * (in_head @ rotation_matrix(motion.pose)[0]) + motion.shift[0], side)
+
+
+def _blend_mirrored(source: MeshSource, motion: Motion, vertices: Array, buffers: WarpBuffers, frame: Image) -> None:
+    """Blend the mirrored near side over the far side of the face, as far as it is turned into view."""
+    share = source.mirrored.share(float(motion.pose[0, 0] - source.rest.pose[0, 0])) if source.mirrored else 0.0
+    if source.mirrored and share:
+        source.mirrored.blend(vertices, share, buffers.depth, source.background, frame)
 
 
 def _border_visibility(source: MeshSource, motion: Motion) -> float:
