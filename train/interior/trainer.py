@@ -1,4 +1,5 @@
-"""Train the model of the mouth's inside on films: `python -m train.interior CONFIG`. Run it again to resume.
+"""Train the model of the mouth's inside on films: `python -m train.interior CONFIG [--dry-run]`. Run it
+again to resume.
 
 CONFIG is a TOML file over the recipe in train/interior/recipe.py. Each film has codes of its own for its teeth, its
 light and the place of its teeth, which are learned with the model (generative latent optimisation, Bojanowski et al.
@@ -23,6 +24,7 @@ from train.harness.run import TrainingRun, main_process_first
 from train.interior.batches import MouthDataset
 from train.interior.frames import MouthFrames, load_frames
 from train.interior.loss import FilmCodes, InteriorLoss, misplacement
+from train.interior.plan import plan
 from train.interior.recipe import PRESETS, InteriorRecipe
 from train.interior.validation import validate_mouths
 
@@ -78,8 +80,13 @@ def parameter_groups(model: MouthInterior, codes: FilmCodes, recipe: InteriorRec
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the model of the mouth's inside on films.")
     parser.add_argument("config", type=Path, help="TOML file: films, tables, run and what else is to differ")
-    recipe = read_config(parser.parse_args().config, PRESETS)
+    parser.add_argument("--dry-run", action="store_true", help="tell what would be done: data, sizes")
+    options = parser.parse_args()
+    recipe = read_config(options.config, PRESETS)
     films = find_films(list(recipe.films), list(recipe.tables))
+    if options.dry_run:
+        print(plan(recipe, films, recipe.run / FRAMES_FOLDER))
+        return
     with main_process_first(recipe):
         frames = load_frames(films, recipe.run / FRAMES_FOLDER)
     train(recipe, frames)
