@@ -10,8 +10,8 @@ from kdtalker.edits.basic import turn_head
 
 MAX_TURN_DEG = (30.0, 24.0)  # yaw and pitch relative to the source image's pose
 # The limit of yaw shrinks linearly with the source's own, from all of it at the first angle to MIN_YAW_SHARE.
-FRONTAL_DEG, PROFILE_DEG = 30.0, 55.0
-MIN_YAW_SHARE = 0.15  # of the limit, left for a source in profile
+FRONTAL_DEG, PROFILE_DEG = 25.0, 50.0
+MIN_YAW_SHARE = 0.2  # of the limit, left for a source in profile
 MAX_GAZE_DEG = (14.0, 8.0)  # yaw and pitch of the eyeballs
 LINEAR_SHARE = 0.7  # of a limit, up to which values are unchanged
 IRIS_RADIUS = 0.12  # distance of the iris from the eyeball's centre, in canonical units
