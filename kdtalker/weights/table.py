@@ -89,7 +89,7 @@ TABLE = (
     Weight(
         "data/mesh_interior.safetensors",
         3_238_852,
-        "8abb54d08fa8a396cf0477bf578148bdda2f8cd37af560457f8e8e2f995dffbe",
+        "b9c0ce67d08a93cca41c81646c95ce62f1645971fc1e35995500e2274f4c9746",
         *_OURS,
         "draws the inside of the mouth (train/interior)",
     ),

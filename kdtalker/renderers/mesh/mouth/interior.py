@@ -96,11 +96,10 @@ class MouthInterior(nn.Module):
         for weights in (*self.placement.parameters(), *self.head.parameters()):
             nn.init.zeros_(weights)
 
-    def textures(self, code: Tensor, colour: Tensor, details: Tensor | None = None) -> Tensor:
+    def textures(self, code: Tensor, colour: Tensor) -> Tensor:
         """Compute the teeth textures (B, 2, 4, TEXTURE_PX, WIDTH_PX), RGBA in 0..1, upper and lower, of codes (B, 2,
-        code_size) and colours (B, COLOUR_SIZE). details: logits of that shape to add."""
+        code_size) and colours (B, COLOUR_SIZE)."""
         logits = self.mean + torch.einsum("blk,klchw->blchw", code, self.basis)
-        logits = logits if details is None else logits + details
         tint = F.pad(self.teeth_colour(colour), (0, 1))[:, None, :, None, None]
         return torch.sigmoid(logits + tint)
 
