@@ -197,7 +197,7 @@ class SourcePart:
 
         both = list({*upper, *lower})
         displacement = distance(both, vertices, both, self.landmarks)
-        gap = max(distance(list(upper), mesh, list(lower), mesh) for mesh in (vertices, self.landmarks))
+        gap = distance(list(upper), vertices, list(lower), vertices)
         return _ramp(displacement, self.part.ramp) * _ramp(gap, GAP_RAMP)
 
 

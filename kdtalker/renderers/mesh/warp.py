@@ -40,7 +40,8 @@ class WarpBuffers:
 
 def compute_flow(source: MeshSource, motion: Motion, vertices: Array, buffers: WarpBuffers) -> None:
     """Rasterise the backward flow of a frame (T = 1) with mesh (468, 3) px into the buffers' flow and depth."""
-    target, texture = source.lids.close(vertices)
+    target, texture = source.lids.close(vertices), source.landmarks.copy()
+    source.lips.move_texture(texture, source.lips.closing(motion))
     texture[:, :2] += _border_visibility(source, motion) * (source.texture - source.landmarks)[:, :2]
     rings, shift = _pose_rings(source, motion, target), iris_shift(motion, len(source.picture))[0]
     reset_flow(buffers.flow, buffers.depth)
