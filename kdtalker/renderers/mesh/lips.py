@@ -17,11 +17,14 @@ from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, O
 # Mean gap of the source's lips, in canonical units, from which on they count as parted, and as open.
 PARTED_RANGE = (0.01, 0.04)
 LOWER_SHARE = 0.8  # of what is left open, closed by the lower lip
-FALLOFF = 0.3  # distance from the inner lips, in canonical units, at which the skin follows them by 1 / e
+# Distance from the inner lips, in canonical units, up to which lips follow as a whole, and over which skin and chin
+# follow them less and less (the deviation of a Gaussian).
+LIP_HEIGHT, FALLOFF = 0.2, 0.35
 # Profiles across the lips, in lip heights from the inner to the outer edge, in which the red's inner edge is found.
 PROFILE = np.linspace(-0.5, 0.9, 29)
 EDGE_RANGES = ((-0.25, 0.3), (-0.25, 0.1))  # upper and lower lip: the light on a wet lower lip is no edge
-INSET_MARGINS = ((0.2,), (0.1,))  # in lip heights, kept from the edge that was found
+INSET_MARGINS = ((0.15,), (0.06,))  # in lip heights, kept from the edge that was found
+LEAST_BELOW = 1.35  # in lip heights from the inner edge, of the first landmarks below the lower lip
 LINE_SIGMA, LINE_DARKNESS = 0.016, 0.3  # of the line between shut lips, in mouth widths, and the light it takes
 LINE_COLOUR = np.array([0.75, 1, 1], np.float32)  # of that light: the line is reddish
 SHUT_GAP = 0.04  # mean gap in mouth widths at which the line has faded
@@ -32,6 +35,7 @@ _RINGS = (
     (183, 42, 41, 38, 12, 268, 271, 272, 407, 96, 89, 179, 86, 15, 316, 403, 319, 325),
     (184, 74, 73, 72, 11, 302, 303, 304, 408, 77, 90, 180, 85, 16, 315, 404, 320, 307),
 )
+_BELOW = (43, 106, 182, 83, 18, 313, 406, 335, 273)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def _residual(identity: Array) -> Array:
     columns = [line[:, 1], *np.pad(gaps, ((1, 1), (0, 0))).T]
     middle, *gap = (np.interp(identity[:, 0], line[:, 0], values) for values in columns)
     below = identity[:, 1] - middle
-    follow = np.exp(-((np.maximum(np.abs(below) - gap[1] / 2, 0) / FALLOFF) ** 2))
+    follow = np.exp(-((np.maximum(np.abs(below) - gap[1] / 2 - LIP_HEIGHT, 0) / FALLOFF) ** 2))
     share = np.where(below > 0, -LOWER_SHARE, 1 - LOWER_SHARE)
     residual = (follow * share)[:, None] * np.stack(gap, 1)
     residual[list(_UPPER)] = (1 - LOWER_SHARE) * gaps
@@ -110,10 +114,17 @@ def _residual(identity: Array) -> Array:
 
 def _find_insets(picture: Image, landmarks: Array) -> Array:
     """Find the displacement (468, 2) px that moves the inner lips' landmarks (468, 2) to the edge of the red in the
-    picture, the split of the colour profile across the lip into two classes (Otsu 1979); outer ones stay."""
-    inner = landmarks[[*_UPPER, *_LOWER]]
-    across = landmarks[[*OUTER_UPPER_LIP, *OUTER_LOWER_LIP]] - inner
-    places = (inner[:, None] + PROFILE[:, None] * across[:, None]).astype(np.float32)
+    picture, the split of the colour profile across the lip into two classes (Otsu 1979), and those below the
+    lower lip, which in wide mouths lie on it, off the red."""
+    inner, outer = [*_UPPER, *_LOWER], [*OUTER_UPPER_LIP, *OUTER_LOWER_LIP]
+    start = landmarks[inner]
+    across = landmarks[outer] - start
+
+    def outward(points: list[int], start: Array, across: Array) -> Array:
+        place: Array = ((landmarks[points] - start) * across).sum(1) / np.maximum((across**2).sum(1), 1e-6)
+        return place
+
+    places = (start[:, None] + PROFILE[:, None] * across[:, None]).astype(np.float32)
     smooth = cv2.GaussianBlur(picture, (0, 0), 1)
     profiles = cv2.remap(smooth, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     lips = zip(np.split(profiles.astype(np.float32), 2), EDGE_RANGES, strict=True)
@@ -121,10 +132,11 @@ def _find_insets(picture: Image, landmarks: Array) -> Array:
     edges = np.stack([np.convolve(np.pad(lip, 1, "edge"), np.ones(3) / 3, "valid") for lip in found])
     step = (np.maximum(edges, 0) + INSET_MARGINS).reshape(-1, 1) * across
     insets = np.zeros_like(landmarks)
-    insets[[*_UPPER, *_LOWER]] = step
+    insets[inner] = step
     for ring in _RINGS:
-        outward = ((landmarks[list(ring)] - inner) * across).sum(1) / np.maximum((across**2).sum(1), 1e-6)
-        insets[list(ring)] = np.clip(1 - outward, 0, 1)[:, None] * step
+        insets[list(ring)] = np.clip(1 - outward(list(ring), start, across), 0, 1)[:, None] * step
+    lower, height = start[len(_UPPER) :], across[len(_UPPER) :]
+    insets[list(_BELOW)] = np.maximum(LEAST_BELOW - outward(list(_BELOW), lower, height), 0)[:, None] * height
     return insets.astype(np.float32)
 
 

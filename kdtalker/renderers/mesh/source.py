@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kdtalker.core.arrays import Array, Image, smoothstep
+from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MESH_SPACE, Motion, pose_of_rotation
-from kdtalker.face.landmarks import BROWS, EYE_LOWER, EYE_UPPER, LANDMARKS, mouth_opening
+from kdtalker.face.landmarks import BROWS, EYE_LOWER, EYE_UPPER, LANDMARKS
 from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.segmentation import segment_person
 from kdtalker.face.tracker import FaceTracker
@@ -32,10 +32,8 @@ POSE_WEIGHT_BESIDE = (1.0, 0.9, 0.6, 0.25, 0.0)
 POSE_WEIGHT_BELOW = (0.9, 0.65, 0.35, 0.12, 0.0)
 JAW_WEIGHT = (0.55, 0.2, 0.05, 0.0, 0.0)  # share of the outline's non-rigid motion that each ring follows
 RING_DEPTH = (0.1, 0.25, 0.35, 0.4, 0.4)  # of each ring behind the outline, in canonical units
-WIDE_OPENING, SQUEEZE = 0.3, 0.73  # mouth opening from which on, and height to which, a picture is squeezed for a refit
 SMILE_SHARE = 0.6  # of a photographed smile, taken for expression: who looks friendly at rest stays so
 MOUTH_ENDS = (61, 291)  # corners of the outer lips
-REFIT_RAMP = (0.53, 0.85)  # heights in the mean face, tip of the nose to upper lip, between which the refit sets in
 STEEP_DEPTH, DEPTH_SCALE = 0.7, 0.4  # depth behind the nose's tip, in eye distances, beyond which depth is scaled down
 OUTLINE_DEPTH_RATIO = 1.1  # where the outline is farther out than this times the oval, it takes the hull's depth
 FACE_SHARE = 0.92  # landmarks scaled by this around their centre bound the area that always counts as the person
@@ -83,8 +81,7 @@ def encode_source(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, mod
     side = len(face)
     middle = (side - 1) / 2
     found = min(faces, key=lambda one: float(np.hypot(*(one.landmarks[:, :2].mean(0) - middle))))
-    landmarks = refit_wide_mouth(face, tracker, found.landmarks, model)
-    vertices = to_square(landmarks, 0, 0, side)
+    vertices = to_square(found.landmarks, 0, 0, side)
     scale, rotation, shift, canonical = model.fit(vertices)
     offset = model.resting_offset(canonical)
     offset = offset + smile_offset(canonical - model.spreads @ offset, model)
@@ -95,7 +92,7 @@ def encode_source(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, mod
     rings, pose_weight, jaw_weight = _build_rings(flat)
     rings_in_head = (rings - shift) / scale @ rotation.T
     resting = neutral_mesh(model, drawn, rest, side)
-    person = _segment_face(face, segmenter, landmarks)
+    person = _segment_face(face, segmenter, found.landmarks)
     return MeshSource(
         picture=face,
         background=inpaint_background(face, person),
@@ -104,39 +101,18 @@ def encode_source(face: Image, tracker: FaceTracker, segmenter: LiteRTModel, mod
         canonical=model.picks @ identity,
         rest=rest,
         shut=shut_offset(identity, model) @ rotation,
-        stiffness=glasses_stiffness(landmarks) * wears_glasses(face, landmarks),
+        stiffness=glasses_stiffness(found.landmarks) * wears_glasses(face, found.landmarks),
         landmarks=to_pixels(flat, side),
-        texture=_move_inside(landmarks, person),
+        texture=_move_inside(found.landmarks, person),
         rings=to_pixels(rings, side),
         rings_in_head=rings_in_head.astype(np.float32),
         pose_weight=pose_weight,
         jaw_weight=jaw_weight,
         triangles=_build_triangles(),
-        lids=Lids.of(face, landmarks),
-        lips=Lips.of(face, landmarks, model, drawn, offset),
-        parts=tuple(SourcePart.of(part, face, person, landmarks, resting) for part in (MOUTH, *EYES)),
+        lids=Lids.of(face, found.landmarks),
+        lips=Lips.of(face, found.landmarks, model, drawn, offset),
+        parts=tuple(SourcePart.of(part, face, person, found.landmarks, resting) for part in (MOUTH, *EYES)),
     )
-
-
-def refit_wide_mouth(face: Image, tracker: FaceTracker, landmarks: Array, model: FaceModel) -> Array:
-    """Fit mouth and jaw of landmarks (468, 3) px again in a picture squeezed in height, if the mouth is open so wide
-    that the tracker, which has seldom seen such a mouth, falls short of it."""
-    if mouth_opening(landmarks) < WIDE_OPENING:
-        return landmarks
-    side = len(face)
-    squeezed = np.zeros_like(face)
-    height = round(SQUEEZE * side)
-    squeezed[:height] = cv2.resize(face, (side, height), interpolation=cv2.INTER_AREA)
-    scale = np.array([1, SQUEEZE], np.float32)
-    middle = landmarks[:, :2].mean(0) * scale
-    found = tracker.find(squeezed)
-    if not found:
-        return landmarks
-    again = min(found, key=lambda one: float(np.hypot(*(one.landmarks[:, :2].mean(0) - middle)))).landmarks
-    weight = smoothstep((model.mean[:, 1] - REFIT_RAMP[0]) / (REFIT_RAMP[1] - REFIT_RAMP[0]))
-    refit = landmarks.copy()
-    refit[:, :2] += weight[:, None] * (again[:, :2] / scale - landmarks[:, :2])
-    return refit
 
 
 def _compress_depth(vertices: Array) -> Array:
