@@ -18,8 +18,6 @@ EYE_CONTOURS = (
 # Middle of the lids and corners of the right and the left eye.
 EYE_LOWER, EYE_UPPER, EYE_OUTER, EYE_INNER = (145, 374), (159, 386), (33, 263), (133, 362)
 
-BROWS = (105, 66, 334, 296)  # arch and inner half of each brow
-
 LIP_PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))  # (upper, lower) on the inner lips, middle first
 
 MOUTH_CORNERS = (78, 308)  # ends of the inner lips

@@ -34,7 +34,7 @@ LASH_LINE = (0.04, 0.12)  # height of the line of lashes above and below the edg
 
 BAND_SAMPLES = 12  # taken across each band
 SKIN_PERCENTILE, LASH_PERCENTILE = 85, 15  # over a band: passes over lashes; finds them
-LASH_RANGE = (0.3, 0.58)  # light that lashes leave over
+LASH_RANGE = (0.3, 0.55)  # light that lashes leave over
 CREASE_SHARE = 0.9  # of the crease, smoothed by the lid as it unfolds
 BULGE_SHARE = 0.9  # of the light below the eye, caught by the middle of a lid over its eyeball
 FINE_LIMIT = 2.0  # texture is clipped at so many median absolute deviations: no hair, no reflections

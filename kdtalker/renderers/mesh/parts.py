@@ -188,7 +188,7 @@ class SourcePart:
 
     def blend_weight(self, vertices: Array) -> float:
         """Compute the weight 0..1 of the network's prediction for a mesh (468, 3) px in the source's own pose: 0 while
-        the contour of the opening matches the source or is closed in both, 1 once it is displaced by `Part.ramp`."""
+        the contour of the opening matches the source or is closed, 1 once it is displaced by `Part.ramp`."""
         (first, second), (upper, lower) = self.part.ends, self.part.inside
         width = float(np.linalg.norm(self.resting[second, :2] - self.resting[first, :2])) + 1e-6
 

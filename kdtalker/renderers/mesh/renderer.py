@@ -103,7 +103,7 @@ class MeshRenderer:
             vertices += source.stiffness[:, None] * (rigid - vertices)
         if closing := source.lips.closing(motion):
             vertices += closing * _displace(source.lips.residual, motion, side)
-        return separate_lips(vertices)
+        return separate_lips(vertices, source.landmarks)
 
     def warp(
         self, source: MeshSource, motion: Motion, buffers: WarpBuffers | None = None

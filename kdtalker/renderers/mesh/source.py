@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MESH_SPACE, Motion, pose_of_rotation
-from kdtalker.face.landmarks import BROWS, EYE_LOWER, EYE_UPPER, LANDMARKS
+from kdtalker.face.landmarks import EYE_LOWER, EYE_UPPER, LANDMARKS
 from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.segmentation import segment_person
 from kdtalker.face.tracker import FaceTracker
@@ -34,6 +34,7 @@ JAW_WEIGHT = (0.55, 0.2, 0.05, 0.0, 0.0)  # share of the outline's non-rigid mot
 RING_DEPTH = (0.1, 0.25, 0.35, 0.4, 0.4)  # of each ring behind the outline, in canonical units
 SMILE_SHARE = 0.6  # of a photographed smile, taken for expression: who looks friendly at rest stays so
 MOUTH_ENDS = (61, 291)  # corners of the outer lips
+BROWS, MOUTH_AND_CHIN = (105, 66, 334, 296), (61, 291, 13, 14, 17, 152)  # landmarks that a blink leaves alone
 STEEP_DEPTH, DEPTH_SCALE = 0.7, 0.4  # depth behind the nose's tip, in eye distances, beyond which depth is scaled down
 OUTLINE_DEPTH_RATIO = 1.1  # where the outline is farther out than this times the oval, it takes the hull's depth
 FACE_SHARE = 0.92  # landmarks scaled by this around their centre bound the area that always counts as the person
@@ -146,13 +147,13 @@ def smile_offset(identity: Array, model: FaceModel) -> Array:
 
 
 def shut_offset(identity: Array, model: FaceModel) -> Array:
-    """Solve for the offset (21, 3) that closes both eyes of an identity (468, 3): the model's blink, with the brows
-    where they were (films of blinks have brows that rise when the eyes open wide)."""
-    lids, brows = [*EYE_UPPER, *EYE_LOWER], list(BROWS)
-    jacobian = np.einsum("pk,cd->pckd", model.spreads[[*lids, *brows]], np.eye(3)[1:2]).reshape(len(lids + brows), -1)
-    target = jacobian @ model.blink.ravel()
-    target[: len(lids)] = 0
-    blink = model.blink - model.map_expression(np.asarray(jacobian, np.float32), target).reshape(model.blink.shape)
+    """Solve for the offset (21, 3) that closes both eyes of an identity (468, 3): the model's blink, with brows and
+    mouth where they were (in films they move with the eyes, but not in a blink)."""
+    lids, others = [*EYE_UPPER, *EYE_LOWER], [*BROWS, *MOUTH_AND_CHIN]
+    heights = np.asarray(np.kron(model.spreads[[*lids, *others]], [0, 1, 0]), np.float32)
+    moved = heights @ model.blink.ravel()
+    moved[: len(lids)] = 0
+    blink = model.blink - model.map_expression(heights, moved).reshape(model.blink.shape)
     upper, lower = list(EYE_UPPER), list(EYE_LOWER)
     gap = (identity[lower] - identity[upper])[:, 1]
     falls = ((model.spreads[upper] - model.spreads[lower]) @ blink)[:, 1]

@@ -68,11 +68,13 @@ def warp_matte(matte: Array, buffers: WarpBuffers) -> Array:
     return np.asarray(warped, np.float32)
 
 
-def separate_lips(vertices: Array) -> Array:
-    """Resolve collisions of the inner lips of a mesh (468, 3) px: lips that have crossed meet half-way."""
+def separate_lips(vertices: Array, source: Array) -> Array:
+    """Resolve collisions of the inner lips of a mesh (468, 3) px: lips that have crossed by more than the landmarks of
+    the source (468, 3) px meet half-way."""
     resolved = vertices.copy()
     upper, lower = list(INNER_UPPER_LIP[1:-1]), list(INNER_LOWER_LIP[1:-1])
-    crossed = np.maximum(resolved[upper, 1] - resolved[lower, 1], 0) / 2
+    own = np.maximum(source[upper, 1] - source[lower, 1], 0)
+    crossed = np.maximum(resolved[upper, 1] - resolved[lower, 1] - own, 0) / 2
     resolved[upper, 1] -= crossed
     resolved[lower, 1] += crossed
     return resolved
