@@ -12,8 +12,11 @@ from kdtalker.core.arrays import Array, smoothstep
 from kdtalker.core.rates import FRAME_RATE_HZ
 
 GAP_SPREAD, LEAST_GAP_S = 0.5, 0.5  # gaps between blinks: log-deviation, and minimum
-BLINK_S, BLINK_SPREAD, BLINK_RANGE_S = 0.21, 0.2, (0.12, 0.3)  # duration of a blink: median, log-deviation, range
-CLOSING_SHARE, SHUT_S = 0.3, 0.03  # share of the duration in which lids close; how long they stay shut
+# Duration of a spontaneous blink, median, log-deviation and range; share of it in which lids close; how long they stay
+# shut: some 260 ms, of which 80 close, 15 stay shut and twice as many open (Doane 1980; VanderWerf et al. 2003).
+BLINK_S, BLINK_SPREAD, BLINK_RANGE_S = 0.25, 0.25, (0.12, 0.4)
+CLOSING_SHARE, SHUT_S = 0.33, 0.03
+DOUBLE_SHARE, DOUBLE_REST_S = 0.08, (0.15, 0.3)  # share of blinks that are followed by another, after so long a rest
 
 # For --gaze camera and free: standard deviation of the fixation target in degrees of yaw and pitch; duration of a
 # fixation, median and log-deviation; gain of the vestibulo-ocular reflex, which compensates head rotation.
@@ -25,8 +28,8 @@ MIN_FIXATION_S = 0.16  # the shortest fixation between two saccades
 
 
 def blink_curve(seed: int, blinks_per_minute: float, start_frame: int, length: int) -> Array:
-    """Compute the lid closure (length,) 0..1 from start_frame on: blinks at log-normal gaps, each one closing faster
-    than it opens."""
+    """Compute the lid closure (length,) 0..1 from start_frame on: blinks at log-normal gaps, some of them double,
+    each one closing faster than it opens."""
     shut = np.zeros(length, np.float32)
     times_s = (start_frame + np.arange(length)) / FRAME_RATE_HZ
     end_s = (start_frame + length) / FRAME_RATE_HZ + BLINK_RANGE_S[1]
@@ -40,11 +43,15 @@ def _blinks(seed: int, a_minute: float) -> Iterator[tuple[float, float]]:
     if a_minute == 0:
         return
     rng = np.random.default_rng((seed, 1))
-    median_s = 60 / a_minute / np.exp(GAP_SPREAD**2 / 2)
-    time_s = 0.0
+    median_s = 60 / a_minute * (1 + DOUBLE_SHARE) / np.exp(GAP_SPREAD**2 / 2)
+    time_s, blink_s, is_double = 0.0, 0.0, False
     while True:
-        time_s += max(LEAST_GAP_S, rng.lognormal(np.log(median_s), GAP_SPREAD))
+        if is_double:
+            time_s += blink_s + rng.uniform(*DOUBLE_REST_S)
+        else:
+            time_s += max(LEAST_GAP_S, rng.lognormal(np.log(median_s), GAP_SPREAD))
         blink_s = float(np.clip(rng.lognormal(np.log(BLINK_S), BLINK_SPREAD), *BLINK_RANGE_S))
+        is_double = not is_double and rng.random() < DOUBLE_SHARE
         yield round(time_s * FRAME_RATE_HZ) / FRAME_RATE_HZ, blink_s
 
 

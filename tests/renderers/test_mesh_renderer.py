@@ -110,7 +110,7 @@ def test_an_open_mouth_shuts(pipeline, tracker):
     shut = from_head_frame(dataclasses.replace(head, expression=np.zeros_like(head.expression)))
     before = mouth_opening(landmarks(tracker, portrait.canvas.picture))
     assert before > 0.1
-    assert mouth_opening(landmarks(tracker, draw(pipeline, portrait, shut))) < 0.05
+    assert mouth_opening(landmarks(tracker, draw(pipeline, portrait, shut))) < 0.02
 
 
 def test_photographed_teeth_hang_from_the_head(pipeline):

@@ -176,10 +176,10 @@ def opening_weight(
     inside: tuple[Curve, Curve], vertices: Array, source: Array, width_px: float, ramp: tuple[float, float]
 ) -> float:
     """Compute the weight 0..1 of what is drawn in an opening: 0 while its contour, upper and lower curve, of a mesh
-    (468, 3) px matches the source's or is closed in both; 1 once it is displaced by `ramp`, in widths of the part."""
+    (468, 3) px matches the source's or is closed; 1 once it is displaced by `ramp`, in widths of the part."""
     upper, lower = map(list, inside)
     moved = np.linalg.norm((vertices - source)[[*{*upper, *lower}], :2], axis=1).mean()
-    gap = max(np.linalg.norm((mesh[upper] - mesh[lower])[:, :2], axis=1).mean() for mesh in (vertices, source))
+    gap = np.linalg.norm((vertices[upper] - vertices[lower])[:, :2], axis=1).mean()
     shares = (
         np.interp(value / (width_px + 1e-6), bounds, (0, 1)) for value, bounds in ((moved, ramp), (gap, GAP_RAMP))
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from kdtalker.core.arrays import Array, Image
-from kdtalker.core.motion import MESH_SPACE, Motion, pose_of_rotation
+from kdtalker.core.motion import MESH_SPACE, Motion, pose_of_rotation, rotation_matrix
 from kdtalker.core.protocols import ExpressionModel, Openings
 from kdtalker.edits.basic import turn_head
 from kdtalker.face.landmarks import eye_opening, mouth_opening
@@ -100,7 +100,9 @@ class MeshRenderer:
 
     def deform_mesh(self, source: MeshSource, motion: Motion) -> tuple[Array, Array]:
         """Pose the mesh (468, 3) px of one frame (T = 1); returns it with the same of a neutral expression."""
-        resting = neutral_mesh(self.model, source.identity, motion, len(source.picture))
+        side = len(source.picture)
+        resting = neutral_mesh(self.model, source.identity, motion, side)
+        resting += _displace(source.lips.residual, motion, side)
         return self._pose_mesh(source, motion), resting
 
     def _pose_mesh(self, source: MeshSource, motion: Motion) -> Array:
@@ -110,7 +112,9 @@ class MeshRenderer:
             unmoved = replace(motion, expression=turn_head(source.rest, motion.pose).expression)
             rigid = to_pixels(self.model.pose_vertices(source.identity, unmoved)[0], side)
             vertices += source.stiffness[:, None] * (rigid - vertices)
-        return separate_lips(vertices)
+        if closing := source.lips.closing(motion):
+            vertices += closing * _displace(source.lips.residual, motion, side)
+        return separate_lips(vertices, source.landmarks)
 
     def warp(
         self, source: MeshSource, motion: Motion, buffers: WarpBuffers | None = None
@@ -120,7 +124,10 @@ class MeshRenderer:
         buffers = buffers or WarpBuffers.of(len(source.picture))
         vertices, resting = self.deform_mesh(source, motion)
         compute_flow(source, motion, vertices, buffers)
-        return warp_picture(source, motion, vertices, buffers), vertices, resting
+        picture = warp_picture(source, motion, vertices, buffers)
+        source.lids.draw(picture, vertices)
+        source.lips.draw_line(picture, vertices, source.lips.closing(motion))
+        return picture, vertices, resting
 
     def isolate(self, source: MeshSource, foreground: Image) -> MeshSource:
         """Replace the source image (S, S, 3) by its foreground colours, so that no frame shows the background."""
@@ -149,3 +156,9 @@ class MeshRenderer:
             scale, rotation, shift, canonical = self.model.fit(to_square(face.landmarks, *square))
             expression = self.model.offsets(canonical[None], identity) @ rotation
             yield Motion(scale[None], pose_of_rotation(rotation[None]), shift[None], expression, MESH_SPACE)
+
+
+def _displace(offsets: Array, motion: Motion, side: int) -> Array:
+    """Pose vertex offsets (468, 3) in canonical units by a motion (T = 1): px."""
+    posed: Array = side / 2 * motion.scale[0] * (offsets @ rotation_matrix(motion.pose)[0])
+    return posed

@@ -15,11 +15,13 @@ from kdtalker.face.landmarks import EYE_LOWER, EYE_UPPER, LANDMARKS
 from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.segmentation import segment_person
 from kdtalker.face.tracker import FaceTracker
+from kdtalker.renderers.mesh.anatomy import SMILE, solve_offset
 from kdtalker.renderers.mesh.depth import estimate_depth, side_depth, widening_weight
 from kdtalker.renderers.mesh.geometry import FaceModel, to_pixels, to_square, unpose
 from kdtalker.renderers.mesh.glasses import glasses_stiffness, wears_glasses
 from kdtalker.renderers.mesh.inpaint import inpaint_background
 from kdtalker.renderers.mesh.lids import Lids
+from kdtalker.renderers.mesh.lips import Lips
 from kdtalker.renderers.mesh.mirror import MirroredSide, mirror_side
 from kdtalker.renderers.mesh.mouth.interior import MouthInterior
 from kdtalker.renderers.mesh.mouth.source import SourceMouth
@@ -34,6 +36,9 @@ POSE_WEIGHT_BESIDE = (1.0, 0.9, 0.6, 0.25, 0.0)
 POSE_WEIGHT_BELOW = (0.9, 0.65, 0.35, 0.12, 0.0)
 JAW_WEIGHT = (0.55, 0.2, 0.05, 0.0, 0.0)  # share of the outline's non-rigid motion that each ring follows
 RING_DEPTH = (0.1, 0.25, 0.35, 0.4, 0.4)  # of each ring behind the outline, in canonical units
+SMILE_SHARE = 0.6  # of a photographed smile, taken for expression: who looks friendly at rest stays so
+MOUTH_ENDS = (61, 291)  # corners of the outer lips
+BROWS, MOUTH_AND_CHIN = (105, 66, 334, 296), (61, 291, 13, 14, 17, 152)  # landmarks that a blink leaves alone
 OUTLINE_DEPTH_RATIO = 1.1  # where the outline is farther out than this times the oval, it takes the hull's depth
 FACE_SHARE = 0.92  # landmarks scaled by this around their centre bound the area that always counts as the person
 MASK_RANGE, MATTE_RANGE = (0.15, 0.75), (0.1, 0.9)  # of `segment_person`, wider than for alpha mattes: hair moves too
@@ -51,7 +56,7 @@ class MeshSource:
     stiffness (468,) 0..1 of landmarks under glasses; landmarks (468, 3) px; texture (468, 3) px, the same moved onto
     the person; rings (R, 3) px, rings_in_head (R, 3) in the head's frame, their weights pose_weight, jaw_weight
     and widening_weight (R,); triangles (M, 3) over landmarks and rings; parts that a network refines; mouth, the inside
-    of it; lids; mirrored, the texture of the face's far side, None for a frontal face."""
+    of it; lids; lips, how they close; mirrored, the texture of the face's far side, None for a frontal face."""
 
     picture: Image
     background: Image
@@ -72,6 +77,7 @@ class MeshSource:
     parts: tuple[SourcePart, ...]
     mouth: SourceMouth
     lids: Lids
+    lips: Lips
     mirrored: MirroredSide | None
 
 
@@ -83,6 +89,7 @@ def encode_source(
     vertices = to_square(tracked, 0, 0, side)
     scale, rotation, shift, canonical = model.fit(vertices)
     offset = model.resting_offset(canonical)
+    offset = offset + smile_offset(canonical - model.spreads @ offset, model)
     identity = canonical - model.spreads @ offset
     rest = Motion(scale[None], pose_of_rotation(rotation[None]), shift[None], (offset @ rotation)[None], MESH_SPACE)
     deep = estimate_depth(vertices, rest, model.mean)
@@ -100,7 +107,7 @@ def encode_source(
         identity=drawn,
         canonical=model.picks @ identity,
         rest=rest,
-        shut=_blink_gain(identity, model) * (model.blink @ rotation),
+        shut=shut_offset(identity, model) @ rotation,
         stiffness=glasses_stiffness(tracked) * wears_glasses(face, tracked),
         landmarks=landmarks,
         texture=texture,
@@ -111,7 +118,8 @@ def encode_source(
         widening_weight=widening_weight(rings_in_head, pose_weight),
         triangles=_build_triangles(),
         mouth=SourceMouth.fit(face, tracked, resting, drawn, interior),
-        lids=Lids(tracked),
+        lids=Lids.of(face, tracked),
+        lips=Lips.of(face, tracked, model, drawn, offset),
         mirrored=mirror_side(face, person, landmarks=landmarks, texture=texture, rest=rest, mean=model.mean),
         parts=tuple(SourcePart.of(part, face, person, tracked, resting) for part in EYES),
     )
@@ -133,12 +141,31 @@ def neutral_mesh(model: FaceModel, identity: Array, motion: Motion, side: int) -
     return to_pixels(model.pose_vertices(identity, at_rest)[0], side)
 
 
-def _blink_gain(identity: Array, model: FaceModel) -> float:
-    """Compute the factor of the model's blink offset that closes both eyes of an identity (468, 3)."""
+def smile_offset(identity: Array, model: FaceModel) -> Array:
+    """Estimate the offset (21, 3) of a smile in an identity (468, 3) with closed lips, by how much higher its mouth
+    corners are above its lips than the mean face's; SMILE_SHARE of it is expression, which relaxes at rest."""
+    smile = solve_offset(model, SMILE)
+    lips, corners = [13, 14, 17], list(MOUTH_ENDS)
+
+    def rise(vertices: Array) -> float:
+        return float(vertices[lips, 1].mean() - vertices[corners, 1].mean())
+
+    amount = (rise(identity) - rise(model.mean)) / rise(model.spreads @ smile)
+    return np.asarray(SMILE_SHARE * np.clip(amount, 0, 1) * smile, np.float32)
+
+
+def shut_offset(identity: Array, model: FaceModel) -> Array:
+    """Solve for the offset (21, 3) that closes both eyes of an identity (468, 3): the model's blink, with brows and
+    mouth where they were (in films they move with the eyes, but not in a blink)."""
+    lids, others = [*EYE_UPPER, *EYE_LOWER], [*BROWS, *MOUTH_AND_CHIN]
+    heights = np.asarray(np.kron(model.spreads[[*lids, *others]], [0, 1, 0]), np.float32)
+    moved = heights @ model.blink.ravel()
+    moved[: len(lids)] = 0
+    blink = model.blink - model.map_expression(heights, moved).reshape(model.blink.shape)
     upper, lower = list(EYE_UPPER), list(EYE_LOWER)
     gap = (identity[lower] - identity[upper])[:, 1]
-    falls = ((model.spreads[upper] - model.spreads[lower]) @ model.blink)[:, 1]
-    return float(np.max(gap / falls))
+    falls = ((model.spreads[upper] - model.spreads[lower]) @ blink)[:, 1]
+    return np.asarray(np.max(gap / falls) * blink, np.float32)
 
 
 def _build_rings(vertices: Array) -> tuple[Array, Array, Array]:

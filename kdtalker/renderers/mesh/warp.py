@@ -41,7 +41,8 @@ class WarpBuffers:
 
 def compute_flow(source: MeshSource, motion: Motion, vertices: Array, buffers: WarpBuffers) -> None:
     """Rasterise the backward flow of a frame (T = 1) with mesh (468, 3) px into the buffers' flow and depth."""
-    target, texture = source.lids.close(vertices)
+    target, texture = source.lids.close(vertices), source.landmarks.copy()
+    source.lips.move_texture(texture, source.lips.closing(motion))
     texture[:, :2] += _border_visibility(source, motion) * (source.texture - source.landmarks)[:, :2]
     rings, shift = _pose_rings(source, motion, target), iris_shift(motion, len(source.picture))[0]
     reset_flow(buffers.flow, buffers.depth)
@@ -70,11 +71,13 @@ def warp_matte(matte: Array, buffers: WarpBuffers) -> Array:
     return np.asarray(warped, np.float32)
 
 
-def separate_lips(vertices: Array) -> Array:
-    """Resolve collisions of the inner lips of a mesh (468, 3) px: lips that have crossed meet half-way."""
+def separate_lips(vertices: Array, source: Array) -> Array:
+    """Resolve collisions of the inner lips of a mesh (468, 3) px: lips that have crossed by more than the landmarks of
+    the source (468, 3) px meet half-way."""
     resolved = vertices.copy()
     upper, lower = list(INNER_UPPER_LIP[1:-1]), list(INNER_LOWER_LIP[1:-1])
-    crossed = np.maximum(resolved[upper, 1] - resolved[lower, 1], 0) / 2
+    own = np.maximum(source[upper, 1] - source[lower, 1], 0)
+    crossed = np.maximum(resolved[upper, 1] - resolved[lower, 1] - own, 0) / 2
     resolved[upper, 1] -= crossed
     resolved[lower, 1] += crossed
     return resolved

@@ -1,0 +1,242 @@
+"""Draw closing eyelids over a warped picture: skin that is synthesised once per source image, with the photograph's own
+lid edges and lashes moved along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numba import njit
+
+from kdtalker.core.arrays import Array, Image, smoothstep
+from kdtalker.renderers.mesh.curves import catmull_rom
+
+SAMPLES = 2  # of the textures per px of the source image, so that bilinear sampling stays sharp
+APPEAR = (0.02, 0.12)  # closing of an eye, as a share of its opening, at which the layer starts and is complete
+
+# Lengths in eye widths.
+MARGIN_X, ABOVE, BELOW = 0.3, 0.75, 0.85  # extent of the textures beyond the corners, above and below the outer one
+LASHES_ABOVE, LASHES_BELOW = 0.3, 0.14  # height of crease and lashes above, of lashes below the eye, replaced by skin
+LASH_HEIGHT = 0.12  # of lashes alone above the upper lid
+CORNER_REACH = 0.1  # how far the layer reaches beyond the corners
+FEATHER = 0.2  # width of the transition to the warped picture
+INSET = 0.02  # by which shut lids are sampled beyond their edges, where there is no eyeball
+ABOVE_BAND, BELOW_BAND = (
+    (0.06, 0.28),
+    (0.08, 0.25),
+)  # distances from the lids' edges at which the skin's colour is taken
+COLOUR_SIGMA = 0.2  # of the Gaussian that smooths this colour along the lid
+FINE_SIGMA = 0.05  # of the Gaussian that separates the skin's texture from its shading
+LASH_BAND = (0.0, 0.1)  # distances above the upper lid's edge at which the lashes are
+LASH_SIGMA = 0.03  # of the Gaussian that smooths their darkness along the lid
+LASH_LINE = (0.04, 0.12)  # height of the line of lashes above and below the edge of a shut lid
+
+BAND_SAMPLES = 12  # taken across each band
+SKIN_PERCENTILE, LASH_PERCENTILE = 85, 15  # over a band: passes over lashes; finds them
+LASH_RANGE = (0.3, 0.55)  # light that lashes leave over
+CREASE_SHARE = 0.9  # of the crease, smoothed by the lid as it unfolds
+BULGE_SHARE = 0.9  # of the light below the eye, caught by the middle of a lid over its eyeball
+FINE_LIMIT = 2.0  # texture is clipped at so many median absolute deviations: no hair, no reflections
+
+Edges = tuple[Array, Array, Array, Array]  # heights (w,) of the upper and lower edge in the source, and in the frame
+
+
+@dataclass(frozen=True)
+class LidLayer:
+    """Hold the textures of one eye in its own frame: x from the outer to the inner corner, y down, SAMPLES per px.
+
+    matrix (2, 3): px of the source image to the eye's frame; photo and skin (h, w, 3), float32 levels: the photograph
+    and the same without eye and lashes; lashes (w,): light that those of the upper lid leave over; upper and lower
+    (w,): heights of the lids' edges; width of the eye."""
+
+    matrix: Array
+    photo: Array
+    skin: Array
+    lashes: Array
+    upper: Array
+    lower: Array
+    width: float
+
+    @staticmethod
+    def of(picture: Image, contour: Array) -> LidLayer:
+        """Synthesise the textures from the picture (S, S, 3) and the contour (16, 2) px of an eye."""
+        outer, inner = contour[0], contour[8]
+        width = float(np.linalg.norm(inner - outer)) + 1e-6
+        across = (inner - outer) / width
+        down = np.array([-across[1], across[0]])
+        down *= np.sign(down @ (contour[1:8].mean(0) - contour[9:].mean(0))) or 1
+        linear, width = np.asarray(SAMPLES * np.stack([across, down]), np.float32), SAMPLES * width
+        matrix = np.c_[linear, np.array([MARGIN_X, ABOVE]) * width - linear @ outer].astype(np.float32)
+        size = (round((1 + 2 * MARGIN_X) * width) + 2, round((ABOVE + BELOW) * width) + 2)
+        flags, border = cv2.INTER_CUBIC, cv2.BORDER_REPLICATE
+        photo = np.asarray(cv2.warpAffine(picture, matrix, size, flags=flags, borderMode=border), np.float32)
+        upper, lower = _edges(matrix, contour, size[0])
+        skin = _synthesise_skin(photo, upper, lower, width)
+        return LidLayer(matrix, photo, skin, _lash_light(photo, skin, upper, width), upper, lower, width)
+
+    def draw(self, frame: Image, to_source: Array, contour: Array, *, closing: float, share: float) -> None:
+        """Draw the lids into a frame (S, S, 3) in place. to_source (3, 2): affine map of the eye socket from px of the
+        frame (x, y, 1) to px of the source image; contour (16, 2) px of the eye in the frame; closing: 0 open, 1
+        shut; share 0..1: opacity of the lids of an eye that is turned away."""
+        share *= float(smoothstep((closing - APPEAR[0]) / (APPEAR[1] - APPEAR[0])))
+        if not share:
+            return
+        to_eye = np.asarray(self.matrix @ np.vstack([to_source.T, [0, 0, 1]]), np.float32)
+        upper, lower = _edges(to_eye, contour, len(self.upper))
+        edges = self.upper, self.lower, upper, np.maximum(upper, lower)
+        height, width = self.photo.shape[:2]
+        corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], np.float32)
+        corners = corners @ cv2.invertAffineTransform(to_eye).T
+        low = np.clip(np.floor(corners.min(0)), 0, len(frame)).astype(int)
+        high = np.clip(np.ceil(corners.max(0)) + 1, 0, len(frame)).astype(int)
+        if (high <= low).any():
+            return
+        to_eye[:, 2] += to_eye[:, :2] @ low
+        area = frame[low[1] : high[1], low[0] : high[0]]
+        _draw(area, to_eye, self.photo, self.skin, self.lashes, edges, self.width, min(max(closing, 0.0), 1.0), share)
+
+
+def _edges(matrix: Array, contour: Array, columns: int) -> tuple[Array, Array]:
+    """Interpolate the heights (columns,) of the upper and lower lid's edge in an eye's frame, level beyond the corners.
+    matrix (2, 3): px of the contour (16, 2) to the frame."""
+    points = contour @ matrix[:, :2].T + matrix[:, 2]
+    curves = [catmull_rom(curve.astype(np.float32)) for curve in (points[[0, *range(9, 16), 8]], points[:9])]
+    ordered = [curve[np.argsort(curve[:, 0])] for curve in curves]
+    upper, lower = (np.interp(np.arange(columns), *curve.T).astype(np.float32) for curve in ordered)
+    return upper, lower
+
+
+def _synthesise_skin(photo: Array, upper: Array, lower: Array, width: float) -> Array:
+    """Replace eye and lashes in an eye's photograph (h, w, 3) by skin: the colours of the skin between lashes and brow
+    and of the skin below the eye, with the fine texture of the latter."""
+    rows, columns = photo.shape[:2]
+    y, x = np.mgrid[:rows, :columns].astype(np.float32)
+    high = _skin_colour(photo, upper, -width, ABOVE_BAND)
+    low = _skin_colour(photo, lower, width, BELOW_BAND)
+    down = (y - upper) / np.maximum(lower - upper, 1)  # 0 at the upper, 1 at the lower lid
+    bulge = BULGE_SHARE * np.exp(-(((down - 0.45) / 0.35) ** 2))
+    coarse = high + np.maximum(bulge, smoothstep((down - 0.9) / 0.3))[..., None] * (low - high)
+
+    fine = np.asarray(photo - cv2.GaussianBlur(photo, (0, 0), FINE_SIGMA * width), np.float32)
+    limit = FINE_LIMIT * np.median(np.abs(fine), axis=(0, 1))
+    shift = float((lower - upper).max()) + (LASHES_ABOVE + LASHES_BELOW) * width
+    fine = np.asarray(cv2.remap(fine, x, y + np.float32(shift), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
+
+    crease = smoothstep((y - upper + LASHES_ABOVE * width) / (FEATHER * width))
+    lashes = smoothstep((y - upper + LASH_HEIGHT * width) / (LASH_HEIGHT * width))
+    below = smoothstep((lower + LASHES_BELOW * width - y) / (FEATHER * width))
+    along = x / width - MARGIN_X
+    side = smoothstep((np.minimum(along, 1 - along) + CORNER_REACH) / (2 * CORNER_REACH))
+    above = CREASE_SHARE * crease + (1 - CREASE_SHARE) * lashes
+    hidden = (np.minimum(above, below) * side)[..., None]
+    return np.asarray(photo + hidden * (coarse + np.clip(fine, -limit, limit) - photo), np.float32)
+
+
+def _sample_band(texture: Array, edge: Array, unit: float, band: tuple[float, float]) -> Array:
+    """Sample a texture (h, w, 3) along an edge (w,), at distances of `band` times `unit` from it: (n, w, 3)."""
+    rows = (edge + unit * np.linspace(*band, BAND_SAMPLES)[:, None]).astype(np.float32)
+    columns = np.broadcast_to(np.arange(len(edge), dtype=np.float32), rows.shape).copy()
+    return np.asarray(cv2.remap(texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+
+def _skin_colour(photo: Array, edge: Array, unit: float, band: tuple[float, float]) -> Array:
+    """Estimate the colour (w, 3) of the skin along a lid's edge (w,), smoothed along it."""
+    colour = np.percentile(_sample_band(photo, edge, unit, band), SKIN_PERCENTILE, axis=0).astype(np.float32)
+    sigma = COLOUR_SIGMA * abs(unit)
+    return np.asarray(cv2.GaussianBlur(colour[None], (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)[0], np.float32)
+
+
+def _lash_light(photo: Array, skin: Array, upper: Array, width: float) -> Array:
+    """Measure how much light the lashes along the upper lid (w,) leave over: the photograph over the skin, (w,)."""
+    seen, bare = (_sample_band(texture, upper, -width, LASH_BAND).mean(-1) for texture in (photo, skin))
+    light = np.percentile((seen + 8) / (np.clip(bare, 0, 255) + 8), LASH_PERCENTILE, axis=0).astype(np.float32)
+    light = cv2.GaussianBlur(light[None], (0, 0), LASH_SIGMA * width, borderType=cv2.BORDER_REPLICATE)[0]
+    return np.asarray(np.clip(light, *LASH_RANGE), np.float32)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _ease(progress: float) -> float:
+    progress = min(max(progress, 0.0), 1.0)
+    return progress * progress * (3 - 2 * progress)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _sample(texture: Array, x: float, y: float, channel: int) -> float:
+    """Sample a texture (h, w, 3) bilinearly; beyond its border it is repeated."""
+    x, y = min(max(x, 0), texture.shape[1] - 1.001), min(max(y, 0), texture.shape[0] - 1.001)
+    left, top = int(x), int(y)
+    u, v = x - left, y - top
+    above = (1 - u) * texture[top, left, channel] + u * texture[top, left + 1, channel]
+    below = (1 - u) * texture[top + 1, left, channel] + u * texture[top + 1, left + 1, channel]
+    value: float = (1 - v) * above + v * below
+    return value
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _lid(  # noqa: PLR0917 (compiled code takes no keywords)
+    photo: Array, skin: Array, x: float, y: float, place: float, keep: float, closing: float, channel: int
+) -> float:
+    """Colour a lid at (x, y): skin that stays with the socket, and `keep` of what the photograph shows over it at
+    `place`, beside the lid's edge. As the lid closes only what is darker is kept: lashes, no eyeball."""
+    detail: float = _sample(photo, x, place, channel) - _sample(skin, x, place, channel)
+    colour: float = float(_sample(skin, x, y, channel)) + keep * (min(detail, 0) + (1 - closing) * max(detail, 0))
+    return colour
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _draw(  # noqa: PLR0917 (compiled code takes no keywords)
+    area: Image,
+    to_eye: Array,
+    photo: Array,
+    skin: Array,
+    lashes: Array,
+    edges: Edges,
+    width: float,
+    closing: float,
+    share: float,
+) -> None:
+    """Draw both lids of an eye into area (h, w, 3) in place, with opacity `share`: skin up to the moved edges, beside
+    them the photograph's own, on a shut lid the line of its lashes; lashes turn down as the lid closes."""
+    scale = np.sqrt(abs(to_eye[0, 0] * to_eye[1, 1] - to_eye[0, 1] * to_eye[1, 0]))
+    inset = INSET * width * closing
+    for row in range(area.shape[0]):
+        for column in range(area.shape[1]):
+            x = to_eye[0, 0] * column + to_eye[0, 1] * row + to_eye[0, 2]
+            y = to_eye[1, 0] * column + to_eye[1, 1] * row + to_eye[1, 2]
+            along = x / width - MARGIN_X
+            side = min(along, 1 - along) + CORNER_REACH
+            at = int(x)
+            if side <= 0 or at < 0 or at >= len(lashes) - 1 or y < 0 or y >= photo.shape[0] - 1:
+                continue
+            old_top, old_bottom, top, bottom = [(1 - x + at) * edge[at] + (x - at) * edge[at + 1] for edge in edges]
+            reach = min(
+                y - (min(old_top, top) - (LASHES_ABOVE + FEATHER) * width),
+                max(old_bottom, bottom) + (LASHES_BELOW + FEATHER) * width - y,
+            )
+            alpha = share * _ease(reach / (FEATHER * width)) * _ease(side / CORNER_REACH)
+            if alpha <= 0:
+                continue
+            away = (y - top) / width  # below the upper lid's edge
+            over = min(max(0.5 - (y - top) / scale, 0), 1)  # coverage by the upper lid, by the lower one
+            under = min(max(0.5 + (y - bottom) / scale, 0), 1 - over)
+            keep_over = 1 - closing * _ease(-away / (0.6 * LASHES_ABOVE))
+            keep_under = 1 - closing * _ease((y - bottom) / (0.8 * LASHES_BELOW * width))
+            line = _ease((closing - 0.3) / 0.6) * _ease((side - 0.5 * CORNER_REACH) / (1.5 * CORNER_REACH))
+            line *= 1 - _ease(max(-away / LASH_LINE[0], away / LASH_LINE[1]))
+            turned = closing * (1 - _ease(away / (0.9 * LASHES_ABOVE))) if away > 0 else 0.0
+            for channel in range(3):
+                old = float(area[row, column, channel])
+                colour = (1 - over - under) * old
+                if over > 0:
+                    place = min(old_top + y - top, old_top) - inset
+                    colour += over * _lid(photo, skin, x, y, place, keep_over, closing, channel)
+                if under > 0:
+                    place = max(old_bottom + y - bottom, old_bottom) + 2 * inset
+                    colour += under * _lid(photo, skin, x, y, place, keep_under, closing, channel)
+                colour *= 1 - line * (1 - lashes[at])
+                if turned > 0:
+                    place = old_top - inset - 0.7 * (y - top)
+                    light = (_sample(photo, x, place, channel) + 10) / (_sample(skin, x, place, channel) + 10)
+                    colour *= 1 - turned * (1 - min(max(light, 0.5), 1))
+                area[row, column, channel] = np.uint8(min(max(old + alpha * (colour - old) + 0.5, 0), 255))
