@@ -47,6 +47,8 @@ class Recipe(Training):
     corpus_share: float = number(0.35, 0, 1)
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = number(0.02, 0)
+    augmented_copies: int = number(3, 0)
+    noisiest_share: float = number(0.15, 0, 1)
     audio_drop: float = number(0.12, 0, 1)
     audio_noise: float = number(0.5, 0)
     audio_noise_share: float = number(0.7, 0, 1)
@@ -76,7 +78,7 @@ PRESETS = {
     "paper": Recipe(
         space="liveportrait", steps=200_000, batch=256, shortest_window=64, shorter_share=0, mirror=False,
         learning_rate=5.12e-4, betas=(0.95, 0.999), weight_decay=0.01, warm_up_steps=2000, clip=50, ema=0.999,
-        audio_drop=0, audio_noise=0.5, audio_noise_share=0.7, context_noise=0, canonical_noise=0, head_share=6 / 63,
+        augmented_copies=0, noisiest_share=0, audio_drop=0, audio_noise=0.5, audio_noise_share=0.7, context_noise=0, canonical_noise=0, head_share=6 / 63,
         lip_loss=0, difference_loss=0, workers=4, validate_every=5000, save_every=1000, model=DenoiserConfig(),
     ),
 }  # fmt: skip
