@@ -1,4 +1,5 @@
-"""Track faces: BlazeFace detector, 468-point face mesh, eyelid contours from the iris model.
+"""Track faces: BlazeFace detector, face mesh with attention to lips (MediaPipe Face Landmarker), eyelids from the iris
+model.
 
 The three networks are MediaPipe's (Apache-2.0), run by LiteRT. The tracker is stateless: the face of the last frame is
 passed in with the next frame.
@@ -22,7 +23,7 @@ from kdtalker.face.region import Region, region_around, transform_points
 
 _log = logging.getLogger(__name__)
 
-_MESH_SIDE_PX, _IRIS_SIDE_PX = 192, 64  # inputs of the networks
+_MESH_SIDE_PX, _IRIS_SIDE_PX = 256, 64  # inputs of the networks
 
 _MIN_PRESENCE = 0.5  # least probability of the mesh network that its input shows a face
 
@@ -60,7 +61,7 @@ class FaceTracker:
 
     def __init__(self) -> None:
         self._detector = FaceDetector()
-        self._mesh = LiteRTModel("face_landmark.tflite")
+        self._mesh = LiteRTModel("face_landmarks_detector.tflite")
         self._iris = LiteRTModel("iris_landmark.tflite")
 
     def find(self, image: Image, *, everywhere: bool = False) -> list[Face]:
@@ -126,11 +127,11 @@ class FaceTracker:
 
     def _fit(self, image: Image, region: Region) -> Face | None:
         crop, matrix = region.crop(image, _MESH_SIDE_PX)
-        points, presence_logit = self._mesh(crop.astype(np.float32) / 255)
+        points, presence_logit, _ = self._mesh(crop.astype(np.float32) / 255)
         presence = float(sigmoid(presence_logit.ravel())[0])
         if presence < _MIN_PRESENCE:
             return None
-        points = points.reshape(LANDMARKS, 3)
+        points = points.reshape(-1, 3)[:LANDMARKS]  # without the ten of the irises
         landmarks = np.empty((LANDMARKS, 3), np.float32)
         landmarks[:, :2] = transform_points(matrix, points[:, :2])
         landmarks[:, 2] = points[:, 2] * (region.side / _MESH_SIDE_PX)
