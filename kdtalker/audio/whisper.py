@@ -164,7 +164,7 @@ class WhisperEncoder(BlockEncoder[WhisperCarry]):
 
     @torch.inference_mode()
     def _encode_window(self, mel: Array) -> Array:
-        """Encode scaled log-mel (80, 4 a frame) into features (16, C). torch.tensor copies: same alignment, same bits."""
+        """Encode scaled log-mel (80, L) into features (16, C). torch.tensor copies: same alignment, same bits."""
         layers = self.network(torch.tensor(mel)[None])[-_LAYERS_KEPT:]
         first = _LEFT_FRAMES * _STEPS_PER_FRAME
         steps = torch.cat(layers, dim=-1)[0, first : first + self.block_frames * _STEPS_PER_FRAME]

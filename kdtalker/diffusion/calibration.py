@@ -1,8 +1,8 @@
 """Calibration of a trained motion model: how it samples the mouth, and gains of the head. Imports no torch.
 
-How a mouth moves follows from the sound, how a head moves hardly does. Of the mouth the mean over all motions that may go
-with a sound is the best estimate, and guidance gives it back the amplitude that a mean lacks; of the head the mean is no
-motion at all, so it must be a sample.
+How a mouth moves follows from the sound, how a head moves hardly does. The mean over all motions that may go with a
+sound is the best estimate of the mouth, and guidance gives it back the amplitude that a mean lacks. For the head that
+mean is no motion at all: it must be a sample.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _LARGEST = 6.0  # guidance and gains lie between 0 and this
 class Calibration:
     """Hold what `train/motion/calibration.py` fits to clips of the training split.
 
-    mouth_projection (21, 21): of an expression onto mouth and jaw, which are the denoiser's first prediction of the clean
-    motion, made from noise alone: the conditional mean; mouth_guidance (): scale of classifier-free guidance of that
-    prediction; head_gain (6,): factors of pose and shift around the source's own.
+    mouth_projection (21, 21): of an expression onto mouth and jaw, which are taken from the denoiser's first prediction
+    of the clean motion, made from noise alone: the conditional mean; mouth_guidance (): scale of classifier-free
+    guidance of that prediction; head_gain (6,): factors of pose and shift around the source's own.
 
     Raises InputError for other shapes or numbers that cannot be.
     """
@@ -43,10 +43,12 @@ class Calibration:
                 with np.errstate(over="ignore"):  # what does not fit becomes inf, which is refused
                     value = np.asarray(getattr(self, name), np.float32)
             except (TypeError, ValueError, OverflowError):
-                raise InputError(f"The calibration's {name} is {repr(getattr(self, name))}, wanted numbers.") from None
+                raise InputError(f"The calibration's {name} holds something else than numbers.") from None
             if value.shape != shape or not np.isfinite(value).all():
-                raise InputError(f"The calibration's {name} has the shape {value.shape}, wanted {shape} finite numbers.")
-            if name != "mouth_projection" and not (0 <= value.min() and value.max() <= _LARGEST):
+                raise InputError(
+                    f"The calibration's {name} has the shape {value.shape}, wanted {shape} finite numbers."
+                )
+            if name != "mouth_projection" and not (value.min() >= 0 and value.max() <= _LARGEST):
                 raise InputError(f"The calibration's {name} is {repr(value.tolist())}, wanted 0 to {_LARGEST:g}.")
             object.__setattr__(self, name, value)
 

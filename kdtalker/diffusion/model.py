@@ -45,8 +45,8 @@ _DIVERGED = 1e18  # a motion vector with a number beyond this has diverged
 @dataclass(frozen=True)
 class DiffusionMotionModel:
     """Sample motion with a denoiser (implements the protocol MotionModel). normalisation: of its motion vectors and
-    keypoints; space: the keypoint space; card: the model card, texts by name; calibration: of mouth and head, None where
-    a model samples all numbers alike."""
+    keypoints; space: the keypoint space; card: the model card, texts by name; calibration: of mouth and head, None
+    where a model samples all numbers alike."""
 
     denoiser: Denoiser
     normalisation: Normalisation
@@ -101,7 +101,7 @@ class DiffusionMotionModel:
         return self.normalisation.normalise(vectors - offset)
 
     def decode(self, frames: Array, offset: Array) -> Motion:
-        """Denormalise (T, 70) to Motion; relative models have the expression in the head's own axes, and the head's gains
+        """Denormalise (T, 70) to Motion; relative models have the expression in the head's own axes. The head's gains
         apply around the source's own pose.
 
         Raises InputError for numbers beyond any motion."""

@@ -109,9 +109,7 @@ def sample_window(
             heard = torch.cat([audio, torch.zeros_like(audio)])
         prediction = denoiser(tokens, timesteps, heard)[:, LEADING_TOKENS + known.shape[1] :]
         with_audio, without = prediction[: len(frames)], prediction[-len(frames) :]
-        return [
-            with_audio if guidance == 1 else without + guidance * (with_audio - without) for guidance in guidances
-        ]
+        return [with_audio if guidance == 1 else without + guidance * (with_audio - without) for guidance in guidances]
 
     frames, estimate = noise, None
     for step in solver.timesteps:

@@ -41,10 +41,10 @@ def perturb_sound(samples: Array, rng: np.random.Generator) -> Array:
     peak = float(np.abs(samples).max())
     if rng.random() < REVERBERATION_SHARE:
         samples = _reverberate(samples, float(rng.uniform(*REVERBERATION_S)), rng)
-    samples = samples + float(rng.uniform(*COLOUR)) * np.append(np.float32(0), samples[:-1])
+    samples = samples + np.float32(rng.uniform(*COLOUR)) * np.append(np.float32(0), samples[:-1])
     if rng.random() < NOISE_SHARE:
         level = float(np.sqrt((samples**2).mean())) * 10 ** (-float(rng.uniform(*NOISE_DB)) / 20)
-        samples = samples + level * rng.standard_normal(len(samples))
+        samples = samples + np.float32(level) * rng.standard_normal(len(samples), np.float32)
     return np.asarray(samples * (peak / max(float(np.abs(samples).max()), 1e-6)), np.float32)
 
 
@@ -54,7 +54,7 @@ def _reverberate(samples: Array, decay_s: float, rng: np.random.Generator) -> Ar
 
     time_s = np.arange(int(decay_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     response = rng.standard_normal(len(time_s)) * 10 ** (-3 * time_s / decay_s)
-    response *= float(rng.uniform(0.2, 1)) / np.linalg.norm(response)
+    response *= float(rng.uniform(0.2, 1)) / float(np.linalg.norm(response))
     response[0] = 1
     return np.asarray(fftconvolve(samples, response)[: len(samples)], np.float32)
 

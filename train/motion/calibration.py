@@ -1,61 +1,99 @@
-"""Calibrate how a motion model samples the mouth, on clips of the training split."""
+"""Calibrate a trained motion model on clips of the training split: guidance of the mouth, gains of the head."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from kdtalker.core.arrays import Array
-from kdtalker.core.motion import MESH_SPACE
-from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.core.motion import MESH_SPACE, MOTION_WIDTH
+from kdtalker.diffusion.calibration import POSE_AND_SHIFT, Calibration
 from kdtalker.diffusion.denoiser import LEADING_TOKENS, token_timesteps
+from kdtalker.diffusion.fir_smoothing import EXPRESSION_KERNEL
 from kdtalker.diffusion.model import DiffusionMotionModel
-from kdtalker.diffusion.mouth import MouthSampling
 from kdtalker.diffusion.sampler import leading_tokens
 from kdtalker.renderers.mesh.anatomy import build_expression_model
 from kdtalker.renderers.mesh.geometry import FaceModel
+from train.data.sync import CORPUS_TAKES
 from train.motion.dataset import Clip, Corpus
+from train.motion.validation import sample_clips
 
-CLIPS, CLIP_S = 96, 10  # so many clips of the training split at most, so many seconds of each
-GUIDANCES = np.arange(1, 3.01, 0.05)
+CLIPS, FRAMES = 32, 500  # the longest clips of so many speakers, and the frames that are used of each
+GUIDANCES = np.arange(0.5, 3.01, 0.05)  # tried for the mouth
+GAINS = (0.5, 3.0)  # range of the head's gains
+
+
+def calibrate(model: DiffusionMotionModel, corpus: Corpus, silence: Array) -> Calibration | None:
+    """Fit deviations to those of real faces: in the median clip that of the mouth opening, by guidance, and in the
+    geometric mean over clips those of pose and shift, by gains. None where a model cannot be calibrated: one that
+    predicts noise or absolute poses, or moves keypoints whose mouth is not known.
+
+    silence (C,): features of silence."""
+    config = model.config
+    if not (config.prediction == "sample" and config.relative and model.space == MESH_SPACE):
+        return None
+    clips = _longest_clips(corpus.training)
+    projection = build_expression_model(FaceModel.load()).mouth
+    guidance = _fit_guidance(model, clips, corpus.mouth[0])
+    calibration = Calibration(projection, np.array(guidance, np.float32), np.ones(6, np.float32))
+    sampled = sample_clips(replace(model, calibration=calibration), clips, silence)
+    ratios = [
+        np.log(
+            (one.clip.motion[:, POSE_AND_SHIFT].std(0) + 1e-6)
+            / (one.vectors[..., POSE_AND_SHIFT].std(1).mean(0) + 1e-6)
+        )
+        for one in sampled
+    ]
+    return replace(calibration, head_gain=np.exp(np.mean(ratios, axis=0)).clip(*GAINS).astype(np.float32))
+
+
+def _longest_clips(clips: list[Clip]) -> list[Clip]:
+    """Choose the longest clip with sound of each speaker that is no corpus, the longest of these."""
+    by_speaker: dict[str, list[Clip]] = {}
+    for clip in clips:
+        if np.any(clip.features):
+            by_speaker.setdefault(clip.speaker, []).append(clip)
+    people = [found for found in by_speaker.values() if len(found) <= CORPUS_TAKES] or list(by_speaker.values())
+    longest = [max(found, key=lambda clip: len(clip.motion)) for found in people]
+    return [
+        replace(clip, motion=clip.motion[:FRAMES], features=clip.features[:FRAMES])
+        for clip in sorted(longest, key=lambda clip: -len(clip.motion))[:CLIPS]
+    ]
+
+
+def _fit_guidance(model: DiffusionMotionModel, clips: list[Clip], mouth: Array) -> float:
+    """Fit the guidance with which the median clip's mouth opening, smoothed as in films, deviates like the real one."""
+    predictions = [predict_openings(model, clip, mouth) for clip in clips]
+    reals = [float((clip.motion[:, 7:] @ mouth).std()) + 1e-6 for clip in clips]
+    ratios = [
+        np.median([
+            np.convolve(without + scale * (heard - without), EXPRESSION_KERNEL, "valid").std() / real
+            for (heard, without), real in zip(predictions, reals, strict=True)
+        ])
+        for scale in GUIDANCES
+    ]  # fmt: skip
+    return float(GUIDANCES[int(np.abs(np.log(np.array(ratios) + 1e-9)).argmin())])
 
 
 @torch.inference_mode()
-def estimate_openings(model: DiffusionMotionModel, clip: Clip, projection: Array) -> tuple[Array, Array, Array]:
-    """Estimate the mouth openings (T,) of a clip from noise alone, with its sound and without, beside the real one."""
-    config, frames = model.config, min(len(clip.motion), CLIP_S * FRAME_RATE_HZ)
-    normalisation = model.normalisation
+def predict_openings(model: DiffusionMotionModel, clip: Clip, mouth: Array) -> tuple[Array, Array]:
+    """Predict the mouth openings (T,) of a clip from noise alone, with its sound and without."""
+    normalisation, frames = model.normalisation, len(clip.motion)
     reference = clip.motion[:1].copy()
-    reference[:, 1:7] = 0
+    reference[:, POSE_AND_SHIFT] = 0
 
     def batch(values: Array) -> torch.Tensor:
         return torch.from_numpy(np.asarray(values, np.float32)[None])
 
     canonical = batch(normalisation.normalise_canonical(clip.canonical.reshape(-1)))
-    noise = torch.from_numpy(np.random.default_rng(0).standard_normal((1, frames, 70)).astype(np.float32))
+    noise = batch(np.random.default_rng(0).standard_normal((frames, MOTION_WIDTH), np.float32))
     tokens = torch.cat([leading_tokens(canonical, batch(normalisation.normalise(reference)[0])), noise], dim=1)
-    timesteps = token_timesteps(torch.tensor([config.train_timesteps - 1]), torch.zeros(1, frames, dtype=torch.bool))
-    audio = model.denoiser.adapt(batch(clip.features[:frames]))
+    noisiest = torch.tensor([model.config.train_timesteps - 1])
+    timesteps = token_timesteps(noisiest, torch.zeros(1, frames, dtype=torch.bool))
+    audio = model.denoiser.adapt(batch(clip.features))
     audio = torch.cat([audio, torch.zeros_like(audio)])
     made = model.denoiser(tokens.repeat(2, 1, 1), timesteps.repeat(2, 1), audio)[:, LEADING_TOKENS:].numpy()
-    heard, unheard = (normalisation.restore(vectors)[:, 7:] @ projection for vectors in made)
-    return heard, unheard, clip.motion[:frames, 7:] @ projection
-
-
-def calibrate_mouth(model: DiffusionMotionModel, corpus: Corpus) -> MouthSampling | None:
-    """Fit the guidance of the mouth: its deviation is that of real mouths, in the median of clips of the training split,
-    each speaker's longest. None for models that predict noise, and for keypoint spaces without a known mouth."""
-    if model.config.prediction != "sample" or model.space != MESH_SPACE:
-        return None
-    longest: dict[str, Clip] = {}
-    for clip in sorted(corpus.training, key=lambda clip: len(clip.motion)):
-        if np.any(clip.features):
-            longest[clip.speaker] = clip
-    chosen = sorted(longest.values(), key=lambda clip: -len(clip.motion))[:CLIPS]
-    openings = [estimate_openings(model, clip, corpus.mouth[0]) for clip in chosen]
-    ratios = [
-        np.median([(unheard + scale * (heard - unheard)).std() / (real.std() + 1e-6) for heard, unheard, real in openings])
-        for scale in GUIDANCES
-    ]
-    guidance = float(GUIDANCES[int(np.argmin(np.abs(np.array(ratios) - 1)))])
-    return MouthSampling(build_expression_model(FaceModel.load()).mouth, round(guidance, 2))
+    heard, without = normalisation.restore(made)[..., 7:] @ mouth
+    return heard, without

@@ -111,7 +111,7 @@ def load_clips(folder: Path, space: str, encoder: AudioEncoder[Any], config: Den
         motion, canonical = fit_motion(shard.landmarks, face) if space == MESH_SPACE else load_published(folder, shard)
         vectors, who = to_model_vectors(motion, relative=config.relative), (shard.speaker, shard.split, shard.film)
         if not shard.synced:
-            unheard = np.broadcast_to(np.float16(0), (len(vectors), encoder.feature_size))
+            unheard: Any = np.zeros((len(vectors), encoder.feature_size), np.float16)
             clips.append(Clip(vectors, unheard, canonical, *who))
             continue
         synced += 1
@@ -157,7 +157,9 @@ class Corpus:
         """Load the shards of a recipe. Raises InputError as `load_clips`, and where the training split is empty."""
         encoder = load_encoder(recipe.model.audio_encoder)
         clips = load_clips(recipe.shards, recipe.space, encoder, recipe.model, recipe.augmented_copies)
-        training, validation = ([clip for clip in clips if clip.split == split] for split in ("train", VALIDATION_SPLIT))
+        training, validation = (
+            [clip for clip in clips if clip.split == split] for split in ("train", VALIDATION_SPLIT)
+        )
         if not training:
             raise InputError(f"All shards in '{recipe.shards}' are of the split 'val'; there is nothing to learn from.")
         mouth, relative = mouth_projections(recipe.space, training), recipe.model.relative

@@ -78,7 +78,8 @@ PRESETS = {
     "paper": Recipe(
         space="liveportrait", steps=200_000, batch=256, shortest_window=64, shorter_share=0, mirror=False,
         learning_rate=5.12e-4, betas=(0.95, 0.999), weight_decay=0.01, warm_up_steps=2000, clip=50, ema=0.999,
-        augmented_copies=0, noisiest_share=0, audio_drop=0, audio_noise=0.5, audio_noise_share=0.7, context_noise=0, canonical_noise=0, head_share=6 / 63,
-        lip_loss=0, difference_loss=0, workers=4, validate_every=5000, save_every=1000, model=DenoiserConfig(),
+        augmented_copies=0, noisiest_share=0, audio_drop=0, audio_noise=0.5, audio_noise_share=0.7, context_noise=0,
+        canonical_noise=0, head_share=6 / 63, lip_loss=0, difference_loss=0, workers=4, validate_every=5000,
+        save_every=1000, model=DenoiserConfig(),
     ),
 }  # fmt: skip
