@@ -38,8 +38,10 @@ FINE = table(
 EITHER = table(
     "checkpoints",
     (0, 2),
-    *[(name.partition(".")[0], f"{REAL_FILM} --checkpoint {name}", f"{name}|5 frames|motion model is damaged")
-      for name in (*GOOD[1:], *NOT_SURE)],
+    *[
+        (name.partition(".")[0], f"{REAL_FILM} --checkpoint {name}", f"{name}|5 frames|motion model is damaged")
+        for name in (*GOOD[1:], *NOT_SURE)
+    ],
     program=REAL,
 )
 

@@ -27,8 +27,12 @@ GOOD = table(
     *_driven("spoken.mp4", frames=25),
     *_driven("cut-off.mp4", "cut-off.mkv", "cut-off.ts", frames=(10, 45)),
     ("an animated picture", f"{PICTURE} --driving animated.gif", "", {"frames": (1, 40)}),
-    ("the head of a film", f"{PICTURE} --audio voice.wav --pose-from driving.mp4", "25 frames",
-     {"frames": 25, "fast": True}),
+    (
+        "the head of a film",
+        f"{PICTURE} --audio voice.wav --pose-from driving.mp4",
+        "25 frames",
+        {"frames": 25, "fast": True},
+    ),
     ("the head of one frame", f"{PICTURE} --audio voice.wav --pose-from 1-frame.mp4", "25 frames", {"frames": 25}),
     ("head and sound of one film", f"{PICTURE} --audio spoken.mp4 --pose-from spoken.mp4", "2[5-7] frames"),
 )

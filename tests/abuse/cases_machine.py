@@ -146,8 +146,12 @@ BARE = table(
     "newcomer",
     1,
     ("without its packages", REAL_FILM, "numpy|pip install|package", {"python": ("-S",), "program": PROCESS}),
-    ("without its packages, help", "--help", "numpy|pip install|package",
-     {"python": ("-S",), "program": PROCESS, "fast": True}),
+    (
+        "without its packages, help",
+        "--help",
+        "numpy|pip install|package",
+        {"python": ("-S",), "program": PROCESS, "fast": True},
+    ),
     within_s=3.0,
 )
 

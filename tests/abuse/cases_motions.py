@@ -48,8 +48,11 @@ BAD = table(
 NUMBERS_TOO_LARGE = table(
     "motions",
     (0, 2),
-    ("numbers too large, drawn", "--image hopper.jpg --output film.mp4 --motion large.npz",
-     "6 frames|large.npz|motion"),
+    (
+        "numbers too large, drawn",
+        "--image hopper.jpg --output film.mp4 --motion large.npz",
+        "6 frames|large.npz|motion",
+    ),
     program=REAL,
 )
 

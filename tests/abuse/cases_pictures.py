@@ -67,8 +67,12 @@ NO_FACES = table(
     ("a third face of two", f"--image two.jpg {WORD} --face 2", "[Ff]ace 2"),
     ("a box beside the faces", f"--image two.jpg {WORD} --box 0,290,20,20", "no face in the box"),
     ("a box beyond the picture", f"--image hopper.jpg {WORD} --box 5000,5000,9,9", "no face in the box"),
-    ("a picture of no face for the page", f"--image noise.png {WORD} --engine mesh", "[Nn]o face",
-     {"program": PROCESS}),
+    (
+        "a picture of no face for the page",
+        f"--image noise.png {WORD} --engine mesh",
+        "[Nn]o face",
+        {"program": PROCESS},
+    ),
     program=REAL,
 )
 

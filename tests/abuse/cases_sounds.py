@@ -23,8 +23,9 @@ GOOD = table(
     *_heard("alac.m4a", "sound.mka", "sound.avi", "spoken.mp4"),
     *_heard("a-law.wav", "8-bit.wav", "24-bit.wav", "32-bit.wav", "float.wav", "double.wav", "8-khz.wav", "96-khz.wav"),
     *_heard("384-khz.wav", "8-channels.wav", "5.1.flac", "11025-hz.wav", "rf64.wav", "cover-art.mp3", frames=(24, 27)),
-    *_heard("silence.wav", "constant.wav", "full-scale.wav", "nan.wav", "inf.wav", "loud.wav", "all-nan.wav",
-     frames=25),
+    *_heard(
+        "silence.wav", "constant.wav", "full-scale.wav", "nan.wav", "inf.wav", "loud.wav", "all-nan.wav", frames=25
+    ),
     *_heard("10-hours.wav", "endless.wav", frames=25),
     *_heard("late.mp4", frames=(36, 40)),
     *_heard("one.wav", "eight.wav", frames=1),
@@ -39,8 +40,12 @@ GOOD = table(
 LONG = table(
     "sounds",
     0,
-    ("half an hour", "--image small.png --output film.mp4 --audio half-an-hour.flac", "45000 frames",
-     {"frames": 45_000}),
+    (
+        "half an hour",
+        "--image small.png --output film.mp4 --audio half-an-hour.flac",
+        "45000 frames",
+        {"frames": 45_000},
+    ),
     within_s=240.0,
     fast=False,
 )
