@@ -114,6 +114,7 @@ def test_what_was_told_can_be_seen_in_tensorboard(trained):
         ("[model]\nlayer = 3", r"table \[model\], has the unknown key 'layer'; did you mean 'layers'?"),
         ("audio_drop = 1.5", "audio_drop is 1.5, wanted from 0 to 1"),
         ('space = "liveportrait"', "set mirror = false"),
+        ('calibration_films = "("', "calibration_films is no regular expression"),
         ("shortest_window = 70", "longer than one of the model's, 64"),
         ('precision = "half"', "known are float32, bfloat16, float16"),
         ('preset = "papers"', "known are mesh, paper"),
@@ -275,12 +276,13 @@ def test_calibration_gives_mouth_and_head_the_deviation_of_the_clips(tmp_path, s
     denoiser.output.weight *= 2
     model = DiffusionMotionModel(denoiser, corpus.normalisation, "mesh")
     silence = np.zeros(2304, np.float32)
-    gains = calibrate(model, corpus, silence).head_gain
+    gains = calibrate(model, corpus.training, corpus.mouth[0], silence).head_gain
     assert ((gains > 0.5) & (gains < 3)).any()
-    again = calibrate(replace(model, normalisation=scale_head(model.normalisation, gains)), corpus, silence)
+    scaled = replace(model, normalisation=scale_head(model.normalisation, gains))
+    again = calibrate(scaled, corpus.training, corpus.mouth[0], silence)
     inside = (gains > 0.5) & (gains < 3)
     np.testing.assert_allclose(again.head_gain[inside], 1, atol=0.2)
-    assert calibrate(replace(model, space="liveportrait"), corpus, silence) is None
+    assert calibrate(replace(model, space="liveportrait"), corpus.training, corpus.mouth[0], silence) is None
 
 
 def scale_head(normalisation, gains):

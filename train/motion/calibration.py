@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from kdtalker.core.arrays import Array
+from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MESH_SPACE, MOTION_WIDTH
 from kdtalker.diffusion.calibration import POSE_AND_SHIFT, Calibration
 from kdtalker.diffusion.denoiser import LEADING_TOKENS, token_timesteps
@@ -17,7 +18,7 @@ from kdtalker.diffusion.sampler import leading_tokens
 from kdtalker.renderers.mesh.anatomy import build_expression_model
 from kdtalker.renderers.mesh.geometry import FaceModel
 from train.data.sync import CORPUS_TAKES
-from train.motion.dataset import Clip, Corpus
+from train.motion.dataset import Clip
 from train.motion.validation import sample_clips
 
 CLIPS, FRAMES = 32, 500  # the longest clips of so many speakers, and the frames that are used of each
@@ -25,18 +26,21 @@ GUIDANCES = np.arange(0.5, 3.01, 0.05)  # tried for the mouth
 GAINS = (0.5, 3.0)  # range of the head's gains
 
 
-def calibrate(model: DiffusionMotionModel, corpus: Corpus, silence: Array) -> Calibration | None:
-    """Fit deviations to those of real faces: in the median clip that of the mouth opening, by guidance, and in the
+def calibrate(model: DiffusionMotionModel, clips: list[Clip], mouth: Array, silence: Array) -> Calibration | None:
+    """Fit deviations to those of the clips: in the median clip that of the mouth opening, by guidance, and in the
     geometric mean over clips those of pose and shift, by gains. None where a model cannot be calibrated: one that
     predicts noise or absolute poses, or moves keypoints whose mouth is not known.
 
-    silence (C,): features of silence."""
+    mouth (63,): projection of an expression to the mouth opening; silence (C,): features of silence. Raises InputError
+    where no clip has sound."""
     config = model.config
     if not (config.prediction == "sample" and config.relative and model.space == MESH_SPACE):
         return None
-    clips = _longest_clips(corpus.training)
+    clips = _longest_clips(clips)
+    if not clips:
+        raise InputError("No clip with sound is left to calibrate to; widen the recipe's calibration_films.")
     projection = build_expression_model(FaceModel.load()).mouth
-    guidance = _fit_guidance(model, clips, corpus.mouth[0])
+    guidance = _fit_guidance(model, clips, mouth)
     calibration = Calibration(projection, np.array(guidance, np.float32), np.ones(6, np.float32))
     sampled = sample_clips(replace(model, calibration=calibration), clips, silence)
     ratios = [

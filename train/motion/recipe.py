@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +33,9 @@ class Recipe(Training):
     deviations of the features, on `audio_noise_share` of the windows. context_drop: share of the windows that continue
     from nothing; context_noise, canonical_noise: on known frames and on the portrait's keypoints, in deviations.
     head_share: weight of the head's six numbers together, the expression's 63 having 1. lip_loss, difference_loss:
-    weights of the errors of lip gaps and of frame differences. validate_takes: so many clips of the validation split
-    are sampled.
+    weights of the errors of lip gaps and of frame differences. calibration_films: regular expression of the
+    films to whose faces a finished model is calibrated, so that films of other systems can be left out. validate_takes:
+    so many clips of the validation split are sampled.
 
     Raises InputError for a value outside its range or what does not go together.
     """
@@ -58,12 +60,17 @@ class Recipe(Training):
     head_share: float = number(1 / 3, 0)
     lip_loss: float = number(2.0, 0)
     difference_loss: float = number(2.0, 0)
+    calibration_films: str = ""
     validate_takes: int = number(16, 0)
     model: DenoiserConfig = OURS
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_word("space", SPACES)
+        try:
+            re.compile(self.calibration_films)
+        except re.error as error:
+            raise InputError(f"The recipe's calibration_films is no regular expression: {error}.") from None
         if self.shortest_window > self.model.window:
             raise InputError(f"The shortest window, {self.shortest_window}, is longer than one of the model's, "
                              f"{self.model.window} frames.")  # fmt: skip

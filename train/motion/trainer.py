@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,7 +80,10 @@ def validate(recipe: Recipe, corpus: Corpus, model: DiffusionMotionModel) -> tup
 def save_calibrated(recipe: Recipe, corpus: Corpus, model: DiffusionMotionModel) -> None:
     """Save the EMA model of the last step with its calibration."""
     silence = Speech(corpus.encoder, model).silence
-    replace(model, calibration=calibrate(model, corpus, silence)).save(recipe.run / MODEL_FILE)
+    films = re.compile(recipe.calibration_films)
+    clips = [clip for clip in corpus.training if films.search(clip.film)]
+    calibration = calibrate(model, clips, corpus.mouth[0], silence)
+    replace(model, calibration=calibration).save(recipe.run / MODEL_FILE)
 
 
 def card(recipe: Recipe, corpus: Corpus) -> dict[str, str]:
