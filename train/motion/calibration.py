@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -21,22 +22,22 @@ from train.data.sync import CORPUS_TAKES
 from train.motion.dataset import Clip
 from train.motion.validation import sample_clips
 
-CLIPS, FRAMES = 32, 500  # the longest clips of so many speakers, and the frames that are used of each
+LEAST_FRAMES, MOST_FRAMES = 200, 750  # shorter clips are left out, of longer ones so much is used: heads need time
 GUIDANCES = np.arange(0.5, 3.01, 0.05)  # tried for the mouth
 GAINS = (0.5, 3.0)  # range of the head's gains
 
 
 def calibrate(model: DiffusionMotionModel, clips: list[Clip], mouth: Array, silence: Array) -> Calibration | None:
-    """Fit deviations to those of the clips: in the median clip that of the mouth opening, by guidance, and in the
-    geometric mean over clips those of pose and shift, by gains. None where a model cannot be calibrated: one that
-    predicts noise or absolute poses, or moves keypoints whose mouth is not known.
+    """Fit deviations to those of the clips: that of the mouth opening by guidance, in the median clip; those of pose
+    and shift by gains, in the geometric mean. None where a model cannot be calibrated: one that predicts noise or
+    absolute poses, or moves keypoints whose mouth is not known.
 
     mouth (63,): projection of an expression to the mouth opening; silence (C,): features of silence. Raises InputError
     where no clip has sound."""
     config = model.config
     if not (config.prediction == "sample" and config.relative and model.space == MESH_SPACE):
         return None
-    clips = _longest_clips(clips)
+    clips = _choose_clips(clips)
     if not clips:
         raise InputError("No clip with sound is left to calibrate to; widen the recipe's calibration_films.")
     projection = build_expression_model(FaceModel.load()).mouth
@@ -53,17 +54,14 @@ def calibrate(model: DiffusionMotionModel, clips: list[Clip], mouth: Array, sile
     return replace(calibration, head_gain=np.exp(np.mean(ratios, axis=0)).clip(*GAINS).astype(np.float32))
 
 
-def _longest_clips(clips: list[Clip]) -> list[Clip]:
-    """Choose the longest clip with sound of each speaker that is no corpus, the longest of these."""
-    by_speaker: dict[str, list[Clip]] = {}
-    for clip in clips:
-        if np.any(clip.features):
-            by_speaker.setdefault(clip.speaker, []).append(clip)
-    people = [found for found in by_speaker.values() if len(found) <= CORPUS_TAKES] or list(by_speaker.values())
-    longest = [max(found, key=lambda clip: len(clip.motion)) for found in people]
+def _choose_clips(clips: list[Clip]) -> list[Clip]:
+    """Choose long clips with sound of speakers that are no corpus; where there are none, all with sound."""
+    counts = Counter(clip.speaker for clip in clips)
+    heard = [clip for clip in clips if np.any(clip.features)]
+    chosen = [clip for clip in heard if len(clip.motion) >= LEAST_FRAMES and counts[clip.speaker] <= CORPUS_TAKES]
     return [
-        replace(clip, motion=clip.motion[:FRAMES], features=clip.features[:FRAMES])
-        for clip in sorted(longest, key=lambda clip: -len(clip.motion))[:CLIPS]
+        replace(clip, motion=clip.motion[:MOST_FRAMES], features=clip.features[:MOST_FRAMES])
+        for clip in chosen or heard
     ]
 
 
