@@ -32,7 +32,7 @@ from kdtalker.weights.find import find
 
 WHISPER_FILE = "whisper_tiny_en_encoder.safetensors"
 
-_LEFT_FRAMES, _RIGHT_FRAMES = 48, 12  # context that the network sees before and after a block
+_LEFT_FRAMES, RIGHT_FRAMES = 48, 12  # context that the network sees before and, by default, after a block
 
 _STEPS_PER_FRAME = 2  # the encoder's own rate is 50 Hz
 
@@ -102,7 +102,7 @@ class WhisperNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class WhisperCarry:
-    """Carry the last 76 frames of log-mel (80, 304) and the running level from block to block."""
+    """Carry the log-mel of a block and its context (80, 4 a frame) and the running level from block to block."""
 
     window: Array
     level: float
@@ -111,17 +111,17 @@ class WhisperCarry:
 class WhisperEncoder(BlockEncoder[WhisperCarry]):
     """Encode a frame as the last three layers at its two 50 Hz steps, laid out (2 steps, 3 layers, width).
 
-    Frame f covers samples [640·f, 640·f + 640). A block of 16 frames is encoded with 48 frames before it and 12 after
-    it: it is final once 28 frames from its start and 40 samples more have come in.
+    Frame f covers samples [640·f, 640·f + 640). A block of 16 frames is encoded with 48 frames before it and
+    `right_frames`, 0 to 16, after it: it is final once those and 40 samples more have come in.
     """
 
     block_frames = 16
-    left_samples = (block_frames - _RIGHT_FRAMES) * SAMPLES_PER_FRAME + MEL_WINDOW // 2
-    right_samples = _RIGHT_FRAMES * SAMPLES_PER_FRAME + MEL_WINDOW // 2 - MEL_HOP
 
-    def __init__(self, network: WhisperNetwork, mel_filters: Array) -> None:
+    def __init__(self, network: WhisperNetwork, mel_filters: Array, right_frames: int = RIGHT_FRAMES) -> None:
         self.network = network.eval()
-        self.mel_filters = mel_filters
+        self.mel_filters, self.right_frames = mel_filters, right_frames
+        self.left_samples = (self.block_frames - right_frames) * SAMPLES_PER_FRAME + MEL_WINDOW // 2
+        self.right_samples = right_frames * SAMPLES_PER_FRAME + MEL_WINDOW // 2 - MEL_HOP
 
     @classmethod
     def load(cls, path: Path | None = None) -> WhisperEncoder:
@@ -146,7 +146,7 @@ class WhisperEncoder(BlockEncoder[WhisperCarry]):
         return _STEPS_PER_FRAME * _LAYERS_KEPT * self.network.norm.normalized_shape[0]
 
     def start_carry(self) -> WhisperCarry:
-        columns = (_LEFT_FRAMES + self.block_frames + _RIGHT_FRAMES) * MEL_COLUMNS_PER_FRAME
+        columns = (_LEFT_FRAMES + self.block_frames + self.right_frames) * MEL_COLUMNS_PER_FRAME
         return WhisperCarry(np.full((MEL_BANDS, columns), MEL_SILENCE, np.float32), LEVEL_FLOOR)
 
     def encode_block(self, carry: WhisperCarry, samples: Array, block: BlockSpan) -> tuple[Array, WhisperCarry]:
@@ -164,7 +164,7 @@ class WhisperEncoder(BlockEncoder[WhisperCarry]):
 
     @torch.inference_mode()
     def _encode_window(self, mel: Array) -> Array:
-        """Encode scaled log-mel (80, 304) into features (16, C). torch.tensor copies: same alignment, same bits."""
+        """Encode scaled log-mel (80, L) into features (16, C). torch.tensor copies: same alignment, same bits."""
         layers = self.network(torch.tensor(mel)[None])[-_LAYERS_KEPT:]
         first = _LEFT_FRAMES * _STEPS_PER_FRAME
         steps = torch.cat(layers, dim=-1)[0, first : first + self.block_frames * _STEPS_PER_FRAME]

@@ -1,7 +1,7 @@
 """Motion of implicit keypoints: the type between the diffusion model and the renderers, and the keypoint formula.
 
-A frame's motion vector has 70 numbers: scale 1, yaw 1, pitch 1, roll 1 (degrees), shift 3, expression 63 (21 x 3). Two
-values that no motion model generates travel beside it: gaze, and the eye and lip ratios for retargeting.
+A frame's motion vector has 70 numbers: scale 1, yaw 1, pitch 1, roll 1 (degrees), shift 3, expression 63 (21 x 3).
+Three values that no motion model generates travel beside it: gaze, breath, and the eye and lip ratios for retargeting.
 """
 
 from __future__ import annotations
@@ -25,10 +25,15 @@ FRAMINGS = ("speech", "driving")
 NOT_RETARGETED = -1.0
 FILE_VERSION = 1
 
-_SHAPES = {"scale": (1,), "pose": (3,), "shift": (3,), "expression": (KEYPOINTS, 3), "gaze": (2,), "retarget": (2,)}
+_SHAPES = {"scale": (1,), "pose": (3,), "shift": (3,), "expression": (KEYPOINTS, 3), "gaze": (2,), "retarget": (2,),
+           "breath": (1,)}  # fmt: skip
 _PLAUSIBLE = {"scale": (0.01, 100), "pose": (-3600, 3600), "shift": (-100, 100), "expression": (-100, 100),
-              "gaze": (-3600, 3600)}  # fmt: skip
-_DEFAULTS = {"gaze": 0.0, "retarget": NOT_RETARGETED}  # also of files that were written before these existed
+              "gaze": (-3600, 3600), "breath": (-10, 10)}  # fmt: skip
+_DEFAULTS = {
+    "gaze": 0.0,
+    "retarget": NOT_RETARGETED,
+    "breath": 0.0,
+}  # also of files that were written before these existed
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class Motion:
     scale (T, 1); pose (T, 3) yaw, pitch, roll in degrees; shift (T, 3); expression (T, 21, 3), all float32.
     `space` names the keypoint space ("mesh" or "liveportrait"). gaze (T, 2): yaw and pitch in degrees by which the
     eyes are turned from their direction in the source image, 0 by default. retarget (T, 2):
-    eye and lip ratios for LivePortrait's retargeting networks, below 0 for no retargeting.
+    eye and lip ratios for LivePortrait's retargeting networks, below 0 for no retargeting. breath (T, 1): rise of the
+    chest, 0 by default, 1 at the height of a breath.
     framing: the crop that scale and shift refer to, of the space "liveportrait" alone: KDTalker's ("speech") or
     LivePortrait's ("driving").
 
@@ -53,6 +59,7 @@ class Motion:
     gaze: Array = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     retarget: Array = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     framing: str = FRAMINGS[0]
+    breath: Array = field(default_factory=lambda: np.zeros((0, 1), np.float32))
 
     def __post_init__(self) -> None:
         if self.space not in SPACES:

@@ -38,7 +38,7 @@ class Options:
     guidance: float = _option(
         1.0,
         "Audio guidance",
-        "strength of classifier-free guidance by the sound; 1 is none",
+        "strength of classifier-free guidance by the sound, times the model's own; 1 leaves it",
         0,
         6,
         0.1,

@@ -10,7 +10,7 @@ from kdtalker.audio.encoders import ENCODERS, PUBLISHED_ENCODER
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MOTION_WIDTH
 
-STEPS = {"ddim": 50, "dpmsolver++": 10}  # default sampling steps of a window; DDIM as published
+STEPS = {"ddim": 50, "dpmsolver++": 6}  # default sampling steps of a window; DDIM as published
 _CHOICES = {
     "prediction": ("epsilon", "sample"),
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),

@@ -9,6 +9,7 @@ from reprlib import repr
 from kdtalker.audio.encoders import encoder_spec
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import SPACES
+from kdtalker.diffusion.calibration import Calibration
 from kdtalker.diffusion.config import DenoiserConfig
 from kdtalker.diffusion.normalisation import Normalisation
 from kdtalker.weights.header import read_header
@@ -16,12 +17,14 @@ from kdtalker.weights.header import read_header
 
 @dataclass(frozen=True)
 class MotionHeader:
-    """Hold the header of a motion model's checkpoint; card: the model card, texts by name."""
+    """Hold the header of a motion model's checkpoint; card: the model card, texts by name; calibration: None in older
+    ones."""
 
     space: str
     config: DenoiserConfig
     normalisation: Normalisation
     card: dict[str, str]
+    calibration: Calibration | None
 
 
 def check_checkpoint(path: Path, space: str) -> MotionHeader:
@@ -44,7 +47,7 @@ def check_checkpoint(path: Path, space: str) -> MotionHeader:
 
 def read_motion_header(path: Path) -> MotionHeader:
     """Read the header of a motion model. Raises InputError where it is missing or holds something else."""
-    header = read_header(path, ("space", "config", "normalisation", "card"))
+    header = read_header(path, ("space", "config", "normalisation", "card"), optional=("calibration",))
     space, card = header["space"], header["card"]
     try:
         if space not in SPACES:
@@ -52,6 +55,9 @@ def read_motion_header(path: Path) -> MotionHeader:
         if not isinstance(card, dict) or not all(isinstance(text, str) for text in card.values()):
             raise InputError(f"Its card is {repr(card)}, wanted texts by name.")
         config = DenoiserConfig.from_header(header["config"])
-        return MotionHeader(space, config, Normalisation.from_header(header["normalisation"]), card)
+        calibration = Calibration.from_header(header["calibration"]) if "calibration" in header else None
+        if calibration and not (config.prediction == "sample" and config.relative):
+            raise InputError("Only a relative model that predicts the clean motion ('sample') can be calibrated.")
+        return MotionHeader(space, config, Normalisation.from_header(header["normalisation"]), card, calibration)
     except InputError as error:
         raise InputError(f"'{path}' is not a motion model of this program: {error}") from None

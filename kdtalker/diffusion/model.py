@@ -19,6 +19,7 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import KEYPOINTS, MOTION_WIDTH, Motion, from_head_frame, to_head_frame
 from kdtalker.core.protocols import Sampling
+from kdtalker.diffusion.calibration import POSE_AND_SHIFT, Calibration
 from kdtalker.diffusion.config import DenoiserConfig
 from kdtalker.diffusion.denoiser import Denoiser
 from kdtalker.diffusion.header import read_motion_header
@@ -40,18 +41,18 @@ from kdtalker.weights.header import tensor_shapes
 
 _DIVERGED = 1e18  # a motion vector with a number beyond this has diverged
 
-_POSE_AND_SHIFT = slice(1, 7)  # of a motion vector; relative models see them minus the source's own
-
 
 @dataclass(frozen=True)
 class DiffusionMotionModel:
     """Sample motion with a denoiser (implements the protocol MotionModel). normalisation: of its motion vectors and
-    keypoints; space: the keypoint space; card: the model card, texts by name."""
+    keypoints; space: the keypoint space; card: the model card, texts by name; calibration: of mouth and head, None
+    where a model samples all numbers alike."""
 
     denoiser: Denoiser
     normalisation: Normalisation
     space: str
     card: dict[str, str] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @property
     def config(self) -> DenoiserConfig:
@@ -64,7 +65,7 @@ class DiffusionMotionModel:
             "config": self.config.header(),
             "normalisation": self.normalisation.header(),
             "card": self.card,
-        }
+        } | ({"calibration": self.calibration.header()} if self.calibration else {})
         write_checkpoint(path, self.denoiser.state_dict(), header, half=half)
 
     @staticmethod
@@ -85,14 +86,14 @@ class DiffusionMotionModel:
         _, state = read_checkpoint(path, ())
         denoiser.load_state_dict(state, strict=True, assign=True)
         return DiffusionMotionModel(
-            denoiser.eval().requires_grad_(False), header.normalisation, header.space, header.card
+            denoiser.eval().requires_grad_(False), header.normalisation, header.space, header.card, header.calibration
         )
 
     def offset(self, rest: Motion) -> Array:
         """Compute the offset (70,) of motion vectors: rest's pose and shift for relative models, else 0."""
         offset = np.zeros(MOTION_WIDTH, np.float32)
         if self.config.relative:
-            offset[_POSE_AND_SHIFT] = rest.vector()[0, _POSE_AND_SHIFT]
+            offset[POSE_AND_SHIFT] = rest.vector()[0, POSE_AND_SHIFT]
         return offset
 
     def encode(self, vectors: Array, offset: Array) -> Array:
@@ -100,11 +101,15 @@ class DiffusionMotionModel:
         return self.normalisation.normalise(vectors - offset)
 
     def decode(self, frames: Array, offset: Array) -> Motion:
-        """Denormalise (T, 70) to Motion; relative models have the expression in the head's own axes.
+        """Denormalise (T, 70) to Motion; relative models have the expression in the head's own axes. The head's gains
+        apply around the source's own pose.
 
         Raises InputError for numbers beyond any motion."""
         with np.errstate(over="ignore", invalid="ignore"):
-            vectors = self.normalisation.restore(frames) + offset
+            vectors = self.normalisation.restore(frames)
+            if self.calibration is not None:
+                vectors[:, POSE_AND_SHIFT] *= self.calibration.head_gain
+            vectors = vectors + offset
         if not (np.abs(vectors) < _DIVERGED).all():
             raise InputError("The motion model gives numbers beyond any motion; it is damaged, choose another one.")
         motion = Motion.from_vector(vectors, self.space)
@@ -186,6 +191,11 @@ class DiffusionMotionModel:
         """Return the batching key of a stream: context length and sampling settings."""
         return len(context_frames(self.config, state)), state.sampling
 
+    def _mouth(self, device: torch.device) -> Tensor | None:
+        if self.calibration is None:
+            return None
+        return torch.from_numpy(self.calibration.mouth_matrix(self.normalisation.std)).to(device)
+
     def _sample(self, states: list[WindowState]) -> Array:
         """Sample the next window of each state: (B, window - context, 70); relative models keep the source's scale."""
         config = self.config
@@ -207,6 +217,8 @@ class DiffusionMotionModel:
             known=batch([context_frames(config, state) for state in states]),
             noise=batch(noise),
             sampling=states[0].sampling,
+            mouth=self._mouth(device),
+            mouth_guidance=1.0 if self.calibration is None else float(self.calibration.mouth_guidance),
         )
         predicted: Array = sampled.float().cpu().numpy()
         if config.relative:

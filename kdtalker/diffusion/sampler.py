@@ -79,34 +79,44 @@ def sample_window(
     known: Tensor,
     noise: Tensor,
     sampling: Sampling,
+    mouth: Tensor | None = None,
+    mouth_guidance: float = 1.0,
 ) -> Tensor:
     """Sample the unknown frames of B windows: (B, frames - K, 70), in normalised units.
 
     canonical (B, 63), reference (B, 70), features (B, frames, audio_input) of the audio encoder, known (B, K, 70) the
     clean frames that the window continues from (K may be 0), noise (B, frames - K, 70) standard normal, never scaled.
     sampling: 0 steps are the config's own number; guidance g: prediction = without + g (with - without) audio (arXiv
-    2207.12598, with w = g - 1); 1 is no guidance and costs half. The denoiser must be in eval mode, else its dropout
-    joins in.
+    2207.12598, with w = g - 1); 1 is no guidance and costs half. mouth (70, 70): projection onto the part of a motion
+    that is the first prediction of the clean motion, its guidance times `mouth_guidance`, instead of a sample. The
+    denoiser must be in eval mode, else its dropout joins in.
     """
     if noise.shape[1] + known.shape[1] != features.shape[1]:
         raise ValueError(
             f"{known.shape[1]} known and {noise.shape[1]} new frames need features, not {features.shape[1]}."
         )
-    solver, guidance = make_scheduler(denoiser.config, sampling.steps or denoiser.config.steps), sampling.guidance
+    solver = make_scheduler(denoiser.config, sampling.steps or denoiser.config.steps)
     audio = denoiser.adapt(features)
     before = torch.cat([leading_tokens(canonical, reference), known], dim=1)
     is_known = torch.arange(features.shape[1], device=noise.device).expand(len(noise), -1) < known.shape[1]
-    if guidance != 1:
-        audio = torch.cat([audio, torch.zeros_like(audio)])
-        before, is_known = before.repeat(2, 1, 1), is_known.repeat(2, 1)
-    frames = noise
+
+    def predict(frames: Tensor, step: Tensor, guidances: list[float]) -> list[Tensor]:
+        """Predict under each scale of guidance."""
+        tokens, timesteps = torch.cat([before, frames], dim=1), token_timesteps(step.expand(len(frames)), is_known)
+        heard = audio
+        if any(guidance != 1 for guidance in guidances):
+            tokens, timesteps = tokens.repeat(2, 1, 1), timesteps.repeat(2, 1)
+            heard = torch.cat([audio, torch.zeros_like(audio)])
+        prediction = denoiser(tokens, timesteps, heard)[:, LEADING_TOKENS + known.shape[1] :]
+        with_audio, without = prediction[: len(frames)], prediction[-len(frames) :]
+        return [with_audio if guidance == 1 else without + guidance * (with_audio - without) for guidance in guidances]
+
+    frames, estimate = noise, None
     for step in solver.timesteps:
-        repeated = frames if guidance == 1 else frames.repeat(2, 1, 1)
-        timesteps = token_timesteps(step.to(noise.device).expand(len(repeated)), is_known)
-        prediction = denoiser(torch.cat([before, repeated], dim=1), timesteps, audio)
-        prediction = prediction[:, LEADING_TOKENS + known.shape[1] :]
-        if guidance != 1:
-            with_audio, without = prediction.chunk(2)
-            prediction = without + guidance * (with_audio - without)
+        guidances = [sampling.guidance]
+        if mouth is not None and estimate is None:
+            guidances = [sampling.guidance, sampling.guidance * mouth_guidance]
+        prediction, *others = predict(frames, step.to(noise.device), guidances)
+        estimate = others[0] if others else estimate
         frames = solver.step(prediction, step, frames, return_dict=False)[0]
-    return frames
+    return frames if mouth is None or estimate is None else frames + (estimate - frames) @ mouth

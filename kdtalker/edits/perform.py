@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from kdtalker.core.arrays import Array, smoothstep
@@ -12,6 +14,7 @@ from kdtalker.core.options import Options, names_of
 from kdtalker.core.protocols import ExpressionModel, Prosody, Source
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.edits.basic import add_offset, hold_head, scale_motion, scale_region, to_head_axes, turn_head
+from kdtalker.edits.breathing import breathing_curve
 from kdtalker.edits.eyes import blink_curve, gaze
 from kdtalker.edits.lips import LIP_EASE_IN_S, blend_to_rest, close_lips, measure_parting
 
@@ -56,7 +59,8 @@ def apply_options(motion: Motion, source: Source, model: ExpressionModel, option
 def add_procedural_motion(
     motion: Motion, source: Source, model: ExpressionModel, options: Options, *, frame: int, prosody: Prosody
 ) -> Motion:
-    """Apply options, then add procedural motion: rest in silence, closed lips, brows by emphasis, blinks, gaze.
+    """Apply options, then add procedural motion: rest in silence, closed lips, brows by emphasis, blinks, gaze,
+    breath.
 
     An engine without blendshapes draws its motion as generated, with the options alone.
     """
@@ -72,7 +76,8 @@ def add_procedural_motion(
     blinks = blink_curve(options.seed, options.blink, frame, len(motion))
     motion = add_offset(motion, to_head_axes(source.shut, source.rest), blinks)
     turn = (motion.pose - source.rest.pose)[:, :2]
-    return motion.with_gaze(gaze(options.gaze, options.seed, frame, turn))
+    breath = (1 - options.still) * breathing_curve(options.seed, frame, len(motion))[:, None]
+    return replace(motion, gaze=gaze(options.gaze, options.seed, frame, turn), breath=breath)
 
 
 def ease_in(options: Options, frame: int, length: int, within_s: float = EASE_IN_S) -> Array:

@@ -38,7 +38,7 @@ def transfer_relative(motion: Motion, *, first: Motion, rest: Motion) -> Motion:
     vector = motion.vector() + (_exact(rest) - _exact(first))
     vector[:, :1] = motion.scale * ratio
     vector[:, 4:7] = motion.shift * ratio + (rest.shift - first.shift * ratio)
-    return replace(Motion.from_vector(vector.astype(np.float32), motion.space), gaze=motion.gaze)
+    return replace(Motion.from_vector(vector.astype(np.float32), motion.space), gaze=motion.gaze, breath=motion.breath)
 
 
 def transfer_rotations(motion: Motion, *, first: Motion, rest: Motion) -> Motion:

@@ -14,15 +14,18 @@ from safetensors import SafetensorError, safe_open
 from kdtalker.core.errors import InputError
 
 
-def read_header(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Read the JSON values under these names. Raises InputError where the file is no safetensors or lacks one."""
+def read_header(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
+    """Read the JSON values under these names, and under those optional names that are there.
+
+    Raises InputError where the file is no safetensors or lacks one of `names`."""
     with _open(path) as file:
         metadata = file.metadata() or {}
     lacking = [name for name in names if name not in metadata]
     if lacking:
         raise InputError(f"'{path}' is a safetensors file without '{lacking[0]}' in its header; it is another model.")
+    present = [*names, *(name for name in optional if name in metadata)]
     try:
-        return {name: json.loads(metadata[name]) for name in names}
+        return {name: json.loads(metadata[name]) for name in present}
     except (ValueError, RecursionError):
         raise InputError(f"'{path}' has a header that cannot be read, it is damaged; download it again.") from None
 

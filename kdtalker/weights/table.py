@@ -74,8 +74,8 @@ TABLE = (
     ),
     Weight(
         "data/mesh_motion.safetensors",
-        4_795_272,
-        "aaa88b471d4decc36455e26f5058f34baab5108d067dc4ae5a57d8dabcb4fb1a",
+        4_805_320,
+        "fc3ba412d1c88a1a20daf4d8511bc97b270df8a557df5aed19c6d0751e814ab4",
         *_OURS,
         "turns speech features into motion: the denoiser (train/motion.py)",
     ),

@@ -163,3 +163,17 @@ def test_weights_that_are_missing_cut_short_or_of_another_shape_are_refused(tmp_
         save_file(tensors, tmp_path / "other.safetensors", {"config": sizes})
         with pytest.raises(InputError, match="no Whisper encoder"):
             WhisperEncoder.load(tmp_path / "other.safetensors")
+
+
+def test_whisper_can_be_given_less_of_the_future():
+    """With r frames of right context, what comes after the block and these does not count; with all, it does."""
+    encoder = WhisperEncoder.load()
+    rng = np.random.default_rng(0)
+    sound = (0.1 * rng.standard_normal(40 * 640)).astype(np.float32)
+    for right_frames, sees in ((12, True), (2, False)):
+        short = WhisperEncoder(encoder.network, encoder.mel_filters, right_frames)
+        other = sound.copy()
+        other[(16 + 4) * 640 :] = 0.001 * rng.standard_normal(20 * 640)
+        features = [short.encode(short.start(), each)[0][:16] for each in (sound, other)]
+        assert bool(np.abs(features[0] - features[1]).max() > 1e-3) is sees
+        assert len(short.encode(short.start(), sound[: (16 + right_frames) * 640 + 40])[0]) == 16

@@ -30,6 +30,12 @@ def header(name, **changes):
     return {name: json.dumps(json.loads(METADATA[name]) | changes)}
 
 
+def calibration(**changes):
+    """A calibration that does nothing, fields of it changed."""
+    neutral = {"mouth_projection": np.eye(21).tolist(), "mouth_guidance": 1.0, "head_gain": [1.0] * 6}
+    return {"calibration": json.dumps(neutral | changes)}
+
+
 SIZE = 2**40
 NONSENSE = {
     **{f"config {text}": ({"config": text}, "config is") for text in ("null", "[]", "[1, 2]", '"text"', "3", "NaN")},
@@ -61,6 +67,12 @@ NONSENSE = {
     "std 0": (header("normalisation", std=[0.0] * 70), "std holds numbers that cannot be used"),
     **{f"card {text}": ({"card": text}, "card is") for text in ("null", "[]", "3", '{"name": 3}')},
     **{f"space {text}": ({"space": text}, "keypoint space is") for text in ("null", "3", "[]", '"moon"')},
+    **{f"calibration {text}": ({"calibration": text}, "calibration is") for text in ("null", "[]", "3", '{"a": 1}')},
+    "projection too small": (calibration(mouth_projection=[[1.0]]), r"mouth_projection has the shape \(1, 1\)"),
+    "projection of texts": (calibration(mouth_projection=[["a"] * 21] * 21), "mouth_projection holds something else"),
+    "guidance -1": (calibration(mouth_guidance=-1), "mouth_guidance is -1.0, wanted 0 to 6"),
+    "guidance 10^400": (calibration(mouth_guidance=10**400), "mouth_guidance h"),
+    "gain NaN": (calibration(head_gain=[float("nan")] * 6), "head_gain has the shape"),
     "another space": ({"space": '"liveportrait"'}, "the space 'liveportrait', this engine draws 'mesh'"),
     "broken": ({"config": "{"}, "header that cannot be read"),
     "deep": ({"config": "[" * 100_000}, "header that cannot be read"),

@@ -90,9 +90,7 @@ def talked(pipeline, source, voice):
     samples = np.concatenate(list(read_sound(voice)))
     features, state = speech.audio_encoder.encode(speech.audio_encoder.start(), samples)
     features = np.concatenate([features, speech.audio_encoder.flush(state)])
-    window = model.start(
-        source.canonical, source.rest, speech.silence, seed=Options.seed, sampling=Sampling(STEPS)
-    )
+    window = model.start(source.canonical, source.rest, speech.silence, seed=Options.seed, sampling=Sampling(STEPS))
     motion, _ = model.advance(window, features, last=True)
     vectors = motion.vector()
     vectors[:, 1:] = smooth(vectors[:, 1:])

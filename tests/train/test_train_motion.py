@@ -26,6 +26,7 @@ from train.harness.config import read_config
 from train.harness.curves import best_lag, correlation
 from train.motion import export
 from train.motion import trainer as motion
+from train.motion.calibration import calibrate
 from train.motion.dataset import Corpus
 from train.motion.loss import DenoisingLoss
 from train.motion.recipe import PRESETS, Recipe
@@ -113,6 +114,7 @@ def test_what_was_told_can_be_seen_in_tensorboard(trained):
         ("[model]\nlayer = 3", r"table \[model\], has the unknown key 'layer'; did you mean 'layers'?"),
         ("audio_drop = 1.5", "audio_drop is 1.5, wanted from 0 to 1"),
         ('space = "liveportrait"', "set mirror = false"),
+        ('calibration_films = "("', "calibration_films is no regular expression"),
         ("shortest_window = 70", "longer than one of the model's, 64"),
         ('precision = "half"', "known are float32, bfloat16, float16"),
         ('preset = "papers"', "known are mesh, paper"),
@@ -247,6 +249,46 @@ def test_known_frames_do_not_count_and_silence_is_dropped_audio(tmp_path, shards
     everything = torch.ones_like(batch.known)
     assert objective(batch.x, everything, batch.features, batch.canonical, batch.reference).item() == 0
     assert objective(batch.x, batch.known, batch.features, batch.canonical, batch.reference).item() > 0
+
+
+def test_clips_for_training_have_augmented_copies_and_unheard_ones_no_sound(tmp_path, monkeypatch):
+    folder = write_shards(tmp_path / "shards", "ab", "v")
+    replace(shard("c"), synced=False).save(folder)
+    recipe = recipe_of(tmp_path, folder, "augmented_copies = 2")
+    corpus = Corpus.load(recipe)
+    heard, silent = ([clip for clip in corpus.training if clip.features.any() == kind] for kind in (True, False))
+    assert [len(clip.copies) for clip in heard] == [2, 2] and [clip.speaker for clip in silent] == ["c"]
+    assert [len(clip.copies) for clip in corpus.validation] == [0]
+    for clip in heard:
+        assert all(len(copy.motion) == len(copy.features) != len(clip.motion) for copy in clip.copies)
+    objective, adapted = DenoisingLoss(Denoiser(recipe.model).eval(), recipe, corpus), []
+    monkeypatch.setattr(objective.denoiser, "adapt", lambda features: features.sum(-1, keepdim=True) + 1)
+    features = torch.cat([torch.zeros(4, 8, 2304), torch.ones(4, 8, 2304)])
+    adapted = sum(objective._augment_audio(features) for _ in range(20))
+    assert not adapted[:4].any() and adapted[4:].any()
+
+
+def test_calibration_gives_mouth_and_head_the_deviation_of_the_clips(tmp_path, shards):
+    recipe = recipe_of(tmp_path, shards, "augmented_copies = 0")
+    corpus = Corpus.load(recipe)
+    torch.manual_seed(0)
+    denoiser = Denoiser(recipe.model).eval().requires_grad_(False)
+    denoiser.output.weight *= 2
+    model = DiffusionMotionModel(denoiser, corpus.normalisation, "mesh")
+    silence = np.zeros(2304, np.float32)
+    gains = calibrate(model, corpus.training, corpus.mouth[0], silence).head_gain
+    assert ((gains > 0.5) & (gains < 3)).any()
+    scaled = replace(model, normalisation=scale_head(model.normalisation, gains))
+    again = calibrate(scaled, corpus.training, corpus.mouth[0], silence)
+    inside = (gains > 0.5) & (gains < 3)
+    np.testing.assert_allclose(again.head_gain[inside], 1, atol=0.2)
+    assert calibrate(replace(model, space="liveportrait"), corpus.training, corpus.mouth[0], silence) is None
+
+
+def scale_head(normalisation, gains):
+    std = normalisation.std.copy()
+    std[1:7] *= gains
+    return replace(normalisation, std=std)
 
 
 def test_late_curves_are_found_late():

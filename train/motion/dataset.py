@@ -20,15 +20,19 @@ from kdtalker.face.landmarks import LIP_PAIRS
 from kdtalker.face.portrait import SQUARE_RISE, SQUARE_SIDE
 from kdtalker.renderers.liveportrait.regions import LIP_KEYPOINTS
 from kdtalker.renderers.mesh.geometry import FaceModel
+from train.data.augment import load_augmented, resample_frames
 from train.data.features import load_features
 from train.data.shards import load_published, load_shards
 from train.motion.recipe import Recipe
+
+VALIDATION_SPLIT = "val"
 
 
 @dataclass(frozen=True)
 class Clip:
     """Hold one clip as the model sees it: motion (T, 70) with constant scale, for relative models pose and shift minus
-    their medians and the expression in the head's own axes; aligned features (T, C) float16; canonical (21, 3)."""
+    their medians and the expression in the head's own axes; aligned features (T, C) float16, zeros where the sound does
+    not belong to the face; canonical (21, 3). copies: the same with augmented sound."""
 
     motion: Array
     features: Array
@@ -36,6 +40,7 @@ class Clip:
     speaker: str
     split: str
     film: str
+    copies: tuple[Clip, ...] = ()
 
 
 def fit_motion(landmarks: Array, model: FaceModel) -> tuple[Motion, Array]:
@@ -93,19 +98,31 @@ def align(motion: Array, features: Array, lag_frames: int) -> tuple[Array, Array
     return motion[late : length - early], features[early : length - late]
 
 
-def load_clips(folder: Path, space: str, encoder: AudioEncoder[Any], config: DenoiserConfig) -> list[Clip]:
-    """Load one clip for each shard in sync with its sound; features are memory-mapped from a cache beside the shards.
-    Raises InputError where there are no such shards, or none of that keypoint space."""
+def load_clips(folder: Path, space: str, encoder: AudioEncoder[Any], config: DenoiserConfig, copies: int) -> list[Clip]:
+    """Load one clip for each shard; features are memory-mapped from caches beside the shards. Shards for training that
+    are out of sync have no audio, those in sync so many augmented copies. Raises InputError where no shard is in sync
+    with its sound, or none of that keypoint space."""
     cache = folder / encoder_spec(config.audio_encoder).cache_folder
-    face, clips = FaceModel.load(), []
+    face, clips, synced = FaceModel.load(), [], 0
     for shard in load_shards(folder):
-        if not shard.synced:
+        is_training = shard.split != VALIDATION_SPLIT
+        if not shard.synced and not is_training:
             continue
         motion, canonical = fit_motion(shard.landmarks, face) if space == MESH_SPACE else load_published(folder, shard)
-        features = load_features(shard, encoder, cache)
-        motion_vectors, features = align(to_model_vectors(motion, relative=config.relative), features, shard.lag_frames)
-        clips.append(Clip(motion_vectors, features, canonical, shard.speaker, shard.split, shard.film))
-    if not clips:
+        vectors, who = to_model_vectors(motion, relative=config.relative), (shard.speaker, shard.split, shard.film)
+        if not shard.synced:
+            unheard: Any = np.zeros((len(vectors), encoder.feature_size), np.float16)
+            clips.append(Clip(vectors, unheard, canonical, *who))
+            continue
+        synced += 1
+        aligned = align(vectors, load_features(shard, encoder, cache), shard.lag_frames)
+        others = []
+        for copy in range(copies if is_training else 0):
+            features, speed = load_augmented(shard, encoder, cache.with_name(f"{cache.name}-augmented"), copy)
+            other = align(resample_frames(vectors, speed), features, round(shard.lag_frames / speed))
+            others.append(Clip(*other, canonical, *who))
+        clips.append(Clip(*aligned, canonical, *who, tuple(others)))
+    if not synced:
         raise InputError(f"No shard in '{folder}' is in sync with its sound; prepare films of people who speak.")
     return clips
 
@@ -139,8 +156,10 @@ class Corpus:
     def load(recipe: Recipe) -> Corpus:
         """Load the shards of a recipe. Raises InputError as `load_clips`, and where the training split is empty."""
         encoder = load_encoder(recipe.model.audio_encoder)
-        clips = load_clips(recipe.shards, recipe.space, encoder, recipe.model)
-        training, validation = ([clip for clip in clips if clip.split == split] for split in ("train", "val"))
+        clips = load_clips(recipe.shards, recipe.space, encoder, recipe.model, recipe.augmented_copies)
+        training, validation = (
+            [clip for clip in clips if clip.split == split] for split in ("train", VALIDATION_SPLIT)
+        )
         if not training:
             raise InputError(f"All shards in '{recipe.shards}' are of the split 'val'; there is nothing to learn from.")
         mouth, relative = mouth_projections(recipe.space, training), recipe.model.relative

@@ -55,10 +55,11 @@ class DenoisingLoss(nn.Module):
         return loss + recipe.difference_loss * (error.diff(dim=1) ** 2 * self.weights).mean()
 
     def _timesteps(self, size: int, device: torch.device) -> Tensor:
-        """Draw timesteps (B,) with the density of the sampler's steps, see make_scheduler."""
+        """Draw timesteps (B,) with the density of the sampler's steps, see make_scheduler, and some the noisiest."""
         places = torch.rand(size, device=device)
         if self._recipe.model.timestep_spacing == "quadratic":
             places = 1 - places**2
+        places = torch.where(torch.rand(size, device=device) < self._recipe.noisiest_share, 1.0, places)
         timesteps: Tensor = (places * (len(self.alphas) - 1)).round().long()
         return timesteps
 
@@ -66,10 +67,11 @@ class DenoisingLoss(nn.Module):
         """Encode features (B, F, C) with Gaussian noise augmentation on some windows and condition dropout on others
         (classifier-free guidance)."""
         recipe, one = self._recipe, (len(features), 1, 1)
+        is_heard = features.any(-1, keepdim=True).any(1, keepdim=True)
         is_loud = torch.rand(one, device=features.device) < recipe.audio_noise_share
         spread = recipe.audio_noise * features.std((0, 1))
         features = features + is_loud * spread * torch.randn_like(features)
-        is_kept = torch.rand(one, device=features.device) >= recipe.audio_drop
+        is_kept = (torch.rand(one, device=features.device) >= recipe.audio_drop) & is_heard
         audio: Tensor = self.denoiser.adapt(features) * is_kept
         return audio
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +33,9 @@ class Recipe(Training):
     deviations of the features, on `audio_noise_share` of the windows. context_drop: share of the windows that continue
     from nothing; context_noise, canonical_noise: on known frames and on the portrait's keypoints, in deviations.
     head_share: weight of the head's six numbers together, the expression's 63 having 1. lip_loss, difference_loss:
-    weights of the errors of lip gaps and of frame differences. validate_takes: so many clips of the validation split
-    are sampled.
+    weights of the errors of lip gaps and of frame differences. calibration_films: regular expression of the
+    films to whose faces a finished model is calibrated, so that films of other systems can be left out. validate_takes:
+    so many clips of the validation split are sampled.
 
     Raises InputError for a value outside its range or what does not go together.
     """
@@ -47,6 +49,8 @@ class Recipe(Training):
     corpus_share: float = number(0.35, 0, 1)
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = number(0.02, 0)
+    augmented_copies: int = number(3, 0)
+    noisiest_share: float = number(0.15, 0, 1)
     audio_drop: float = number(0.12, 0, 1)
     audio_noise: float = number(0.5, 0)
     audio_noise_share: float = number(0.7, 0, 1)
@@ -56,12 +60,17 @@ class Recipe(Training):
     head_share: float = number(1 / 3, 0)
     lip_loss: float = number(2.0, 0)
     difference_loss: float = number(2.0, 0)
+    calibration_films: str = ""
     validate_takes: int = number(16, 0)
     model: DenoiserConfig = OURS
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_word("space", SPACES)
+        try:
+            re.compile(self.calibration_films)
+        except re.error as error:
+            raise InputError(f"The recipe's calibration_films is no regular expression: {error}.") from None
         if self.shortest_window > self.model.window:
             raise InputError(f"The shortest window, {self.shortest_window}, is longer than one of the model's, "
                              f"{self.model.window} frames.")  # fmt: skip
@@ -76,7 +85,8 @@ PRESETS = {
     "paper": Recipe(
         space="liveportrait", steps=200_000, batch=256, shortest_window=64, shorter_share=0, mirror=False,
         learning_rate=5.12e-4, betas=(0.95, 0.999), weight_decay=0.01, warm_up_steps=2000, clip=50, ema=0.999,
-        audio_drop=0, audio_noise=0.5, audio_noise_share=0.7, context_noise=0, canonical_noise=0, head_share=6 / 63,
-        lip_loss=0, difference_loss=0, workers=4, validate_every=5000, save_every=1000, model=DenoiserConfig(),
+        augmented_copies=0, noisiest_share=0, audio_drop=0, audio_noise=0.5, audio_noise_share=0.7, context_noise=0,
+        canonical_noise=0, head_share=6 / 63, lip_loss=0, difference_loss=0, workers=4, validate_every=5000,
+        save_every=1000, model=DenoiserConfig(),
     ),
 }  # fmt: skip

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +24,7 @@ from train.harness.command import command
 from train.harness.config import read_config
 from train.harness.figures import Figure
 from train.harness.run import TrainingRun, main_process_first
+from train.motion.calibration import calibrate
 from train.motion.dataset import Corpus
 from train.motion.loss import DenoisingLoss
 from train.motion.plan import plan
@@ -52,6 +55,8 @@ def train(recipe: Recipe, corpus: Corpus) -> None:
         optimiser.step()
         run.update_ema(averaged, denoiser)
         run.end_step(loss, lambda: validate(recipe, corpus, model))
+    if run.accelerator.is_main_process:
+        save_calibrated(recipe, corpus, model)
     run.end()
 
 
@@ -70,6 +75,15 @@ def validate(recipe: Recipe, corpus: Corpus, model: DiffusionMotionModel) -> tup
         return {}, {}
     sampled = sample_clips(model, clips, Speech(corpus.encoder, model).silence)
     return motion_metrics(sampled, corpus.mouth[0]), {"motion": plot_motion(sampled[0], corpus.mouth[0], model)}
+
+
+def save_calibrated(recipe: Recipe, corpus: Corpus, model: DiffusionMotionModel) -> None:
+    """Save the EMA model of the last step with its calibration."""
+    silence = Speech(corpus.encoder, model).silence
+    films = re.compile(recipe.calibration_films)
+    clips = [clip for clip in corpus.training if films.search(clip.film)]
+    calibration = calibrate(model, clips, corpus.mouth[0], silence)
+    replace(model, calibration=calibration).save(recipe.run / MODEL_FILE)
 
 
 def card(recipe: Recipe, corpus: Corpus) -> dict[str, str]:

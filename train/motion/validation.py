@@ -8,14 +8,13 @@ import numpy as np
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.motion import MESH_SPACE, Motion, from_head_frame, project, to_head_frame
-from kdtalker.core.protocols import Sampling
 from kdtalker.diffusion.model import DiffusionMotionModel
 from kdtalker.renderers.mesh.geometry import FaceModel
 from train.harness.curves import best_lag, correlation
 from train.harness.figures import Figure
 from train.motion.dataset import Clip
 
-SEEDS, STEPS = 4, 10  # samples of each clip; sampling steps
+SEEDS = 4  # samples of each clip
 STRIP_FACES = 8  # faces in a row of the plot
 HEAD = ("yaw", "pitch", "roll")
 
@@ -35,9 +34,7 @@ def sample_clips(model: DiffusionMotionModel, clips: list[Clip], silence: Array)
         rest = Motion.from_vector(clip.motion[:1], model.space)
         if model.config.relative:
             rest = Motion(rest.scale, 0 * rest.pose, 0 * rest.shift, rest.expression, model.space)
-        states += [
-            model.start(clip.canonical, rest, silence, seed=seed, sampling=Sampling(STEPS)) for seed in range(SEEDS)
-        ]
+        states += [model.start(clip.canonical, rest, silence, seed=seed) for seed in range(SEEDS)]
         features += [np.asarray(clip.features, np.float32)] * SEEDS
     made = model.advance_many(states, features, last=True)
     motions = [to_head_frame(motion) if model.config.relative else motion for motion, _ in made]

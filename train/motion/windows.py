@@ -54,6 +54,7 @@ class WindowDataset(Dataset[MotionBatch]):
         rows: list[tuple[Array, Array, Array, Array]] = []
         while len(rows) < self._size:
             clip = self._clips[rng.choice(len(self._clips), p=self._shares)]
+            clip = (clip, *clip.copies)[rng.integers(1 + len(clip.copies))]
             if len(clip.motion) >= length:
                 rows.append(self._window(clip, length, rng))
         x, features, canonical, reference = (torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))

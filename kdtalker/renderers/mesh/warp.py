@@ -9,6 +9,7 @@ import numpy as np
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.motion import Motion, rotation_matrix
+from kdtalker.renderers.mesh.breathing import breath_shift
 from kdtalker.renderers.mesh.depth import widen_outline
 from kdtalker.renderers.mesh.geometry import to_pixels, to_square, unpose
 from kdtalker.renderers.mesh.pose_limits import iris_shift
@@ -95,7 +96,7 @@ def _pose_rings(source: MeshSource, motion: Motion, vertices: Array) -> Array:
         source.rings + source.pose_weight[:, None] * (rigid - source.rings) + source.jaw_weight[:, None] * non_rigid
     )
     rings[:, :2] += side / 2 * widen_outline(source.widening_weight, motion, source.rest)
-    return rings
+    return rings + breath_shift(source, motion)
 
 
 def _pose_rigid(source: MeshSource, motion: Motion, points: list[int]) -> Array:
