@@ -13,7 +13,7 @@ from kdtalker.media.picture import read_image
 from kdtalker.renderers.mesh.engine import MeshEngine
 from kdtalker.renderers.mesh.mouth.frame import HEIGHT_PX, WIDTH_PX, LipShape, MouthFrame
 from kdtalker.renderers.mesh.mouth.interior import TEXTURE_PX, MouthInterior, load_interior, move_textures
-from kdtalker.renderers.mesh.mouth.source import SourceMouth, sample_frame, sharpen
+from kdtalker.renderers.mesh.mouth.source import SourceMouth, sample_frame
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -114,5 +114,5 @@ def test_a_closed_mouth_is_not_fitted(renderer):
     picture = torch.from_numpy(sample_frame(source.picture, frame)).permute(2, 0, 1)[None] / 255
     given = torch.from_numpy(lips.mask)[None, None], torch.from_numpy(lips.geometry)[None]
     code, *_ = model.encoder(picture, *given, source.mouth.colour)
-    expected = sharpen(model.textures(code, source.mouth.colour).detach())
+    expected = model.textures(code, source.mouth.colour).detach()
     np.testing.assert_allclose(source.mouth.textures, expected, atol=0.02)

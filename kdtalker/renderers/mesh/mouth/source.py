@@ -19,7 +19,6 @@ from kdtalker.renderers.mesh.parts import opening_weight
 from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, OUTER_LOWER_LIP, OUTER_UPPER_LIP
 
 OPEN_AREA = 0.006  # share of the frame that the photographed opening must cover for its teeth to be fitted
-SHARPEN, SHARPEN_PX = 0.8, 1.2  # amount and radius of the unsharp mask
 LEAST_LOGIT = 1e-3  # smallest distance of a texture's values from 0 and 1
 FIT_STEPS, FIT_RATE = 60, 8.0  # of gradient descent: textures change by as much as their alpha shows them
 DETAILS_PENALTY = 1e-3  # on squares of what the fit adds to the logits of the textures
@@ -129,7 +128,7 @@ def _fit_textures(picture: Image, lips: LipShape, colour: Tensor, model: MouthIn
     mask, given = torch.from_numpy(lips.mask)[None, None], batch_of(lips)
     with torch.no_grad():
         code, style, place = model.encoder(real, mask, given[1], colour)
-        base = torch.logit(sharpen(model.textures(code, colour)), LEAST_LOGIT)
+        base = torch.logit(model.textures(code, colour), LEAST_LOGIT)
     details = torch.zeros_like(base).requires_grad_()
     optimiser = torch.optim.SGD([details], lr=FIT_RATE)
     with torch.enable_grad():
@@ -140,14 +139,6 @@ def _fit_textures(picture: Image, lips: LipShape, colour: Tensor, model: MouthIn
             error.backward()
             optimiser.step()
     return {"textures": torch.sigmoid(base + details).detach(), "style": style, "place": place}
-
-
-def sharpen(textures: Tensor) -> Tensor:
-    """Sharpen textures (1, 2, 4, h, w) by an unsharp mask: a model that was trained by mean errors draws edges soft."""
-    images = rearrange(textures[0].numpy(), "layer c h w -> h w (layer c)")
-    soft = np.stack([cv2.GaussianBlur(image, (0, 0), SHARPEN_PX) for image in np.moveaxis(images, -1, 0)], -1)
-    sharp = np.clip(images + SHARPEN * (images - soft), 0, 1)
-    return torch.from_numpy(rearrange(sharp, "h w (layer c) -> 1 layer c h w", layer=2).astype(np.float32))
 
 
 def _opening(vertices: Array) -> Array:
