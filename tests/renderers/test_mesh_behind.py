@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kdtalker.renderers.mesh.inpaint import inpaint_background
+from kdtalker.renderers.mesh.head.inpaint import inpaint_background
 
 SIDE = 256
 PERSON = cv2.circle(np.zeros((SIDE, SIDE), np.float32), (128, 150), 60, 1.0, -1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kdtalker import TalkingPortraitPipeline, read_image
-from kdtalker.renderers.mesh.breathing import breath_shift
+from kdtalker.renderers.mesh.head.breathing import breath_shift
 from kdtalker.renderers.mesh.source import RING_POSITIONS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -9,7 +9,7 @@ import pytest
 from kdtalker.face.landmarks import EYE_CONTOURS
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
-from kdtalker.renderers.mesh.glasses import glasses_stiffness, wears_glasses
+from kdtalker.renderers.mesh.eyes.glasses import glasses_stiffness, wears_glasses
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

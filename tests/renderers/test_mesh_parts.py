@@ -13,8 +13,8 @@ from kdtalker.edits.basic import add_offset, turn_head
 from kdtalker.edits.lips import close_lips
 from kdtalker.media.picture import read_image
 from kdtalker.renderers.mesh.engine import MeshEngine
-from kdtalker.renderers.mesh.parts import EYES, Crop, make_view
-from kdtalker.renderers.mesh.unet import PartUNet
+from kdtalker.renderers.mesh.eyes.parts import EYES, Crop, make_view
+from kdtalker.renderers.mesh.eyes.unet import PartUNet
 from kdtalker.weights.checkpoint import write_checkpoint
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -17,7 +17,7 @@ from kdtalker.face.landmarks import eye_opening, mouth_opening, outer_eye_distan
 from kdtalker.face.segmentation import person_matte
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
-from kdtalker.renderers.mesh.pose_limits import limit_pose, soft_limit
+from kdtalker.renderers.mesh.head.pose_limits import limit_pose, soft_limit
 from kdtalker.renderers.mesh.raster import backward_flow, reset_flow
 from kdtalker.renderers.mesh.source import _build_rings
 from kdtalker.session import draw_frames

@@ -10,10 +10,10 @@ import pytest
 from kdtalker import TalkingPortraitPipeline
 from kdtalker.core.motion import MESH_SPACE, Motion, from_head_frame, rotation_matrix, to_head_frame
 from kdtalker.media.picture import read_image
-from kdtalker.renderers.mesh.depth import estimate_depth, side_depth, widen_outline, widening_weight
 from kdtalker.renderers.mesh.geometry import FaceModel, mirror_landmarks, to_pixels, unpose
-from kdtalker.renderers.mesh.mirror import mirror_side
-from kdtalker.renderers.mesh.pose_limits import limit_pose
+from kdtalker.renderers.mesh.head.depth import estimate_depth, side_depth, widen_outline, widening_weight
+from kdtalker.renderers.mesh.head.mirror import mirror_side
+from kdtalker.renderers.mesh.head.pose_limits import limit_pose
 from kdtalker.session import draw_frames
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -13,8 +13,8 @@ from kdtalker import TalkingPortraitPipeline
 from kdtalker.core.motion import Motion
 from kdtalker.media.picture import read_image
 from kdtalker.media.video_writer import VideoWriter
-from kdtalker.renderers.mesh.parts import EYES
-from kdtalker.renderers.mesh.unet import PartUNet
+from kdtalker.renderers.mesh.eyes.parts import EYES
+from kdtalker.renderers.mesh.eyes.unet import PartUNet
 from kdtalker.session import draw_frames
 from train.data.films import find_films
 from train.painters.batches import augment

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdtalker.renderers.mesh.unet import normalise_views
+from kdtalker.renderers.mesh.eyes.unet import normalise_views
 from train.painters.pairs import GOOD_EYES_PX, Pairs, Pictures
 from train.painters.recipe import PainterRecipe
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdtalker.renderers.mesh.parts import border_taper
+from kdtalker.renderers.mesh.eyes.parts import border_taper
 from train.painters.batches import PainterBatch
 from train.painters.recipe import PainterRecipe
 

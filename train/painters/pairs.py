@@ -21,9 +21,9 @@ from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.portrait import Portrait
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.video import read_video
+from kdtalker.renderers.mesh.eyes.parts import Crop, Part, make_view
 from kdtalker.renderers.mesh.geometry import FaceModel
 from kdtalker.renderers.mesh.mouth.interior import load_interior
-from kdtalker.renderers.mesh.parts import Crop, Part, make_view
 from kdtalker.renderers.mesh.renderer import MeshRenderer
 from kdtalker.renderers.mesh.source import MeshSource
 from train.data.films import Film

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdtalker.renderers.mesh.parts import EYES
-from kdtalker.renderers.mesh.unet import VIEW_CHANNELS, PartUNet
+from kdtalker.renderers.mesh.eyes.parts import EYES
+from kdtalker.renderers.mesh.eyes.unet import VIEW_CHANNELS, PartUNet
 from train.data.films import Film
 from train.harness.plan import activation_bytes, count_parameters, difference_line, memory_lines, network_lines
 from train.painters.loss import PatchDiscriminator

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from kdtalker.core.errors import InputError
-from kdtalker.renderers.mesh.parts import EYES
-from kdtalker.renderers.mesh.unet import PartUNet
+from kdtalker.renderers.mesh.eyes.parts import EYES
+from kdtalker.renderers.mesh.eyes.unet import PartUNet
 from kdtalker.weights.checkpoint import write_checkpoint
 from train.data.films import find_films
 from train.harness.command import command

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdtalker.renderers.mesh.unet import PartUNet, normalise_views
+from kdtalker.renderers.mesh.eyes.unet import PartUNet, normalise_views
 from train.harness.figures import Figure
 from train.harness.run import to_device
 from train.painters.batches import PainterBatch

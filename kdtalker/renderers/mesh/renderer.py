@@ -16,12 +16,12 @@ from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.portrait import face_square
 from kdtalker.face.tracker import FaceTracker, hold_last
 from kdtalker.renderers.mesh.anatomy import build_expression_model
+from kdtalker.renderers.mesh.eyes.parts import EYES, Part, make_view
+from kdtalker.renderers.mesh.eyes.unet import PartUNet
 from kdtalker.renderers.mesh.geometry import FaceModel, to_pixels, to_square
+from kdtalker.renderers.mesh.head.pose_limits import limit_pose
 from kdtalker.renderers.mesh.mouth.interior import MouthInterior, load_interior
-from kdtalker.renderers.mesh.parts import EYES, Part, make_view
-from kdtalker.renderers.mesh.pose_limits import limit_pose
 from kdtalker.renderers.mesh.source import MeshSource, encode_source, neutral_mesh
-from kdtalker.renderers.mesh.unet import PartUNet
 from kdtalker.renderers.mesh.warp import WarpBuffers, compute_flow, separate_lips, warp_matte, warp_picture
 from kdtalker.weights.find import find
 

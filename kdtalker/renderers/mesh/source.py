@@ -16,16 +16,16 @@ from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.segmentation import segment_person
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.renderers.mesh.anatomy import SMILE, solve_offset
-from kdtalker.renderers.mesh.depth import estimate_depth, side_depth, widening_weight
+from kdtalker.renderers.mesh.eyes.glasses import glasses_stiffness, wears_glasses
+from kdtalker.renderers.mesh.eyes.lids import Lids
+from kdtalker.renderers.mesh.eyes.parts import EYES, SourcePart
 from kdtalker.renderers.mesh.geometry import FaceModel, to_pixels, to_square, unpose
-from kdtalker.renderers.mesh.glasses import glasses_stiffness, wears_glasses
-from kdtalker.renderers.mesh.inpaint import inpaint_background
-from kdtalker.renderers.mesh.lids import Lids
-from kdtalker.renderers.mesh.lips import Lips
-from kdtalker.renderers.mesh.mirror import MirroredSide, mirror_side
+from kdtalker.renderers.mesh.head.depth import estimate_depth, side_depth, widening_weight
+from kdtalker.renderers.mesh.head.inpaint import inpaint_background
+from kdtalker.renderers.mesh.head.mirror import MirroredSide, mirror_side
 from kdtalker.renderers.mesh.mouth.interior import MouthInterior
+from kdtalker.renderers.mesh.mouth.lips import Lips
 from kdtalker.renderers.mesh.mouth.source import SourceMouth
-from kdtalker.renderers.mesh.parts import EYES, SourcePart
 from kdtalker.renderers.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP, SKIN
 
 # Rings of vertices between the outline of the face (0) and the border of the square (1), and the weight of the head's

@@ -9,10 +9,10 @@ import numpy as np
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.motion import Motion, rotation_matrix
-from kdtalker.renderers.mesh.breathing import breath_shift
-from kdtalker.renderers.mesh.depth import widen_outline
 from kdtalker.renderers.mesh.geometry import to_pixels, to_square, unpose
-from kdtalker.renderers.mesh.pose_limits import iris_shift
+from kdtalker.renderers.mesh.head.breathing import breath_shift
+from kdtalker.renderers.mesh.head.depth import widen_outline
+from kdtalker.renderers.mesh.head.pose_limits import iris_shift
 from kdtalker.renderers.mesh.raster import backward_flow, composite, find_moving_tiles, reset_flow, soften_edges
 from kdtalker.renderers.mesh.source import MeshSource
 from kdtalker.renderers.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP

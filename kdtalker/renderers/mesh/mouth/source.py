@@ -13,9 +13,9 @@ from torch import Tensor
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.renderers.mesh.curves import catmull_rom, soft_polygon
+from kdtalker.renderers.mesh.eyes.parts import opening_weight
 from kdtalker.renderers.mesh.mouth.frame import HEIGHT_PX, WIDTH_PX, LipShape, MouthFrame, frame_aspect
 from kdtalker.renderers.mesh.mouth.interior import MouthInterior
-from kdtalker.renderers.mesh.parts import opening_weight
 from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, OUTER_LOWER_LIP, OUTER_UPPER_LIP
 
 OPEN_AREA = 0.006  # share of the frame that the photographed opening must cover for its teeth to be fitted

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdtalker.core.arrays import Array, Image, smoothstep
 from kdtalker.face.landmarks import EYE_CONTOURS
-from kdtalker.renderers.mesh.lid_layer import LidLayer
+from kdtalker.renderers.mesh.eyes.lid_layer import LidLayer
 
 # Lids nearer than this share of the source's gap are drawn still nearer, so that no slit is left when they close.
 CLOSING_SHARE = 0.4

@@ -1,0 +1,1 @@
+"""Draw lids and what closing lids uncover."""
