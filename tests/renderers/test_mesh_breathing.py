@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from kdtalker import TalkingPortraitPipeline, read_image
-from kdtalker.renderers.mesh.breathing import breath_shift
 from kdtalker.renderers.mesh.source import RING_POSITIONS
+from kdtalker.renderers.mesh.warp import breath_shift
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from kdtalker.core.arrays import Array, Image
+from kdtalker.core.arrays import Array, Image, smoothstep
 from kdtalker.core.motion import Motion, rotation_matrix
-from kdtalker.renderers.mesh.breathing import breath_shift
 from kdtalker.renderers.mesh.geometry import to_pixels, to_square
 from kdtalker.renderers.mesh.pose_limits import iris_shift
 from kdtalker.renderers.mesh.raster import backward_flow, composite, find_moving_tiles, reset_flow, soften_edges
-from kdtalker.renderers.mesh.source import MeshSource
+from kdtalker.renderers.mesh.source import RING_POSITIONS, MeshSource
 from kdtalker.renderers.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP
 
 BORDER_TURN_DEG = 5.0  # turn of the head at which textures at the face's border are sampled from inside the person
 MOVED_PX = 1.5  # displacement from which on the unmoved picture is not blended in
 STILL_PX = 0.02  # pixels that move less are copied from the source image
+BREATH_RISE = 0.022  # of the shoulders at the height of a breath, in outer-eye distances
+BREATH_RING_WEIGHT = (0.0, 0.25, 0.7, 1.0, 0.0)  # of each ring below the face; the border of the square stays
+BREATH_BELOW = (0.3, 0.8)  # cosine to the face's downward axis between which the weight goes from 0 to 1
 TILES = 16  # tiles a side; those in which the person does not move are not warped
 
 
@@ -76,6 +78,19 @@ def separate_lips(vertices: Array) -> Array:
     resolved[upper, 1] -= crossed
     resolved[lower, 1] += crossed
     return resolved
+
+
+def breath_shift(source: MeshSource, motion: Motion) -> Array:
+    """Compute the shift (R, 3) px of the ring vertices in one frame (T = 1)."""
+    points = source.landmarks
+    down = points[152, :2] - points[10, :2]
+    along = source.rings[:, :2] - points[list(FACE_OVAL), :2].mean(0)
+    cosine = along @ down / (np.linalg.norm(along, axis=1) * np.linalg.norm(down))
+    weight = np.repeat(BREATH_RING_WEIGHT, len(source.rings) // len(RING_POSITIONS))
+    weight = weight * smoothstep((cosine - BREATH_BELOW[0]) / (BREATH_BELOW[1] - BREATH_BELOW[0]))
+    unit = np.linalg.norm(points[33, :2] - points[263, :2])
+    up = np.append(-down / np.linalg.norm(down), 0)
+    return np.asarray(BREATH_RISE * unit * float(motion.breath[0, 0]) * weight[:, None] * up, np.float32)
 
 
 def _pose_rings(source: MeshSource, motion: Motion, vertices: Array) -> Array:
