@@ -24,7 +24,7 @@ _LARGEST = 6.0  # guidance and gains lie between 0 and this
 
 @dataclass(frozen=True)
 class Calibration:
-    """Hold what `train/motion/calibration.py` fits to clips of the training split.
+    """Hold the sampling of the mouth and the gains of the head, as `train/motion/calibration.py` fits them.
 
     mouth_projection (21, 21): of an expression onto mouth and jaw, which are taken from the denoiser's first prediction
     of the clean motion, made from noise alone: the conditional mean; mouth_guidance (): scale of classifier-free
