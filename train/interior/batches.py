@@ -37,7 +37,7 @@ class MouthBatch:
 
     @property
     def lips(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `MouthInterior` takes of the lips."""
+        """Return the inputs of `MouthInterior` that describe the lips."""
         return self.maps, self.geometry, self.jaw
 
 
@@ -53,7 +53,7 @@ class MouthDataset(Dataset[MouthBatch]):
 
     @property
     def frames(self) -> int:
-        """Return how many frames there are."""
+        """Count the frames of all films."""
         return int(self._first[-1])
 
     def __getitem__(self, step: int) -> MouthBatch:

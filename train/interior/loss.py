@@ -17,7 +17,7 @@ Codes = tuple[Tensor, Tensor, Tensor]  # code (B, 2, code_size), style (B, style
 
 
 class FilmCodes(nn.Module):
-    """Hold what is learned of each film: code (N, 2, code_size), style (N, style_size), place (N, 2, 3) of its teeth;
+    """Hold the latent codes of each film: code (N, 2, code_size), style (N, style_size), place (N, 2, 3) of its teeth;
     and jitter (frames, 2, 2) px, the error of tracking in each frame."""
 
     def __init__(self, films: int, frames: int, recipe: InteriorRecipe) -> None:

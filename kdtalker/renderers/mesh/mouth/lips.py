@@ -40,7 +40,7 @@ _BELOW = (43, 106, 182, 83, 18, 313, 406, 335, 273)
 
 @dataclass(frozen=True)
 class Lips:
-    """Hold how the lips of a source image close. jacobian (63,): expression to the mean gap of the lips; gap: that of
+    """Hold the closing of a source image's lips: jacobian (63,): expression to the mean gap of the lips; gap: that of
     the source; residual (468, 3) in canonical units: what closes the gap that a neutral expression leaves; inset
     (468, 2) px: what moves the landmarks of the lips so that the inner ones lie where the red begins in the picture."""
 

@@ -29,7 +29,7 @@ BORDER_PX = 0.8  # blur of the border between the inside and the lips
 
 @dataclass(frozen=True)
 class SourceMouth:
-    """Hold what is known of a mouth: landmarks (468, 3) px and its width_px at rest; aspect of its frame;
+    """Hold an encoded mouth: landmarks (468, 3) px and its width_px at rest; aspect of its frame;
     textures (1, 2, 4, h, w) of its teeth; colour (1, 6), style (1, E) and place (1, 2, 3) as `MouthInterior` takes
     them; saturation 0..1, 0 for a grey picture."""
 
