@@ -48,7 +48,7 @@ class AudioEncoder(Protocol[StateT]):
 @dataclass(frozen=True)
 class Sampling:
     """Hold the settings of a diffusion sampler: steps (0: the model's own number) and the scale of classifier-free
-    guidance (1: none)."""
+    guidance (1: the model's own)."""
 
     steps: int = 0
     guidance: float = 1.0

@@ -87,9 +87,9 @@ def sample_window(
     canonical (B, 63), reference (B, 70), features (B, frames, audio_input) of the audio encoder, known (B, K, 70) the
     clean frames that the window continues from (K may be 0), noise (B, frames - K, 70) standard normal, never scaled.
     sampling: 0 steps are the config's own number; guidance g: prediction = without + g (with - without) audio (arXiv
-    2207.12598, with w = g - 1); 1 is no guidance and costs half. mouth (70, 70): projection onto the part of a motion
-    that is the first prediction of the clean motion, its guidance times `mouth_guidance`, instead of a sample. The
-    denoiser must be in eval mode, else its dropout joins in.
+    2207.12598, with w = g - 1); 1 is none for what is sampled, and costs half. mouth (70, 70): projection onto the part
+    of a motion that is the first prediction of the clean motion, its guidance times `mouth_guidance`, instead of a
+    sample. The denoiser must be in eval mode, else its dropout joins in.
     """
     if noise.shape[1] + known.shape[1] != features.shape[1]:
         raise ValueError(

@@ -19,6 +19,9 @@ def breathing_curve(seed: int, start_frame: int, length: int) -> Array:
     rng, begins_s = np.random.default_rng((seed, 3)), 0.0
     while begins_s <= (start_frame + length) / FRAME_RATE_HZ:
         period_s = float(np.clip(rng.lognormal(np.log(BREATH_S), BREATH_SPREAD), *BREATH_RANGE_S))
+        if begins_s + period_s <= start_frame / FRAME_RATE_HZ:  # a breath before the first frame
+            begins_s += period_s
+            continue
         progress = (times_s - begins_s) / period_s
         inside = (progress >= 0) & (progress < 1)
         curve[inside] = np.minimum(

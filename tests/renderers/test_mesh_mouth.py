@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from kdtalker.edits.basic import add_offset
+from kdtalker.edits.basic import add_offset, turn_head
 from kdtalker.media.picture import read_image
 from kdtalker.renderers.mesh.engine import MeshEngine
 from kdtalker.renderers.mesh.mouth.frame import HEIGHT_PX, WIDTH_PX, LipShape, MouthFrame
 from kdtalker.renderers.mesh.mouth.interior import TEXTURE_PX, MouthInterior, load_interior, move_textures
 from kdtalker.renderers.mesh.mouth.source import SourceMouth, sample_frame
+from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -67,10 +68,10 @@ def test_nothing_is_drawn_beyond_the_lips(renderer, smiling):
     before = smiling.picture.copy()
     smiling.mouth.paint(before, vertices, resting, 1.0, load_interior())
     changed = (before != smiling.picture).any(-1)
-    lips = vertices[[61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146], :2]
-    allowed = cv2.fillConvexPoly(np.zeros(changed.shape, np.uint8), cv2.convexHull(np.round(lips).astype(np.int32)), 1)
+    inner = vertices[[*INNER_UPPER_LIP, *INNER_LOWER_LIP[-2:0:-1]], :2]
+    allowed = cv2.fillPoly(np.zeros(changed.shape, np.uint8), [np.round(inner).astype(np.int32)], 1)
     assert changed.sum() > 100
-    assert not (changed & (cv2.dilate(allowed, np.ones((5, 5), np.uint8)) == 0)).any()
+    assert not (changed & (cv2.dilate(allowed, np.ones((9, 9), np.uint8)) == 0)).any()
 
 
 def test_upper_teeth_stay_with_the_skull_and_lower_ones_go_with_the_jaw():
@@ -100,8 +101,10 @@ def test_a_texture_that_is_not_moved_is_drawn_as_it_is():
     np.testing.assert_allclose(drawn[..., : TEXTURE_PX - 1, 1:-1], textures[..., :-1, 1:-1], atol=1e-4)
 
 
-def test_a_mouth_that_only_turns_keeps_its_own_pixels(smiling):
-    assert smiling.mouth.blend_weight(smiling.landmarks) == 0
+def test_a_mouth_that_only_turns_keeps_its_own_pixels(renderer, smiling):
+    turned = turn_head(smiling.rest, smiling.rest.pose + np.array([[25, 0, 0]], np.float32))
+    assert renderer.blend_weights(smiling, turned)[0] < 0.01
+    assert renderer.blend_weights(smiling, opened(renderer, smiling, 0.2))[0] == 1
 
 
 def test_a_closed_mouth_is_not_fitted(renderer):
@@ -116,3 +119,17 @@ def test_a_closed_mouth_is_not_fitted(renderer):
     code, *_ = model.encoder(picture, *given, source.mouth.colour)
     expected = model.textures(code, source.mouth.colour).detach()
     np.testing.assert_allclose(source.mouth.textures, expected, atol=0.02)
+
+
+def test_it_is_drawn_on_the_device_that_its_inputs_are_on():
+    model = MouthInterior(2, 2).to("meta")
+    zeros = (torch.zeros(1, *shape, device="meta") for shape in ((2, 2), (6,), (2,), (2, 3)))
+    code, colour, style, place = zeros
+    lips = tuple(values.to("meta") for values in lips_of(0))
+    assert model(model.textures(code, colour), lips, colour, style, place).composite().device.type == "meta"
+
+
+def test_a_portrait_is_encoded_in_inference_mode_too(renderer, smiling):
+    with torch.inference_mode():
+        source = renderer.encode_source(smiling.picture)
+    np.testing.assert_array_equal(source.mouth.textures, smiling.mouth.textures)

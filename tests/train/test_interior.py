@@ -80,10 +80,10 @@ def test_a_run_that_was_killed_ends_in_the_same_bits(films, run, tmp_path):
 
 
 def test_mouths_stand_still_in_their_frame(films, run):
-    """The corners of the mouth, cut from a film whose head does not move, stay within a px of each other."""
+    """The middle between the corners of the mouth, of a film whose head does not move, deviates by 3 px at most."""
     for film in load_frames(find_films([films], [films / "films.csv"]), run / "frames"):
         assert film.pictures.shape[1:] == (120, 160, 3)
-        assert np.std(film.points[:, [0, 10]].mean(1), axis=0).max() < 2
+        assert np.std(film.points[:, [0, 10]].mean(1), axis=0).max() < 3
         assert 0 < film.colour.min() < film.colour.max() < 1
 
 

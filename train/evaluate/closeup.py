@@ -110,7 +110,7 @@ class CloseUpMeter:
         """Compute the metrics: gradient energy and flicker as ratios to the real video's, colour in levels of 255."""
         mean = {name: float(np.mean(values)) for name, values in self._rows.items()}
         return {
-            "gradient energy": mean["energy"] / mean["real energy"],
+            "gradient energy": mean["energy"] / max(mean["real energy"], 1e-6),
             "flicker": mean["flicker"] / max(mean["real flicker"], 1e-6),
             "colour": mean["colour"],
             "mouth PSNR dB": _psnr(mean["mouth"]),
@@ -123,7 +123,7 @@ class CloseUpMeter:
 
 
 def _psnr(error: float) -> float:
-    return float(10 * np.log10(255**2 / error))
+    return float(10 * np.log10(255**2 / max(error, 1e-6)))
 
 
 def _polygon(shape: tuple[int, ...], corners: Array) -> Array:

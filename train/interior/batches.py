@@ -46,8 +46,8 @@ class MouthDataset(Dataset[MouthBatch]):
 
     def __init__(self, films: list[MouthFrames], recipe: InteriorRecipe, size: int, rank: int) -> None:
         self._films, self._recipe, self._size, self._rank = films, recipe, size, rank
-        self._lips = [film.lips() for film in films]
-        self._open = [np.flatnonzero([one.mask.mean() > LEAST_AREA for one in lips]) for lips in self._lips]
+        areas = ([film.lip_shape(at).mask.mean() for at in range(len(film.pictures))] for film in films)
+        self._open = [np.flatnonzero(np.array(area) > LEAST_AREA) for area in areas]
         self.usable = [number for number, frames in enumerate(self._open) if len(frames) >= LEAST_FRAMES]
         self._first = np.cumsum([0, *(len(film.pictures) for film in films)])
 
@@ -63,7 +63,7 @@ class MouthDataset(Dataset[MouthBatch]):
         rows: list[tuple[int, int]] = []
         for film in films:
             closed = rng.random() < self._recipe.closed_share
-            source = rng.integers(len(self._lips[film])) if closed else rng.choice(self._open[film])
+            source = rng.integers(len(self._films[film].pictures)) if closed else rng.choice(self._open[film])
             rows += [(film, int(at)) for at in (source, *rng.choice(self._open[film], views - 1))]
         return augment(self.batch(rows), self._recipe, rng, views)
 
@@ -74,7 +74,7 @@ class MouthDataset(Dataset[MouthBatch]):
 
     def batch(self, rows: list[tuple[int, int]]) -> MouthBatch:
         """Collect the frames (film, number in it)."""
-        lips = [self._lips[film][at] for film, at in rows]
+        lips = [self._films[film].lip_shape(at) for film, at in rows]
         maps, geometry, jaw, mask = (
             torch.from_numpy(np.stack([getattr(one, name) for one in lips]))
             for name in ("maps", "geometry", "jaw", "mask")

@@ -56,9 +56,9 @@ class MouthFrames:
         except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
             raise InputError(f"'{path}' is damaged ({error}); remove it, it is made again.") from None
 
-    def lips(self) -> list[LipShape]:
-        """Describe the lips of each frame."""
-        return [LipShape.of(*row) for row in zip(self.points, self.chin, self.normal, strict=True)]
+    def lip_shape(self, at: int) -> LipShape:
+        """Describe the lips of one frame."""
+        return LipShape.of(self.points[at], self.chin[at], self.normal[at])
 
 
 def cut_mouths(film: Film, tracker: FaceTracker, model: FaceModel, rng: np.random.Generator) -> MouthFrames:

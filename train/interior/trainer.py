@@ -21,7 +21,7 @@ from train.harness.command import command
 from train.harness.config import read_config
 from train.harness.figures import Figure
 from train.harness.run import TrainingRun, main_process_first
-from train.interior.batches import MouthDataset
+from train.interior.batches import LEAST_FRAMES, MouthDataset
 from train.interior.frames import MouthFrames, load_frames
 from train.interior.loss import FilmCodes, InteriorLoss, misplacement
 from train.interior.plan import plan
@@ -40,6 +40,11 @@ def train(recipe: InteriorRecipe, films: list[MouthFrames]) -> None:
     run = TrainingRun(recipe, {"films": len(training), "frames": sum(len(film.pictures) for film in training)})
     torch.manual_seed(recipe.seed)
     dataset, validation = (MouthDataset(split, recipe, run.rows, run.rank) for split in (training, held_out))
+    if not dataset.usable or run.rows < recipe.views_a_film:
+        raise InputError(
+            f"{len(dataset.usable)} films show {LEAST_FRAMES} open mouths or more, and a batch has {run.rows} frames "
+            f"of a process; wanted one film or more, and {recipe.views_a_film} frames or more."
+        )
     model, codes = MouthInterior(recipe.code_size, recipe.style_size), FilmCodes(len(training), dataset.frames, recipe)
     with torch.no_grad():
         model.mean[:, 3:] = -1 - 1.5 * misplacement()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdtalker.renderers.mesh.mouth.interior import MouthInterior
 from train.harness.figures import Figure
+from train.harness.run import to_device
 from train.interior.batches import MouthBatch, MouthDataset
 from train.interior.loss import draw, encode
 
@@ -20,7 +21,8 @@ PLOTTED_FILMS, FRAMES = 12, 6  # rows of the plot, and frames of each film that 
 def validate_mouths(model: MouthInterior, dataset: MouthDataset) -> tuple[dict[str, float], dict[str, Figure]]:
     """Draw frames of each film by the codes of its first open mouth; compute the PSNR in dB inside the mouth, mean over
     films, and plot them."""
-    batches = [dataset.evenly(film, FRAMES) for film in dataset.usable]
+    device = next(model.parameters()).device
+    batches = [to_device(dataset.evenly(film, FRAMES), device) for film in dataset.usable]
     if not batches:
         return {}, {}
     drawn = [draw(model, batch, encode(model, batch, FRAMES))[1].composite() for batch in batches]

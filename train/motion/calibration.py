@@ -34,12 +34,9 @@ def calibrate(model: DiffusionMotionModel, clips: list[Clip], mouth: Array, sile
 
     mouth (63,): projection of an expression to the mouth opening; silence (C,): features of silence. Raises InputError
     where no clip has sound."""
-    config = model.config
-    if not (config.prediction == "sample" and config.relative and model.space == MESH_SPACE):
+    if not can_calibrate(model):
         return None
-    clips = _choose_clips(clips)
-    if not clips:
-        raise InputError("No clip with sound is left to calibrate to; widen the recipe's calibration_films.")
+    clips = choose_clips(clips)
     projection = build_expression_model(FaceModel.load()).mouth
     guidance = _fit_guidance(model, clips, mouth)
     calibration = Calibration(projection, np.array(guidance, np.float32), np.ones(6, np.float32))
@@ -54,10 +51,18 @@ def calibrate(model: DiffusionMotionModel, clips: list[Clip], mouth: Array, sile
     return replace(calibration, head_gain=np.exp(np.mean(ratios, axis=0)).clip(*GAINS).astype(np.float32))
 
 
-def _choose_clips(clips: list[Clip]) -> list[Clip]:
-    """Choose long clips with sound of speakers that are no corpus; where there are none, all with sound."""
+def can_calibrate(model: DiffusionMotionModel) -> bool:
+    """Tell whether a model predicts clean motion relative to the source, in the space of the mesh engine."""
+    return model.config.prediction == "sample" and model.config.relative and model.space == MESH_SPACE
+
+
+def choose_clips(clips: list[Clip]) -> list[Clip]:
+    """Choose long clips with sound of speakers that are no corpus; where there are none, all with sound. Raises
+    InputError where no clip has sound."""
     counts = Counter(clip.speaker for clip in clips)
     heard = [clip for clip in clips if np.any(clip.features)]
+    if not heard:
+        raise InputError("No clip with sound is left to calibrate to; widen the recipe's calibration_films.")
     chosen = [clip for clip in heard if len(clip.motion) >= LEAST_FRAMES and counts[clip.speaker] <= CORPUS_TAKES]
     return [
         replace(clip, motion=clip.motion[:MOST_FRAMES], features=clip.features[:MOST_FRAMES])
@@ -83,19 +88,22 @@ def _fit_guidance(model: DiffusionMotionModel, clips: list[Clip], mouth: Array) 
 def predict_openings(model: DiffusionMotionModel, clip: Clip, mouth: Array) -> tuple[Array, Array]:
     """Predict the mouth openings (T,) of a clip from noise alone, with its sound and without."""
     normalisation, frames = model.normalisation, len(clip.motion)
+    device = model.denoiser.output.weight.device
     reference = clip.motion[:1].copy()
     reference[:, POSE_AND_SHIFT] = 0
 
     def batch(values: Array) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(values, np.float32)[None])
+        return torch.from_numpy(np.asarray(values, np.float32)[None]).to(device)
 
     canonical = batch(normalisation.normalise_canonical(clip.canonical.reshape(-1)))
     noise = batch(np.random.default_rng(0).standard_normal((frames, MOTION_WIDTH), np.float32))
     tokens = torch.cat([leading_tokens(canonical, batch(normalisation.normalise(reference)[0])), noise], dim=1)
-    noisiest = torch.tensor([model.config.train_timesteps - 1])
-    timesteps = token_timesteps(noisiest, torch.zeros(1, frames, dtype=torch.bool))
+    noisiest = torch.tensor([model.config.train_timesteps - 1], device=device)
+    timesteps = token_timesteps(noisiest, torch.zeros(1, frames, dtype=torch.bool, device=device))
     audio = model.denoiser.adapt(batch(clip.features))
     audio = torch.cat([audio, torch.zeros_like(audio)])
-    made = model.denoiser(tokens.repeat(2, 1, 1), timesteps.repeat(2, 1), audio)[:, LEADING_TOKENS:].numpy()
+    made = (
+        model.denoiser(tokens.repeat(2, 1, 1), timesteps.repeat(2, 1), audio)[:, LEADING_TOKENS:].float().cpu().numpy()
+    )
     heard, without = normalisation.restore(made)[..., 7:] @ mouth
     return heard, without

@@ -24,8 +24,8 @@ from train.harness.command import command
 from train.harness.config import read_config
 from train.harness.figures import Figure
 from train.harness.run import TrainingRun, main_process_first
-from train.motion.calibration import calibrate
-from train.motion.dataset import Corpus
+from train.motion.calibration import calibrate, can_calibrate, choose_clips
+from train.motion.dataset import Clip, Corpus
 from train.motion.loss import DenoisingLoss
 from train.motion.plan import plan
 from train.motion.recipe import PRESETS, Recipe
@@ -46,6 +46,8 @@ def train(recipe: Recipe, corpus: Corpus) -> None:
     model = DiffusionMotionModel(averaged, corpus.normalisation, recipe.space, card(recipe, corpus))
     objective = DenoisingLoss(denoiser, recipe, corpus)
     trained, optimiser = run.accelerator.prepare(objective, make_optimiser(objective, recipe))
+    if can_calibrate(model):
+        choose_clips(calibration_clips(recipe, corpus))  # to say so now, not after the last step, where there are none
     run.resume(denoiser=denoiser, averaged=averaged, optimiser=optimiser.optimizer)
     for batch in run.batches(windows, optimiser):
         loss = trained(*vars(batch).values())
@@ -80,10 +82,14 @@ def validate(recipe: Recipe, corpus: Corpus, model: DiffusionMotionModel) -> tup
 def save_calibrated(recipe: Recipe, corpus: Corpus, model: DiffusionMotionModel) -> None:
     """Save the EMA model of the last step with its calibration."""
     silence = Speech(corpus.encoder, model).silence
-    films = re.compile(recipe.calibration_films)
-    clips = [clip for clip in corpus.training if films.search(clip.film)]
-    calibration = calibrate(model, clips, corpus.mouth[0], silence)
+    calibration = calibrate(model, calibration_clips(recipe, corpus), corpus.mouth[0], silence)
     replace(model, calibration=calibration).save(recipe.run / MODEL_FILE)
+
+
+def calibration_clips(recipe: Recipe, corpus: Corpus) -> list[Clip]:
+    """List the training clips whose films the recipe's calibration_films names."""
+    films = re.compile(recipe.calibration_films)
+    return [clip for clip in corpus.training if films.search(clip.film)]
 
 
 def card(recipe: Recipe, corpus: Corpus) -> dict[str, str]:

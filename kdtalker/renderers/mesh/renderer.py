@@ -19,6 +19,7 @@ from kdtalker.renderers.mesh.anatomy import build_expression_model
 from kdtalker.renderers.mesh.eyes.parts import EYES, Part, make_view
 from kdtalker.renderers.mesh.eyes.unet import PartUNet
 from kdtalker.renderers.mesh.geometry import FaceModel, to_pixels, to_square
+from kdtalker.renderers.mesh.head.mirror import mirror_side
 from kdtalker.renderers.mesh.head.pose_limits import limit_pose
 from kdtalker.renderers.mesh.mouth.interior import MouthInterior, load_interior
 from kdtalker.renderers.mesh.source import MeshSource, encode_source, neutral_mesh
@@ -131,7 +132,14 @@ class MeshRenderer:
 
     def isolate(self, source: MeshSource, foreground: Image) -> MeshSource:
         """Replace the source image (S, S, 3) by its foreground colours, so that no frame shows the background."""
-        return replace(source, picture=foreground, background=foreground)
+        isolated = replace(source, picture=foreground, background=foreground)
+        if source.mirrored is None:
+            return isolated
+        landmarks, texture, rest = source.landmarks, source.texture, source.rest
+        mirrored = mirror_side(
+            foreground, source.person, landmarks=landmarks, texture=texture, rest=rest, mean=self.model.mean
+        )
+        return replace(isolated, mirrored=mirrored)
 
     def matte(self, source: MeshSource, matte: Array, motion: Motion, face: Image) -> tuple[Image, Array]:
         """Warp the source's alpha matte (S, S) 0..1 by the flow of one frame (T = 1) that was drawn as `face`."""

@@ -135,7 +135,7 @@ class Crop:
 class SourcePart:
     """Hold a part of the source image: picture (S, S, 3); landmarks (468, 3) px; resting (468, 3) px, the mesh with a
     neutral expression; view (side_px, side_px, 6), the network's input; person (side_px, side_px) 0..1, the mask that
-    bounds blending, for a mouth in profile ends at the outline of the face."""
+    bounds blending."""
 
     part: Part
     picture: Image

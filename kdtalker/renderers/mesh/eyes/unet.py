@@ -1,4 +1,4 @@
-"""Refine a part of the face, mouth or eye, by a U-Net: what opens between lips, the skin of closing eyelids."""
+"""Refine the skin of closing eyelids by a U-Net."""
 
 from __future__ import annotations
 

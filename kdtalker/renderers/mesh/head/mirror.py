@@ -54,8 +54,11 @@ class MirroredSide:
         """Blend the mirrored side into a frame (S, S, 3) in place, weighted by `share`, where the mesh (468, 3) px is
         visible by the frame's depth buffer (S, S). background (S, S, 3) is seen where the texture is transparent."""
         corners = vertices[self.triangles.ravel(), :2]
-        left, top = np.clip(np.floor(corners.min(0)).astype(int), 0, len(frame) - 1)
-        box = max(int(np.ceil(corners.max(0) - (left, top)).max()) + 1, 1)
+        low, high = (np.clip(corner, 0, len(frame)) for corner in (corners.min(0), corners.max(0) + 2))
+        left, top = low.astype(int)
+        box = int((high.astype(int) - (left, top)).max())
+        if (high.astype(int) <= (left, top)).any():
+            return
         flow, own_depth = np.empty((2, box, box), np.float32), np.empty((box, box), np.float32)
         reset_flow(flow, own_depth)
         moved = (vertices - np.array([left, top, 0])).astype(np.float32)

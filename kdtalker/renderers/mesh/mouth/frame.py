@@ -15,6 +15,7 @@ WIDTH_PX, HEIGHT_PX = 160, 120  # of an image in the mouth's frame
 PX_PER_WIDTH = 125.0  # px for the width of the resting mouth
 ORIGIN = (79.5, 44.0)  # px of the middle between the mouth's corners, at rest
 CELL_PX = 4  # the shading network works on cells of this side
+MOST_SLANT = 1.5  # of the normal, that of a head that is turned by 56 degrees
 CHIN = (152, 148, 377, 176, 400)  # vertices whose motion is the jaw's
 INNER_LIPS = [*INNER_UPPER_LIP, *INNER_LOWER_LIP[1:-1]]  # from corner to corner above, then below without corners
 GEOMETRY_SIZE = 2 * len(INNER_LIPS) + 4  # numbers of a lip shape's geometry
@@ -38,12 +39,12 @@ class MouthFrame:
         normal = np.cross(across, down) / (np.linalg.norm(across) + 1e-6)
         linear = np.stack([across[:2], down[:2]], 1)
         corner = (first + second)[:2] / 2 - linear @ np.array(ORIGIN) / PX_PER_WIDTH
-        depth = np.linalg.solve(linear, normal[:2])
+        depth = np.clip(np.linalg.pinv(linear) @ normal[:2], -MOST_SLANT, MOST_SLANT)
         return MouthFrame(np.c_[linear / PX_PER_WIDTH, corner].astype(np.float32), depth.astype(np.float32))
 
     def to_frame(self, points: Array) -> Array:
         """Map points (N, 2) px of the picture to px of the frame."""
-        mapped: Array = np.linalg.solve(self.matrix[:, :2], (points - self.matrix[:, 2]).T).T
+        mapped: Array = (points - self.matrix[:, 2]) @ np.linalg.pinv(self.matrix[:, :2]).T
         return mapped.astype(np.float32)
 
 
@@ -86,7 +87,7 @@ class LipShape:
     def of_mesh(frame: MouthFrame, vertices: Array, resting: Array) -> LipShape:
         """Describe the lips of a mesh (468, 3) px; resting is the same with a neutral expression."""
         moved = (vertices - resting)[list(CHIN), :2].mean(0)
-        chin = np.linalg.solve(frame.matrix[:, :2], moved)
+        chin = np.linalg.pinv(frame.matrix[:, :2]) @ moved
         return LipShape.of(frame.to_frame(vertices[INNER_LIPS, :2]), chin, frame.normal)
 
 

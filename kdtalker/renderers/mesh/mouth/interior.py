@@ -118,10 +118,10 @@ class MouthInterior(nn.Module):
         background = torch.sigmoid(light[:, :3] + self.base_colour(colour)[..., None, None])
         gain = torch.exp(light[:, 3:5])[:, :, None]
         visible = torch.sigmoid(light[:, 5:7] + 2)[:, :, None]
-        reach = torch.tensor([UPPER_REACH_PX, LOWER_REACH_PX])[:, None]
+        reach = maps.new_tensor([UPPER_REACH_PX, LOWER_REACH_PX])[:, None]
         moves = self.placement(hidden).reshape(-1, 2, 2) * reach
         moves = moves + torch.stack([torch.zeros_like(jaw), JAW_SHARE * jaw], 1)
-        moves = moves + torch.tensor([[0.0, 0.0], [0.0, LOWER_TOP_PX]])
+        moves = moves + maps.new_tensor([[0.0, 0.0], [0.0, LOWER_TOP_PX]])
         moves, scale = moves + place[..., :2], SCALE_UNIT * place[..., 2]
         moved = move_textures(textures, moves, scale)
         return Layers(background, moved[:, :, :3] * gain, moved[:, :, 3:] * visible)
@@ -143,7 +143,8 @@ def load_interior() -> MouthInterior:
 def move_textures(textures: Tensor, moves: Tensor, scale: Tensor) -> Tensor:
     """Resample textures (B, 2, C, TEXTURE_PX, WIDTH_PX) to images (B, 2, C, HEIGHT_PX, WIDTH_PX), moved by (B, 2, 2) px
     and scaled across around the middle by exp(scale), (B, 2)."""
-    rows, columns = torch.meshgrid(torch.arange(HEIGHT_PX) * 1.0, torch.arange(WIDTH_PX) * 1.0, indexing="ij")
+    sides = (torch.arange(side, device=textures.device) * 1.0 for side in (HEIGHT_PX, WIDTH_PX))
+    rows, columns = torch.meshgrid(*sides, indexing="ij")
     x, y = moves.flatten(0, 1).T[..., None, None]
     middle = (WIDTH_PX - 1) / 2
     across = torch.exp(-scale).flatten()[:, None, None] * (columns - middle - x) / middle

@@ -24,6 +24,7 @@ FIT_STEPS, FIT_RATE = 60, 8.0  # of gradient descent: textures change by as much
 DETAILS_PENALTY = 1e-3  # on squares of what the fit adds to the logits of the textures
 DRAWN_RAMP = (0.002, 0.012)  # mean displacement of the inner lips, in mouth widths, over which the drawn inside sets in
 FULL_CHROMA = 12.0  # mean range of RGB around the mouth, in levels, from which on a picture is in full colour
+ANTIALIASED_BELOW = 0.7  # scale from which on the drawn image is smoothed before it is made smaller
 BORDER_PX = 0.8  # blur of the border between the inside and the lips
 
 
@@ -43,6 +44,7 @@ class SourceMouth:
     saturation: float
 
     @staticmethod
+    @torch.inference_mode(False)
     def fit(face: Image, landmarks: Array, resting: Array, identity: Array, model: MouthInterior) -> SourceMouth:
         """Fit codes to a face crop (S, S, 3) with landmarks (468, 3) px, a resting mesh (468, 3) px and canonical
         vertices (468, 3); the teeth that it shows become part of the textures."""
@@ -81,6 +83,9 @@ class SourceMouth:
             return
         drawn = self.draw(model, LipShape.of_mesh(frame, vertices, resting))
         matrix = frame.matrix.astype(np.float64)
+        scale = float(np.linalg.norm(matrix[:, 0]))
+        if scale < ANTIALIASED_BELOW:
+            drawn = np.asarray(cv2.GaussianBlur(drawn, (0, 0), 0.4 / scale), np.uint8)
         matrix[:, 2] -= low
         size = high - low
         inside = cv2.warpAffine(drawn, matrix, (int(size[0]), int(size[1])), flags=cv2.INTER_CUBIC,
