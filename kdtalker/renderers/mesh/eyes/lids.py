@@ -48,9 +48,8 @@ class Lids:
         return target
 
     def draw(self, frame: Image, vertices: Array) -> None:
-        """Draw the lids of closing eyes into a warped frame (S, S, 3) with mesh (468, 3) px, in place."""
-        target = self.close(vertices)
-        contours = [target[list(contour), :2] for contour in EYE_CONTOURS]
+        """Draw the lids of closing eyes into a warped frame (S, S, 3) with mesh (468, 3) px from `close`, in place."""
+        contours = [vertices[list(contour), :2] for contour in EYE_CONTOURS]
         widths = np.array([np.linalg.norm(contour[8] - contour[0]) for contour in contours])
         seen = smoothstep((widths / widths.max() - HIDDEN_WIDTH[0]) / (HIDDEN_WIDTH[1] - HIDDEN_WIDTH[0]))
         for layer, indices, socket, contour, share in zip(
