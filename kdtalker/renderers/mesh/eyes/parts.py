@@ -18,6 +18,7 @@ HEIGHT_RANGE = 0.6  # part widths above and below the upper curve that the heigh
 TAPER = 0.09  # width of the taper along a crop's border, as a share of its side
 # Mean gaps of the contours in part widths, below which a part is closed and above which it is open.
 GAP_RAMP = (0.03, 0.055)
+LID_GAP_RAMP = (0.05, 0.09)  # the same for lids, which `Lids.close` draws shut before they are
 
 Curve = tuple[int, ...]  # landmarks from one end of the part to the other
 
@@ -161,19 +162,28 @@ class SourcePart:
     def blend_weight(self, vertices: Array) -> float:
         """Compute the weight 0..1 of the network's prediction for a mesh (468, 3) px in the source's own pose."""
         width_px = float(np.linalg.norm(np.subtract(*self.resting[list(self.part.ends), :2])))
-        return opening_weight(self.part.inside, vertices, self.landmarks, width_px, self.part.ramp)
+        return opening_weight(
+            self.part.inside, vertices, self.landmarks, width_px, self.part.ramp, gap_ramp=LID_GAP_RAMP
+        )
 
 
 def opening_weight(
-    inside: tuple[Curve, Curve], vertices: Array, source: Array, width_px: float, ramp: tuple[float, float]
+    inside: tuple[Curve, Curve],
+    vertices: Array,
+    source: Array,
+    width_px: float,
+    ramp: tuple[float, float],
+    *,
+    gap_ramp: tuple[float, float] = GAP_RAMP,
 ) -> float:
     """Compute the weight 0..1 of what is drawn in an opening: 0 while its contour, upper and lower curve, of a mesh
-    (468, 3) px matches the source's or is closed; 1 once it is displaced by `ramp`, in widths of the part."""
+    (468, 3) px matches the source's or is closed by `gap_ramp`; 1 once it is displaced by `ramp`, in widths of the
+    part."""
     upper, lower = map(list, inside)
     moved = np.linalg.norm((vertices - source)[[*{*upper, *lower}], :2], axis=1).mean()
     gap = np.linalg.norm((vertices[upper] - vertices[lower])[:, :2], axis=1).mean()
     shares = (
-        np.interp(value / (width_px + 1e-6), bounds, (0, 1)) for value, bounds in ((moved, ramp), (gap, GAP_RAMP))
+        np.interp(value / (width_px + 1e-6), bounds, (0, 1)) for value, bounds in ((moved, ramp), (gap, gap_ramp))
     )
     return float(np.prod(list(shares)))
 
