@@ -124,9 +124,10 @@ class MeshRenderer:
         `deform_mesh`. buffers: reused between frames."""
         buffers = buffers or WarpBuffers.of(len(source.picture))
         vertices, resting = self.deform_mesh(source, motion)
-        compute_flow(source, motion, vertices, buffers)
+        closed = source.lids.close(vertices)
+        compute_flow(source, motion, closed, buffers)
         picture = warp_picture(source, motion, vertices, buffers)
-        source.lids.draw(picture, vertices)
+        source.lids.draw(picture, closed)
         source.lips.draw_line(picture, vertices, source.lips.closing(motion))
         return picture, vertices, resting
 
@@ -144,7 +145,7 @@ class MeshRenderer:
     def matte(self, source: MeshSource, matte: Array, motion: Motion, face: Image) -> tuple[Image, Array]:
         """Warp the source's alpha matte (S, S) 0..1 by the flow of one frame (T = 1) that was drawn as `face`."""
         buffers, motion = WarpBuffers.of(len(source.picture)), limit_pose(motion, source.rest)
-        compute_flow(source, motion, self._pose_mesh(source, motion), buffers)
+        compute_flow(source, motion, source.lids.close(self._pose_mesh(source, motion)), buffers)
         return face, warp_matte(matte, buffers)
 
     def measure_openings(self, source: MeshSource, motion: Motion) -> Openings:

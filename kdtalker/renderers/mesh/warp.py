@@ -41,14 +41,15 @@ class WarpBuffers:
 
 
 def compute_flow(source: MeshSource, motion: Motion, vertices: Array, buffers: WarpBuffers) -> None:
-    """Rasterise the backward flow of a frame (T = 1) with mesh (468, 3) px into the buffers' flow and depth."""
-    target, texture = source.lids.close(vertices), source.landmarks.copy()
+    """Rasterise the backward flow of a frame (T = 1) with mesh (468, 3) px, lids closed by `Lids.close`, into the
+    buffers' flow and depth."""
+    texture = source.landmarks.copy()
     source.lips.move_texture(texture, source.lips.closing(motion))
     texture[:, :2] += _border_visibility(source, motion) * (source.texture - source.landmarks)[:, :2]
-    rings, shift = _pose_rings(source, motion, target), iris_shift(motion, len(source.picture))[0]
+    rings, shift = _pose_rings(source, motion, vertices), iris_shift(motion, len(source.picture))[0]
     reset_flow(buffers.flow, buffers.depth)
-    source.lids.move_eyeballs(target, buffers.flow, STILL_PX, shift)
-    points = np.concatenate([target, rings]).astype(np.float32)
+    source.lids.move_eyeballs(vertices, buffers.flow, STILL_PX, shift)
+    points = np.concatenate([vertices, rings]).astype(np.float32)
     origin = np.concatenate([texture, source.rings])[:, :2].astype(np.float32)
     backward_flow(points, origin, source.triangles, buffers.flow, buffers.depth)
 

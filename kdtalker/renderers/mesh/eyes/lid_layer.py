@@ -17,29 +17,27 @@ APPEAR = (0.02, 0.12)  # closing of an eye, as a share of its opening, at which 
 
 # Lengths in eye widths.
 MARGIN_X, ABOVE, BELOW = 0.3, 0.75, 0.85  # extent of the textures beyond the corners, above and below the outer one
-LASHES_ABOVE, LASHES_BELOW = 0.3, 0.14  # height of crease and lashes above, of lashes below the eye, replaced by skin
-LASH_HEIGHT = 0.12  # of lashes alone above the upper lid
-CORNER_REACH = 0.1  # how far the layer reaches beyond the corners
+LASHES_ABOVE, LASHES_BELOW = 0.38, 0.12  # height of crease and lashes above, of lashes below the eye, replaced by skin
+CORNER_REACH = 0.18  # how far the layer reaches beyond the corners
 FEATHER = 0.2  # width of the transition to the warped picture
 INSET = 0.02  # by which shut lids are sampled beyond their edges, where there is no eyeball
-ABOVE_BAND, BELOW_BAND = (
-    (0.06, 0.28),
-    (0.08, 0.25),
-)  # distances from the lids' edges at which the skin's colour is taken
+ABOVE_BAND, BELOW_BAND = (0.06, 0.28), (0.15, 0.35)  # distances from the lids' edges at which skin colour is taken
 COLOUR_SIGMA = 0.2  # of the Gaussian that smooths this colour along the lid
 FINE_SIGMA = 0.05  # of the Gaussian that separates the skin's texture from its shading
 LASH_BAND = (0.0, 0.1)  # distances above the upper lid's edge at which the lashes are
 LASH_SIGMA = 0.03  # of the Gaussian that smooths their darkness along the lid
-LASH_LINE = (0.04, 0.12)  # height of the line of lashes above and below the edge of a shut lid
+TURNED_LENGTH = 0.28  # of lashes that turn down, below the edge
+LASH_LINE = (0.025, 0.22)  # height of the line of lashes above and below the edge of a shut lid
 
 BAND_SAMPLES = 12  # taken across each band
-SKIN_PERCENTILE, LASH_PERCENTILE = 85, 15  # over a band: passes over lashes; finds them
-LASH_RANGE = (0.3, 0.55)  # light that lashes leave over
-CREASE_SHARE = 0.9  # of the crease, smoothed by the lid as it unfolds
-BULGE_SHARE = 0.9  # of the light below the eye, caught by the middle of a lid over its eyeball
+SKIN_PERCENTILE, LASH_PERCENTILE = 88, 15  # over a band: passes over lashes; finds them
+LASH_RANGE = (0.22, 0.35)  # light that lashes leave over
+TURNED_LIGHT = 0.35  # least light that lashes which turn down leave over the skin below them
+LINE_CLOSING = (0.3, 0.9)  # closing between which the drawn line of lashes replaces the photographed ones
+BULGE_SHARE = 0.8  # of the light below the eye, caught by the middle of a lid over its eyeball
 FINE_LIMIT = 2.0  # texture is clipped at so many median absolute deviations: no hair, no reflections
 
-Edges = tuple[Array, Array, Array, Array]  # heights (w,) of the upper and lower edge in the source, and in the frame
+Heights = tuple[float, float, float, float]  # of the upper and lower edge in the source, and in the frame
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class LidLayer:
             return
         to_eye = np.asarray(self.matrix @ np.vstack([to_source.T, [0, 0, 1]]), np.float32)
         upper, lower = _edges(to_eye, contour, len(self.upper))
-        edges = self.upper, self.lower, upper, np.maximum(upper, lower)
+        edges = np.stack([self.upper, self.lower, upper, np.maximum(upper, lower)])
         height, width = self.photo.shape[:2]
         corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], np.float32)
         corners = corners @ cv2.invertAffineTransform(to_eye).T
@@ -94,7 +92,8 @@ class LidLayer:
             return
         to_eye[:, 2] += to_eye[:, :2] @ low
         area = frame[low[1] : high[1], low[0] : high[0]]
-        _draw(area, to_eye, self.photo, self.skin, self.lashes, edges, self.width, min(max(closing, 0.0), 1.0), share)
+        textures = self.photo, self.skin, self.lashes
+        _draw(area, to_eye, textures, edges, self.width, min(max(closing, 0.0), 1.0), share)
 
 
 def _edges(matrix: Array, contour: Array, columns: int) -> tuple[Array, Array]:
@@ -116,7 +115,7 @@ def _synthesise_skin(photo: Array, upper: Array, lower: Array, width: float) -> 
     low = _skin_colour(photo, lower, width, BELOW_BAND)
     down = (y - upper) / np.maximum(lower - upper, 1)  # 0 at the upper, 1 at the lower lid
     bulge = BULGE_SHARE * np.exp(-(((down - 0.45) / 0.35) ** 2))
-    coarse = high + np.maximum(bulge, smoothstep((down - 0.9) / 0.3))[..., None] * (low - high)
+    coarse = high + np.maximum(bulge, smoothstep((down - 1.15) / 0.3))[..., None] * (low - high)
 
     fine = np.asarray(photo - cv2.GaussianBlur(photo, (0, 0), FINE_SIGMA * width), np.float32)
     limit = FINE_LIMIT * np.median(np.abs(fine), axis=(0, 1))
@@ -124,12 +123,10 @@ def _synthesise_skin(photo: Array, upper: Array, lower: Array, width: float) -> 
     fine = np.asarray(cv2.remap(fine, x, y + np.float32(shift), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
 
     crease = smoothstep((y - upper + LASHES_ABOVE * width) / (FEATHER * width))
-    lashes = smoothstep((y - upper + LASH_HEIGHT * width) / (LASH_HEIGHT * width))
     below = smoothstep((lower + LASHES_BELOW * width - y) / (FEATHER * width))
     along = x / width - MARGIN_X
     side = smoothstep((np.minimum(along, 1 - along) + CORNER_REACH) / (2 * CORNER_REACH))
-    above = CREASE_SHARE * crease + (1 - CREASE_SHARE) * lashes
-    hidden = (np.minimum(above, below) * side)[..., None]
+    hidden = (np.minimum(crease, below) * side)[..., None]
     return np.asarray(photo + hidden * (coarse + np.clip(fine, -limit, limit) - photo), np.float32)
 
 
@@ -155,13 +152,13 @@ def _lash_light(photo: Array, skin: Array, upper: Array, width: float) -> Array:
     return np.asarray(np.clip(light, *LASH_RANGE), np.float32)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _ease(progress: float) -> float:
     progress = min(max(progress, 0.0), 1.0)
     return progress * progress * (3 - 2 * progress)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _sample(texture: Array, x: float, y: float, channel: int) -> float:
     """Sample a texture (h, w, 3) bilinearly; beyond its border it is repeated."""
     x, y = min(max(x, 0), texture.shape[1] - 1.001), min(max(y, 0), texture.shape[0] - 1.001)
@@ -173,33 +170,84 @@ def _sample(texture: Array, x: float, y: float, channel: int) -> float:
     return value
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _lid(  # noqa: PLR0917 (compiled code takes no keywords)
     photo: Array, skin: Array, x: float, y: float, place: float, keep: float, closing: float, channel: int
 ) -> float:
     """Colour a lid at (x, y): skin that stays with the socket, and `keep` of what the photograph shows over it at
     `place`, beside the lid's edge. As the lid closes only what is darker is kept: lashes, no eyeball."""
-    detail: float = _sample(photo, x, place, channel) - _sample(skin, x, place, channel)
-    colour: float = float(_sample(skin, x, y, channel)) + keep * (min(detail, 0) + (1 - closing) * max(detail, 0))
+    colour: float = _sample(skin, x, y, channel)
+    if keep > 0:
+        detail = _sample(photo, x, place, channel) - _sample(skin, x, place, channel)
+        colour += keep * (min(detail, 0) + (1 - closing) * max(detail, 0))
     return colour
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _draw_pixel(  # noqa: PLR0917 (compiled code takes no keywords)
+    area: Image,
+    row: int,
+    column: int,
+    textures: tuple[Array, Array, Array],
+    x: float,
+    y: float,
+    heights: Heights,
+    scale: float,
+    width: float,
+    closing: float,
+    alpha: float,
+) -> None:
+    """Draw both lids into a pixel of area (h, w, 3) in place: skin up to the moved edges, beside them the photograph's
+    own, which on a shut lid a line of lashes replaces; lashes turn down as the lid closes. scale: px of the eye's frame
+    per px of the picture."""
+    (photo, skin, lashes), (old_top, old_bottom, top, bottom) = textures, heights
+    away, inset = (y - top) / width, INSET * width * closing  # away: below the upper lid's edge
+    over = min(max(0.5 - (y - top) / scale, 0), 1)  # coverage by the upper lid, by the lower one
+    under = min(max(0.5 + (y - bottom) / scale, 0), 1 - over)
+    drawn = _ease((closing - LINE_CLOSING[0]) / (LINE_CLOSING[1] - LINE_CLOSING[0]))
+    keep_over = (1 - drawn) * (1 - closing * _ease(-away / (0.6 * LASHES_ABOVE)))
+    keep_under = 1 - closing * _ease((y - bottom) / (0.8 * LASHES_BELOW * width))
+    line = drawn * (1 - _ease(max(-away / LASH_LINE[0], away / LASH_LINE[1]))) * (1 - lashes[int(x)])
+    turned = closing * (1 - _ease(away / TURNED_LENGTH)) if away > 0 else 0.0
+    for channel in range(3):
+        old = float(area[row, column, channel])
+        colour = (1 - over - under) * old
+        if over > 0:
+            place = min(old_top + y - top, old_top) - inset
+            colour += over * _lid(photo, skin, x, y, place, keep_over, closing, channel)
+        if under > 0:
+            place = max(old_bottom + y - bottom, old_bottom) + 2 * inset
+            colour += under * _lid(photo, skin, x, y, place, keep_under, closing, channel)
+        colour *= 1 - line
+        if turned > 0:
+            place = old_top - inset - 0.7 * (y - top)
+            light = (_sample(photo, x, place, channel) + 10) / (_sample(skin, x, place, channel) + 10)
+            colour *= 1 - turned * (1 - min(max(light, TURNED_LIGHT), 1))
+        area[row, column, channel] = np.uint8(min(max(old + alpha * (colour - old) + 0.5, 0), 255))
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _edge(edges: Array, which: int, x: float) -> float:
+    """Interpolate one of the edges (4, w) at x."""
+    at = int(x)
+    height: float = (1 - x + at) * edges[which, at] + (x - at) * edges[which, at + 1]
+    return height
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _draw(  # noqa: PLR0917 (compiled code takes no keywords)
     area: Image,
     to_eye: Array,
-    photo: Array,
-    skin: Array,
-    lashes: Array,
-    edges: Edges,
+    textures: tuple[Array, Array, Array],
+    edges: Array,
     width: float,
     closing: float,
     share: float,
 ) -> None:
-    """Draw both lids of an eye into area (h, w, 3) in place, with opacity `share`: skin up to the moved edges, beside
-    them the photograph's own, on a shut lid the line of its lashes; lashes turn down as the lid closes."""
+    """Draw both lids of an eye into area (h, w, 3) in place, with opacity `share`. textures: photo, skin and lashes;
+    edges (4, w): `Heights` by column."""
+    photo, _, lashes = textures
     scale = np.sqrt(abs(to_eye[0, 0] * to_eye[1, 1] - to_eye[0, 1] * to_eye[1, 0]))
-    inset = INSET * width * closing
     for row in range(area.shape[0]):
         for column in range(area.shape[1]):
             x = to_eye[0, 0] * column + to_eye[0, 1] * row + to_eye[0, 2]
@@ -209,34 +257,11 @@ def _draw(  # noqa: PLR0917 (compiled code takes no keywords)
             at = int(x)
             if side <= 0 or at < 0 or at >= len(lashes) - 1 or y < 0 or y >= photo.shape[0] - 1:
                 continue
-            old_top, old_bottom, top, bottom = [(1 - x + at) * edge[at] + (x - at) * edge[at + 1] for edge in edges]
-            reach = min(
-                y - (min(old_top, top) - (LASHES_ABOVE + FEATHER) * width),
-                max(old_bottom, bottom) + (LASHES_BELOW + FEATHER) * width - y,
-            )
-            alpha = share * _ease(reach / (FEATHER * width)) * _ease(side / CORNER_REACH)
-            if alpha <= 0:
-                continue
-            away = (y - top) / width  # below the upper lid's edge
-            over = min(max(0.5 - (y - top) / scale, 0), 1)  # coverage by the upper lid, by the lower one
-            under = min(max(0.5 + (y - bottom) / scale, 0), 1 - over)
-            keep_over = 1 - closing * _ease(-away / (0.6 * LASHES_ABOVE))
-            keep_under = 1 - closing * _ease((y - bottom) / (0.8 * LASHES_BELOW * width))
-            line = _ease((closing - 0.3) / 0.6) * _ease((side - 0.5 * CORNER_REACH) / (1.5 * CORNER_REACH))
-            line *= 1 - _ease(max(-away / LASH_LINE[0], away / LASH_LINE[1]))
-            turned = closing * (1 - _ease(away / (0.9 * LASHES_ABOVE))) if away > 0 else 0.0
-            for channel in range(3):
-                old = float(area[row, column, channel])
-                colour = (1 - over - under) * old
-                if over > 0:
-                    place = min(old_top + y - top, old_top) - inset
-                    colour += over * _lid(photo, skin, x, y, place, keep_over, closing, channel)
-                if under > 0:
-                    place = max(old_bottom + y - bottom, old_bottom) + 2 * inset
-                    colour += under * _lid(photo, skin, x, y, place, keep_under, closing, channel)
-                colour *= 1 - line * (1 - lashes[at])
-                if turned > 0:
-                    place = old_top - inset - 0.7 * (y - top)
-                    light = (_sample(photo, x, place, channel) + 10) / (_sample(skin, x, place, channel) + 10)
-                    colour *= 1 - turned * (1 - min(max(light, 0.5), 1))
-                area[row, column, channel] = np.uint8(min(max(old + alpha * (colour - old) + 0.5, 0), 255))
+            old_top, old_bottom = _edge(edges, 0, x), _edge(edges, 1, x)
+            top, bottom = _edge(edges, 2, x), _edge(edges, 3, x)
+            above = y - (min(old_top, top) - (LASHES_ABOVE + FEATHER) * width)
+            below = max(old_bottom, bottom) + (LASHES_BELOW + FEATHER) * width - y
+            alpha = share * _ease(min(above, below) / (FEATHER * width)) * _ease(side / CORNER_REACH)
+            if alpha > 0:
+                heights = old_top, old_bottom, top, bottom
+                _draw_pixel(area, row, column, textures, x, y, heights, scale, width, closing, alpha)

@@ -12,7 +12,7 @@ from kdtalker.renderers.mesh.eyes.lid_layer import LidLayer
 
 # Lids nearer than this share of the source's gap are drawn still nearer, so that no slit is left when they close.
 CLOSING_SHARE = 0.4
-OVERLAP = 0.28  # of the source's gap, by which a shut upper lid covers the lower one
+OVERLAP = 0.27  # of the source's gap, by which a shut upper lid covers the lower one
 CORNER_WIDTH = 0.35  # of the eye's width, along which the sclera stretches when the iris moves
 MIN_GAP_PX = 1.0  # eyes with a smaller gap in the source image are closed already
 # Width of an eye over the other's at which it begins to be seen well enough for lids to be drawn over it, and is.
@@ -48,9 +48,8 @@ class Lids:
         return target
 
     def draw(self, frame: Image, vertices: Array) -> None:
-        """Draw the lids of closing eyes into a warped frame (S, S, 3) with mesh (468, 3) px, in place."""
-        target = self.close(vertices)
-        contours = [target[list(contour), :2] for contour in EYE_CONTOURS]
+        """Draw the lids of closing eyes into a warped frame (S, S, 3) with mesh (468, 3) px from `close`, in place."""
+        contours = [vertices[list(contour), :2] for contour in EYE_CONTOURS]
         widths = np.array([np.linalg.norm(contour[8] - contour[0]) for contour in contours])
         seen = smoothstep((widths / widths.max() - HIDDEN_WIDTH[0]) / (HIDDEN_WIDTH[1] - HIDDEN_WIDTH[0]))
         for layer, indices, socket, contour, share in zip(

@@ -14,12 +14,11 @@ from kdtalker.core.arrays import Array, Image, smoothstep
 from kdtalker.face.landmarks import EYE_CONTOURS
 from kdtalker.renderers.mesh.curves import catmull_rom, soft_polygon
 
-HEIGHT_RANGE = 0.6  # part widths above and below a part's line that the height map of a view covers
+HEIGHT_RANGE = 0.6  # part widths above and below the upper curve that the height map of a view covers
 TAPER = 0.09  # width of the taper along a crop's border, as a share of its side
-GAP_RAMP = (
-    0.03,
-    0.055,
-)  # mean gap of the contours in part widths, below which a part is closed, above which it is open
+# Mean gaps of the contours in part widths, below which a part is closed and above which it is open.
+GAP_RAMP = (0.03, 0.055)
+LID_GAP_RAMP = (0.05, 0.09)  # the same for lids, which `Lids.close` draws shut before they are
 
 Curve = tuple[int, ...]  # landmarks from one end of the part to the other
 
@@ -33,33 +32,27 @@ class Part:
     """Describe a part of the face by landmarks; lengths in part widths, the distance of its ends.
 
     side_px: side of the crop, which extends `reach` to all sides of a centre `drop` below that of the ends;
-    inside: upper and lower contour of the opening; around: contours of a second mask, of the resting mesh; line: the
-    curve, or mean of several, from which heights are measured;
+    inside: upper and lower contour of the opening;
     ramp: mean displacement of the opening's contour at which blending starts and is complete;
-    margin: how far beyond both masks pixels may change (a frame of glasses may be there)."""
+    margin: how far beyond the opening, as it is and at rest, pixels may change (a frame of glasses may be there)."""
 
     side_px: int
     ends: tuple[int, int]
     reach: float
     drop: float
     inside: tuple[Curve, Curve]
-    around: tuple[Curve, Curve]
-    line: tuple[Curve, ...]
     ramp: tuple[float, float]
     margin: float
 
 
 def _eye(contour: Curve) -> Part:
     outer, inner = contour[0], contour[8]
-    lids = ((outer, *contour[9:], inner), contour[:9])
     return Part(
         side_px=64,
         ends=(outer, inner),
         reach=0.8,
         drop=-0.05,
-        inside=lids,
-        around=lids,
-        line=lids[:1],
+        inside=((outer, *contour[9:], inner), contour[:9]),
         ramp=(0.035, 0.06),
         margin=0.2,
     )
@@ -169,38 +162,47 @@ class SourcePart:
     def blend_weight(self, vertices: Array) -> float:
         """Compute the weight 0..1 of the network's prediction for a mesh (468, 3) px in the source's own pose."""
         width_px = float(np.linalg.norm(np.subtract(*self.resting[list(self.part.ends), :2])))
-        return opening_weight(self.part.inside, vertices, self.landmarks, width_px, self.part.ramp)
+        return opening_weight(
+            self.part.inside, vertices, self.landmarks, width_px, self.part.ramp, gap_ramp=LID_GAP_RAMP
+        )
 
 
 def opening_weight(
-    inside: tuple[Curve, Curve], vertices: Array, source: Array, width_px: float, ramp: tuple[float, float]
+    inside: tuple[Curve, Curve],
+    vertices: Array,
+    source: Array,
+    width_px: float,
+    ramp: tuple[float, float],
+    *,
+    gap_ramp: tuple[float, float] = GAP_RAMP,
 ) -> float:
     """Compute the weight 0..1 of what is drawn in an opening: 0 while its contour, upper and lower curve, of a mesh
-    (468, 3) px matches the source's or is closed; 1 once it is displaced by `ramp`, in widths of the part."""
+    (468, 3) px matches the source's or is closed by `gap_ramp`; 1 once it is displaced by `ramp`, in widths of the
+    part."""
     upper, lower = map(list, inside)
     moved = np.linalg.norm((vertices - source)[[*{*upper, *lower}], :2], axis=1).mean()
     gap = np.linalg.norm((vertices[upper] - vertices[lower])[:, :2], axis=1).mean()
     shares = (
-        np.interp(value / (width_px + 1e-6), bounds, (0, 1)) for value, bounds in ((moved, ramp), (gap, GAP_RAMP))
+        np.interp(value / (width_px + 1e-6), bounds, (0, 1)) for value, bounds in ((moved, ramp), (gap, gap_ramp))
     )
     return float(np.prod(list(shares)))
 
 
 def make_view(part: Part, picture: Image, vertices: Array, resting: Array) -> NDArray[np.uint8]:
-    """Compute the network's view (side_px, side_px, 6) of a part: RGB, masks of `inside` and `around`, height over
-    `line`. vertices (468, 3) px is the mesh of the picture, resting the same with a neutral expression."""
+    """Compute the network's view (side_px, side_px, 6) of a part: RGB, masks of the opening as it is and at rest,
+    height over its upper curve. vertices (468, 3) px is the mesh of the picture, resting the same with a neutral
+    expression."""
     crop, side = Crop.of(part, resting), part.side_px
 
-    def mask(curves: tuple[Curve, Curve], mesh: Array) -> Array:
-        upper, lower = (catmull_rom(crop.to_crop(mesh[list(curve), :2])) for curve in curves)
+    def mask(mesh: Array) -> Array:
+        upper, lower = (catmull_rom(crop.to_crop(mesh[list(curve), :2])) for curve in part.inside)
         return soft_polygon((side, side), np.concatenate([upper, lower[-2:0:-1]]), 0.6)
 
-    line = np.mean([vertices[list(curve), :2] for curve in part.line], axis=0)
-    line = crop.to_crop(line)
+    line = crop.to_crop(vertices[list(part.inside[0]), :2])
     pixels = np.arange(side, dtype=np.float32)
     below = (pixels[:, None] - np.interp(pixels, line[:, 0], line[:, 1])[None]) * 2 * part.reach / side
     height = 0.5 + 0.5 * np.clip(below / HEIGHT_RANGE, -1, 1)
-    maps = np.stack([mask(part.inside, vertices), mask(part.around, resting), height], -1)
+    maps = np.stack([mask(vertices), mask(resting), height], -1)
     return np.concatenate([crop.sample(picture), np.round(255 * maps).astype(np.uint8)], -1)
 
 
