@@ -72,7 +72,7 @@ def leading_tokens(canonical: Tensor, reference: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class WindowBatch:
-    """Hold what is the same in all steps of sampling B windows: the denoiser, the clean tokens (B, 2 + K, 70) before
+    """Hold the inputs that all sampling steps of B windows share: the denoiser, the clean tokens (B, 2 + K, 70) before
     the new frames, which of all frames are known (B, frames), and the adapted audio (B, frames, audio_width)."""
 
     denoiser: Denoiser
