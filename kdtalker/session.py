@@ -29,7 +29,7 @@ from kdtalker.core.protocols import (
     SourceT,
 )
 from kdtalker.core.rates import SAMPLE_RATE_HZ
-from kdtalker.edits.perform import add_procedural_motion
+from kdtalker.edits.perform import add_nods, add_procedural_motion
 from kdtalker.edits.transfer import ping_pong, replace_head, transfer_stream
 
 PIECE_SAMPLES = SAMPLE_RATE_HZ  # longer sound is worked on a second at a time, so that memory stays the same
@@ -124,9 +124,10 @@ class Session(Generic[SourceT]):
             motion = engine.transfer_absolute(motion, rest=rest)
         else:
             motion = engine.start_from(motion, rest=rest, first=first, frame=self._frame)
+        model, source = engine.renderer.expression_model, self._portrait.source
+        motion = add_nods(motion, source, model, self._options, frame=self._frame, prosody=prosody)
         if self._head is not None:
             motion = replace_head(motion, Motion.concatenate(list(islice(self._head, len(motion)))))
-        model, source = engine.renderer.expression_model, self._portrait.source
         motion = add_procedural_motion(motion, source, model, self._options, frame=self._frame, prosody=prosody)
         motion = self._edit(motion, self._frame) if self._edit else motion
         self._frame += len(motion)

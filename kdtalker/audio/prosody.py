@@ -1,14 +1,15 @@
-"""Causal prosody features, one row a frame at 25 fps: emphasis, and a silence gate (energy-based VAD)."""
+"""Causal prosody features, one row a frame at 25 fps: emphasis, a silence gate (energy-based VAD), and head nods."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from einops import rearrange, reduce
 from numpy.typing import NDArray
 
+from kdtalker.audio.nods import DELAY_FRAMES, NodState, advance_nods, band_levels_db
 from kdtalker.core.arrays import Array
 from kdtalker.core.protocols import Prosody
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
@@ -27,13 +28,13 @@ GATE_RELEASE_S = 0.08  # the silence gate falls from 1 to 0 in this time once th
 LOOKAHEAD_FRAMES = 8  # the silence gate falls this many frames before the sound
 
 
-NO_PROSODY = Prosody(np.zeros(0, np.float32), np.zeros(0, np.float32))
+NO_PROSODY = Prosody(*np.zeros((3, 0), np.float32))
 
 
 @dataclass(frozen=True)
 class ProsodyState:
     """Hold the state of a stream: samples (N,) of an incomplete frame, loudness averages and running peak in dB,
-    durations of silence and speech, and the last row."""
+    durations of silence and speech, state of the nods, and the last row."""
 
     pending: Array
     short_term_db: float = FLOOR_DB
@@ -43,6 +44,8 @@ class ProsodyState:
     speech_s: float = 0.0
     emphasis: float = 0.0
     silence_gate: float = 1.0
+    nods: NodState = field(default_factory=NodState)
+    nod: float = 0.0
 
 
 def start_prosody() -> ProsodyState:
@@ -58,11 +61,11 @@ def extract_prosody(state: ProsodyState, samples: Array, *, last: bool = False) 
         pending = np.pad(pending, (0, -len(pending) % SAMPLES_PER_FRAME))
     whole = len(pending) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
     state, rows = replace(state, pending=pending[whole:].copy()), []
-    for level_db in _levels_db(rearrange(pending[:whole], "(t s) -> t s", s=SAMPLES_PER_FRAME)):
-        state = _advance(state, float(level_db))
-        rows.append((state.emphasis, state.silence_gate))
-    emphasis, gate = np.array(rows, np.float32).reshape(-1, 2).T
-    return Prosody(emphasis, gate), state
+    frames = rearrange(pending[:whole], "(t s) -> t s", s=SAMPLES_PER_FRAME)
+    for level_db, bands_db in zip(_levels_db(frames), band_levels_db(frames), strict=True):
+        state = _advance(state, float(level_db), bands_db)
+        rows.append((state.emphasis, state.silence_gate, state.nod))
+    return Prosody(*np.array(rows, np.float32).reshape(-1, 3).T), state
 
 
 def _levels_db(frames: Array) -> NDArray[np.float64]:
@@ -71,19 +74,20 @@ def _levels_db(frames: Array) -> NDArray[np.float64]:
     return np.asarray(10 * np.log10(np.maximum(power, 10 ** (FLOOR_DB / 10))))
 
 
-def _advance(state: ProsodyState, level_db: float) -> ProsodyState:
-    """Advance envelope follower and VAD by one frame."""
+def _advance(state: ProsodyState, level_db: float, bands_db: Array) -> ProsodyState:
+    """Advance envelope follower, VAD and nods by one frame."""
     frame_s = 1 / FRAME_RATE_HZ
     peak_db = max(level_db, state.peak_db - PEAK_DECAY_DB_S * frame_s, MIN_PEAK_DB)
     silence_s = state.silence_s + frame_s if level_db < peak_db - VAD_THRESHOLD_DB else 0.0
     short_term_db = _smooth(state.short_term_db, level_db, FAST_AVERAGE_S)
     speech_s, long_term_db = state.speech_s, state.long_term_db
-    if level_db >= peak_db - SPEECH_THRESHOLD_DB:
+    if is_speech := level_db >= peak_db - SPEECH_THRESHOLD_DB:
         long_term_db = _smooth(long_term_db, level_db, min(SLOW_AVERAGE_S, speech_s))
         speech_s += frame_s
     excess = (short_term_db - long_term_db - EMPHASIS_FROM_DB) / (EMPHASIS_TO_DB - EMPHASIS_FROM_DB)
     target = float(np.clip(excess, 0, 1)) if speech_s >= WARM_UP_S else 0.0
     time_s = EMPHASIS_ATTACK_S if target > state.emphasis else EMPHASIS_RELEASE_S
+    nod, nods = advance_nods(state.nods, bands_db, is_speech=is_speech)
     gate = float(np.clip((silence_s - GATE_FROM_S) / (GATE_TO_S - GATE_FROM_S), 0, 1))
     return replace(
         state,
@@ -94,6 +98,8 @@ def _advance(state: ProsodyState, level_db: float) -> ProsodyState:
         speech_s=speech_s,
         emphasis=_smooth(state.emphasis, target, time_s),
         silence_gate=max(gate, state.silence_gate - frame_s / GATE_RELEASE_S),
+        nods=nods,
+        nod=nod,
     )
 
 
@@ -104,9 +110,11 @@ def _smooth(value: float, target: float, time_s: float) -> float:
 
 def look_ahead(prosody: Prosody, frames: int) -> Prosody:
     """Apply a forward sliding-window minimum over LOOKAHEAD_FRAMES to the silence gate of the first `frames`, so that
-    the mouth opens before the sound."""
-    gate = prosody.silence_gate
+    the mouth opens before the sound, and advance the nods by their delay; the last one dies away where the sound ends.
+    """
+    gate, nod = prosody.silence_gate, prosody.nod
     if len(gate):
         padded = np.pad(gate, (0, LOOKAHEAD_FRAMES), mode="edge")
         gate = np.lib.stride_tricks.sliding_window_view(padded, LOOKAHEAD_FRAMES + 1).min(1)
-    return Prosody(prosody.emphasis[:frames], gate[:frames])
+        nod = np.pad(nod, (0, DELAY_FRAMES), mode="linear_ramp")[DELAY_FRAMES:]
+    return Prosody(prosody.emphasis[:frames], gate[:frames], nod[:frames])

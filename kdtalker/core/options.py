@@ -54,7 +54,9 @@ class Options:
     gaze: str = _option(
         "camera", "Gaze", "eyes stay on the camera, or wander freely", group="Face", choices=("camera", "free")
     )
-    emphasis: float = _option(1.0, "Emphasis", "how far the brows rise with the voice's emphasis", 0, 2, 0.05, "Face")
+    emphasis: float = _option(
+        1.0, "Emphasis", "how far the brows rise and the head nods with the voice's emphasis", 0, 2, 0.05, "Face"
+    )
     smile: float = _option(0.0, "Smile", "mouth corners up; below 0 down", -1, 1, 0.05, "Face")
     brow: float = _option(0.0, "Brows", "brows up; below 0 down", -1, 1, 0.05, "Face")
     emotion: str = _option(

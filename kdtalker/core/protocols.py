@@ -90,19 +90,25 @@ class Speech:
 
 @dataclass(frozen=True)
 class Prosody:
-    """Hold the prosody of T frames: emphasis (T,) 0..1; silence_gate (T,) 0..1, 1 where nothing is said."""
+    """Hold the prosody of T frames: emphasis (T,) 0..1; silence_gate (T,) 0..1, 1 where nothing is said; nod (T,), 1
+    where a nod on a stressed syllable is lowest."""
 
     emphasis: Array
     silence_gate: Array
+    nod: Array
 
     def __len__(self) -> int:
         return len(self.silence_gate)
 
     def __getitem__(self, frames: slice) -> Prosody:
-        return Prosody(self.emphasis[frames], self.silence_gate[frames])
+        return Prosody(self.emphasis[frames], self.silence_gate[frames], self.nod[frames])
 
     def __add__(self, later: Prosody) -> Prosody:
-        return Prosody(np.append(self.emphasis, later.emphasis), np.append(self.silence_gate, later.silence_gate))
+        return Prosody(
+            np.append(self.emphasis, later.emphasis),
+            np.append(self.silence_gate, later.silence_gate),
+            np.append(self.nod, later.nod),
+        )
 
 
 class Canvas(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from kdtalker.core.errors import InputError
 from kdtalker.core.protocols import Sampling
 from kdtalker.diffusion.config import DenoiserConfig
-from kdtalker.diffusion.denoiser import LEADING_TOKENS, Denoiser, token_timesteps
+from kdtalker.diffusion.denoiser import Denoiser, token_timesteps
 
 _CANONICAL_START = 7  # the canonical token is seven zeros, where scale, pose and shift stand, then its 63 numbers
 
@@ -69,6 +70,41 @@ def leading_tokens(canonical: Tensor, reference: Tensor) -> Tensor:
     return torch.stack([padded, reference], dim=1)
 
 
+@dataclass(frozen=True)
+class WindowBatch:
+    """Hold the inputs that all sampling steps of B windows share: the denoiser, the clean tokens (B, 2 + K, 70) before
+    the new frames, which of all frames are known (B, frames), and the adapted audio (B, frames, audio_width)."""
+
+    denoiser: Denoiser
+    clean: Tensor
+    is_known: Tensor
+    audio: Tensor
+
+    @staticmethod
+    def prepare(
+        denoiser: Denoiser, canonical: Tensor, reference: Tensor, features: Tensor, *, known: Tensor, new_frames: int
+    ) -> WindowBatch:
+        """Adapt the audio and stack the clean tokens, see `sample_window`."""
+        if new_frames + known.shape[1] != features.shape[1]:
+            raise ValueError(
+                f"{known.shape[1]} known and {new_frames} new frames need features, not {features.shape[1]}."
+            )
+        clean = torch.cat([leading_tokens(canonical, reference), known], dim=1)
+        is_known = torch.arange(features.shape[1], device=known.device).expand(len(known), -1) < known.shape[1]
+        return WindowBatch(denoiser, clean, is_known, denoiser.adapt(features))
+
+    def predict(self, frames: Tensor, step: Tensor, guidances: list[float]) -> list[Tensor]:
+        """Predict the new frames (B, frames - K, 70) of a step under each scale of guidance."""
+        tokens, audio = torch.cat([self.clean, frames], dim=1), self.audio
+        timesteps = token_timesteps(step.expand(len(frames)), self.is_known)
+        if any(guidance != 1 for guidance in guidances):
+            tokens, timesteps = tokens.repeat(2, 1, 1), timesteps.repeat(2, 1)
+            audio = torch.cat([audio, torch.zeros_like(audio)])
+        prediction = self.denoiser(tokens, timesteps, audio)[:, self.clean.shape[1] :]
+        with_audio, without = prediction[: len(frames)], prediction[-len(frames) :]
+        return [with_audio if guidance == 1 else without + guidance * (with_audio - without) for guidance in guidances]
+
+
 @torch.inference_mode()
 def sample_window(
     denoiser: Denoiser,
@@ -91,32 +127,14 @@ def sample_window(
     of a motion that is the first prediction of the clean motion, its guidance times `mouth_guidance`, instead of a
     sample. The denoiser must be in eval mode, else its dropout joins in.
     """
-    if noise.shape[1] + known.shape[1] != features.shape[1]:
-        raise ValueError(
-            f"{known.shape[1]} known and {noise.shape[1]} new frames need features, not {features.shape[1]}."
-        )
+    batch = WindowBatch.prepare(denoiser, canonical, reference, features, known=known, new_frames=noise.shape[1])
     solver = make_scheduler(denoiser.config, sampling.steps or denoiser.config.steps)
-    audio = denoiser.adapt(features)
-    before = torch.cat([leading_tokens(canonical, reference), known], dim=1)
-    is_known = torch.arange(features.shape[1], device=noise.device).expand(len(noise), -1) < known.shape[1]
-
-    def predict(frames: Tensor, step: Tensor, guidances: list[float]) -> list[Tensor]:
-        """Predict under each scale of guidance."""
-        tokens, timesteps = torch.cat([before, frames], dim=1), token_timesteps(step.expand(len(frames)), is_known)
-        heard = audio
-        if any(guidance != 1 for guidance in guidances):
-            tokens, timesteps = tokens.repeat(2, 1, 1), timesteps.repeat(2, 1)
-            heard = torch.cat([audio, torch.zeros_like(audio)])
-        prediction = denoiser(tokens, timesteps, heard)[:, LEADING_TOKENS + known.shape[1] :]
-        with_audio, without = prediction[: len(frames)], prediction[-len(frames) :]
-        return [with_audio if guidance == 1 else without + guidance * (with_audio - without) for guidance in guidances]
-
     frames, estimate = noise, None
     for step in solver.timesteps:
         guidances = [sampling.guidance]
         if mouth is not None and estimate is None:
             guidances = [sampling.guidance, sampling.guidance * mouth_guidance]
-        prediction, *others = predict(frames, step.to(noise.device), guidances)
+        prediction, *others = batch.predict(frames, step.to(noise.device), guidances)
         estimate = others[0] if others else estimate
         frames = solver.step(prediction, step, frames, return_dict=False)[0]
     return frames if mouth is None or estimate is None else frames + (estimate - frames) @ mouth

@@ -1,4 +1,4 @@
-"""Apply Options to generated motion: strengths, pose, expression, closed lips, procedural blinks and gaze."""
+"""Apply Options to generated motion: strengths, pose, expression, closed lips, procedural nods, blinks and gaze."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from kdtalker.edits.lips import LIP_EASE_IN_S, blend_to_rest, close_lips, measur
 
 EASE_IN_S = 0.8  # transition from the source frame to the pose and expression of the Options
 BROW_RAISE = 0.45  # amount of the brow blendshape at the strongest emphasis, for --emphasis 1
+NOD_DEG = 2.0  # pitch of the deepest nod, for --emphasis 1
+NECK_SHIFT = 0.016  # a face sinks by this much of its scale a degree of pitch: heads turn about the neck (fit to films)
 
 
 def check_options(options: Options, model: ExpressionModel) -> None:
@@ -30,6 +32,20 @@ def check_options(options: Options, model: ExpressionModel) -> None:
             f"Option '{name}' is {getattr(options, name)!r}, but this engine has no blendshapes to show it; leave it "
             "out or choose the engine 'mesh'."
         )
+
+
+def add_nods(
+    motion: Motion, source: Source, model: ExpressionModel, options: Options, *, frame: int, prosody: Prosody
+) -> Motion:
+    """Add nods on stressed syllables to generated motion, before its head is scaled, held or replaced. An engine
+    without blendshapes draws its motion as generated."""
+    if model.basis is None:
+        return motion
+    pitch_deg = NOD_DEG * options.emphasis * ease_in(options, frame, len(motion)) * prosody.nod
+    pose, shift = motion.pose.copy(), motion.shift.copy()
+    pose[:, 1] += pitch_deg
+    shift[:, 1] += NECK_SHIFT * source.rest.scale[0] * pitch_deg
+    return replace(turn_head(motion, pose), shift=shift)
 
 
 def apply_options(motion: Motion, source: Source, model: ExpressionModel, options: Options, *, frame: int) -> Motion:

@@ -175,7 +175,8 @@ def test_listening_does_not_depend_on_pieces():
         heard += new
     heard += extract_prosody(state, VOICE[:0], last=True)[0]
     assert len(whole) == -(-len(VOICE) // 640)
-    assert np.array_equal(heard.silence_gate, whole.silence_gate) and np.array_equal(heard.emphasis, whole.emphasis)
+    for name, rows in vars(whole).items():
+        assert np.array_equal(getattr(heard, name), rows), name
 
 
 def test_a_hush_begins_within_300_ms_of_silence_and_ends_with_it():
@@ -191,6 +192,57 @@ def test_a_louder_word_is_emphasis_and_an_even_voice_is_not():
     quiet, loud = (extract_prosody(start_prosody(), samples)[0].emphasis for samples in (even, louder))
     assert quiet[50:].max() < 0.1
     assert loud[88:100].max() > 0.5 and loud[50:87].max() < 0.1 and loud[-1] < 0.2
+
+
+def syllables(onsets, frames):
+    """Noise that is loud for 200 ms from each onset, in frames, on."""
+    loud = np.full(frames, 0.02)
+    for onset in onsets:
+        loud[onset : onset + 5] = 0.3
+    noise = np.random.default_rng(0).standard_normal(640 * frames)
+    return (0.3 * noise * np.repeat(loud, 640)).astype(np.float32)
+
+
+def test_the_head_turns_around_at_stressed_syllables_and_is_at_rest_between():
+    onsets = [40, 62, 90, 123]
+    nod = look_ahead(extract_prosody(start_prosody(), syllables(onsets, 150), last=True)[0], 150).nod
+    lowest = np.flatnonzero((nod[1:-1] > nod[:-2]) & (nod[1:-1] >= nod[2:])) + 1
+    assert [int(np.abs(lowest - onset).min()) for onset in onsets] == [1, 1, 1, 1]
+    assert len(lowest) == len(onsets) and 0.5 <= nod.max() <= 1
+    for onset in onsets:
+        assert 0.2 <= (nod[onset - 12 : onset + 14] > 0).sum() / 25 <= 0.4
+        assert nod[onset - 6] == 0 == nod[onset + 9]
+
+
+def test_nobody_nods_without_stress():
+    noise = 0.03 * np.random.default_rng(0).standard_normal(640 * 150).astype(np.float32)
+    for samples in (noise, 0 * noise, 1e-4 * syllables([40, 62], 150)):
+        assert not extract_prosody(start_prosody(), samples, last=True)[0].nod[30:].any()
+
+
+def test_the_last_nod_dies_away_where_the_sound_ends():
+    nod = look_ahead(extract_prosody(start_prosody(), syllables([40], 47), last=True)[0], 47).nod
+    assert nod[-3] > 0 == nod[-1] and np.abs(np.diff(nod)).max() < 0.5
+
+
+SHARES = [({}, 1), ({"head": 0.5}, 0.5), ({"emphasis": 2.0}, 2), *(({name: 0.0}, 0) for name in ("head", "emphasis"))]
+
+
+@pytest.mark.parametrize(("options", "share"), [*SHARES, ({"still": True}, 0)])
+def test_nods_are_scaled_with_head_and_emphasis(pipeline, portrait, monkeypatch, options, share):
+    """By how much the pitch differs from a film in which no nod is asked for."""
+
+    def pitch_of(**more):
+        motions = []
+        for _ in pipeline.animate(portrait, [syllables([40, 62], 100)], Options(**more), motions.append):
+            pass
+        return Motion.concatenate(motions).pose
+
+    with_nods = pitch_of(**options)
+    monkeypatch.setattr("kdtalker.edits.perform.NOD_DEG", 0.0)
+    apart = with_nods - pitch_of(**options)
+    assert apart[:, 1].max() == pytest.approx(2 * share, rel=0.5, abs=1e-5)
+    assert np.abs(apart[:, [0, 2]]).max() < 1e-5
 
 
 # --- edits -----------------------------------------------------------------------------------------------------------

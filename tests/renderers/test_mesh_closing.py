@@ -49,7 +49,8 @@ def blinking(source, amount):
 
 
 def silent(pipeline, source, frames=30):
-    prosody = Prosody(np.zeros(frames, np.float32), np.ones(frames, np.float32))
+    nothing = np.zeros(frames, np.float32)
+    prosody = Prosody(nothing, nothing + 1, nothing)
     motion = Motion.concatenate([source.rest] * frames)
     model, options = pipeline.engine.renderer.expression_model, Options(blink=0)
     silent = add_procedural_motion(motion, source, model, options, frame=0, prosody=prosody)[-1:]

@@ -1,5 +1,7 @@
 """Augmented copies: the same face with other sound, encoded with less of the future."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from toy_shards import shard
@@ -38,3 +40,13 @@ def test_a_copy_is_made_once_and_always_the_same(tmp_path):
     np.testing.assert_array_equal(features, again)
     assert len(other) != len(features) or np.abs(other.astype(np.float32) - features).max() > 0.1
     assert len(list((tmp_path / "here").iterdir())) == 2
+
+
+def test_a_copy_of_other_sound_is_made_anew(tmp_path):
+    encoder, one = load_encoder("whisper-tiny.en"), shard("a[1]", frames=30)
+    before = np.array(load_augmented(one, encoder, tmp_path, 0)[0])
+    changed = replace(one, sound=one.sound[::-1].copy())
+    after, _ = load_augmented(changed, encoder, tmp_path, 0)
+    assert len(after) == len(before) and np.abs(after.astype(np.float32) - before).max() > 0.1
+    assert len(list(tmp_path.iterdir())) == 1
+    np.testing.assert_array_equal(load_augmented(one, encoder, tmp_path, 0)[0], before)

@@ -18,6 +18,7 @@ from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.files import write_atomically
 from kdtalker.core.motion import Motion
 from kdtalker.diffusion.denoiser import Denoiser
+from kdtalker.diffusion.fir_smoothing import EXPRESSION_KERNEL
 from kdtalker.diffusion.model import DiffusionMotionModel
 from kdtalker.diffusion.speech import load_trained
 from train.data.shards import save_published
@@ -26,7 +27,7 @@ from train.harness.config import read_config
 from train.harness.curves import best_lag, correlation
 from train.motion import export
 from train.motion import trainer as motion
-from train.motion.calibration import calibrate
+from train.motion.calibration import calibrate, predict_openings
 from train.motion.dataset import Corpus
 from train.motion.loss import DenoisingLoss
 from train.motion.recipe import PRESETS, Recipe
@@ -283,6 +284,25 @@ def test_calibration_gives_mouth_and_head_the_deviation_of_the_clips(tmp_path, s
     inside = (gains > 0.5) & (gains < 3)
     np.testing.assert_allclose(again.head_gain[inside], 1, atol=0.2)
     assert calibrate(replace(model, space="liveportrait"), corpus.training, corpus.mouth[0], silence) is None
+
+
+@pytest.mark.parametrize("guidance", [0.7, 1.6, 2.5])
+def test_calibration_gives_the_mouth_its_deviation_in_the_median_clip(tmp_path, shards, guidance):
+    """Films whose mouths move as far as predictions under some guidance are given that guidance."""
+    recipe = recipe_of(tmp_path, shards, "augmented_copies = 0")
+    corpus = Corpus.load(recipe)
+    torch.manual_seed(0)
+    model = DiffusionMotionModel(Denoiser(recipe.model).eval().requires_grad_(False), corpus.normalisation, "mesh")
+    mouth, films = corpus.mouth[0], []
+    for clip, apart in zip(corpus.training, (0.6, 1.0, 1.9), strict=True):
+        heard, without = predict_openings(model, clip, mouth)
+        wanted = np.convolve(without + guidance * (heard - without), EXPRESSION_KERNEL, "valid").std()
+        motion = clip.motion.copy()
+        factor = apart * wanted / (motion[:, 7:] @ mouth).std()
+        motion[1:, 7:] = motion[0, 7:] + factor * (motion[1:, 7:] - motion[0, 7:])
+        films.append(replace(clip, motion=motion))
+    found = calibrate(model, films, mouth, np.zeros(2304, np.float32)).mouth_guidance
+    assert found == pytest.approx(guidance, abs=0.051)
 
 
 def scale_head(normalisation, gains):

@@ -6,6 +6,7 @@ so that a motion model learns from few speakers, and serves sound that is not th
 
 from __future__ import annotations
 
+import glob
 import zlib
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,15 @@ def _reverberate(samples: Array, decay_s: float, rng: np.random.Generator) -> Ar
 
 def load_augmented(shard: Shard, encoder: AudioEncoder[Any], folder: Path, copy: int) -> tuple[Array, float]:
     """Load features (T, C) float16 of augmented copy number `copy` of a shard, as a view of its file in `folder`, which
-    is made where it is missing, and the speed at which its motion is to be resampled. Whisper encodes in bfloat16."""
+    is made where it is missing or of other sound, and the speed at which its motion is to be resampled. Whisper encodes
+    in bfloat16."""
     rng = np.random.default_rng((zlib.crc32(shard.name.encode()), copy))
     speed, right_frames = float(rng.uniform(*SPEED)), int(rng.integers(0, RIGHT_FRAMES + 1))
-    path = folder / f"{shard.name}_{copy}.npy"
+    path = folder / f"{shard.name}_{copy}_{zlib.crc32(shard.sound.tobytes()):08x}.npy"
     if not path.exists():
         folder.mkdir(exist_ok=True)
+        for stale in folder.glob(f"{glob.escape(shard.name)}_{copy}_????????.npy"):
+            stale.unlink()
         faster = resample_frames(shard.sound.astype(np.float32)[:, None], speed)[:, 0]
         if isinstance(encoder, WhisperEncoder):
             encoder = WhisperEncoder(encoder.network, encoder.mel_filters, right_frames)
