@@ -17,6 +17,7 @@ LOADED_ONCE = (
     "train.motion.trainer",
     "train.painters.trainer",
     "train.interior.trainer",
+    "train.shading.trainer",
     "diffusers.schedulers.scheduling_dpmsolver_multistep",
     "matplotlib.backends.backend_agg",
 )  # what takes seconds to import, for all that are started

@@ -88,10 +88,17 @@ TABLE = (
     ),
     Weight(
         "data/mesh_interior.safetensors",
-        3_238_852,
-        "b9c0ce67d08a93cca41c81646c95ce62f1645971fc1e35995500e2274f4c9746",
+        4_877_812,
+        "d644fbce1a3906b122247f2ea22669873dd7e351b1314fa2a6d1ad86ef38caef",
         *_OURS,
         "draws the inside of the mouth (train/interior)",
+    ),
+    Weight(
+        "data/mesh_shading.safetensors",
+        576_760,
+        "9b0023233e045cb6495c5c6506ec018f02943ac89ff4682133b61446d47edb99",
+        *_OURS,
+        "shades the skin around the mouth (train/shading)",
     ),
     Weight(
         "KDTalker.pth",

@@ -74,13 +74,13 @@ def test_lids_that_are_drawn_shut_are_not_repainted(pipeline, named):
     """What a network paints between lids that have met would show their line twice."""
     _, source = named
     for amount, most in ((0.85, 0.25), (1, 0.01)):
-        _, *eyes = pipeline.engine.renderer.blend_weights(source, blinking(source, amount))
+        eyes = pipeline.engine.renderer.blend_weights(source, blinking(source, amount)).eyes
         assert max(eyes) < most
 
 
 def test_shut_lids_are_skin_with_a_line_of_lashes(pipeline, smiling):
     """No white of the eye, no iris: the lid is as light as the skin below the eye, the lashes are darker."""
-    picture = pipeline.engine.renderer.warp(smiling, blinking(smiling, 1))[0].mean(-1)
+    picture = pipeline.engine.renderer.warp(smiling, blinking(smiling, 1)).picture.mean(-1)
     points = smiling.landmarks
     for upper, lower, outer, inner in ((159, 145, 33, 133), (386, 374, 263, 362)):
         x, width = round(points[[upper, lower], 0].mean()), np.linalg.norm(points[outer, :2] - points[inner, :2])
@@ -107,7 +107,7 @@ def test_open_eyes_are_the_photographs_own_however_the_head_turns(pipeline, name
     renderer = pipeline.engine.renderer
     turned = turn_head(source.rest, source.rest.pose + np.array([[6, 0, 9]], np.float32))
     vertices, _ = renderer.deform_mesh(source, turned)
-    frame = renderer.warp(source, turned)[0]
+    frame = renderer.warp(source, turned).picture
     before = frame.copy()
     source.lids.draw(frame, vertices)
     assert np.abs(frame.astype(int) - before).mean() < 0.02

@@ -12,7 +12,8 @@ from kdtalker.edits.basic import add_offset, turn_head
 from kdtalker.media.picture import read_image
 from kdtalker.renderers.mesh.engine import MeshEngine
 from kdtalker.renderers.mesh.mouth.frame import HEIGHT_PX, WIDTH_PX, LipShape, MouthFrame
-from kdtalker.renderers.mesh.mouth.interior import TEXTURE_PX, MouthInterior, load_interior, move_textures
+from kdtalker.renderers.mesh.mouth.interior import TEXTURE_PX, MouthInterior, move_textures
+from kdtalker.renderers.mesh.mouth.networks import MouthNetworks
 from kdtalker.renderers.mesh.mouth.source import SourceMouth, sample_frame
 from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP
 
@@ -51,7 +52,7 @@ def test_the_photographed_inside_is_drawn_where_it_was_photographed(renderer, sm
     frame = MouthFrame.of(resting, smiling.mouth.aspect)
     lips = LipShape.of_mesh(frame, vertices, resting)
     real = sample_frame(smiling.picture, frame).astype(int)
-    model = load_interior()
+    model = MouthNetworks.load().interior
     picture = torch.from_numpy(real).permute(2, 0, 1)[None] / 255
     code, *_ = model.encoder(
         picture, torch.from_numpy(lips.mask)[None, None], torch.from_numpy(lips.geometry)[None], smiling.mouth.colour
@@ -64,10 +65,10 @@ def test_the_photographed_inside_is_drawn_where_it_was_photographed(renderer, sm
 
 
 def test_nothing_is_drawn_beyond_the_lips(renderer, smiling):
-    vertices, resting = renderer.deform_mesh(smiling, opened(renderer, smiling, 0.2))
-    before = smiling.picture.copy()
-    smiling.mouth.paint(before, vertices, resting, 1.0, load_interior())
-    changed = (before != smiling.picture).any(-1)
+    warped = renderer.warp(smiling, opened(renderer, smiling, 0.2))
+    vertices, before = warped.vertices, warped.picture.copy()
+    smiling.mouth.paint(warped, 1.0, MouthNetworks.load().interior)
+    changed = (before != warped.picture).any(-1)
     inner = vertices[[*INNER_UPPER_LIP, *INNER_LOWER_LIP[-2:0:-1]], :2]
     allowed = cv2.fillPoly(np.zeros(changed.shape, np.uint8), [np.round(inner).astype(np.int32)], 1)
     assert changed.sum() > 100
@@ -103,22 +104,38 @@ def test_a_texture_that_is_not_moved_is_drawn_as_it_is():
 
 def test_a_mouth_that_only_turns_keeps_its_own_pixels(renderer, smiling):
     turned = turn_head(smiling.rest, smiling.rest.pose + np.array([[25, 0, 0]], np.float32))
-    assert renderer.blend_weights(smiling, turned)[0] < 0.01
-    assert renderer.blend_weights(smiling, opened(renderer, smiling, 0.2))[0] == 1
+    assert renderer.blend_weights(smiling, turned).inside < 0.01
+    assert renderer.blend_weights(smiling, opened(renderer, smiling, 0.2)).inside == 1
 
 
-def test_a_closed_mouth_is_not_fitted(renderer):
+def test_a_closed_mouth_gets_a_plate_and_is_not_fitted(renderer):
     source = renderer.encode_source(cv2.resize(read_image(EXAMPLES / "grace_hopper.jpg"), (512, 512)))
     assert isinstance(source.mouth, SourceMouth)
-    model = load_interior()
+    model = MouthNetworks.load().interior
     vertices, resting = renderer.deform_mesh(source, source.rest)
     frame = MouthFrame.of(resting, source.mouth.aspect)
     lips = LipShape.of_mesh(frame, vertices, resting)
     picture = torch.from_numpy(sample_frame(source.picture, frame)).permute(2, 0, 1)[None] / 255
     given = torch.from_numpy(lips.mask)[None, None], torch.from_numpy(lips.geometry)[None]
     code, *_ = model.encoder(picture, *given, source.mouth.colour)
-    expected = model.textures(code, source.mouth.colour).detach()
-    np.testing.assert_allclose(source.mouth.textures, expected, atol=0.02)
+    expected = model.plate_textures(code, source.mouth.colour)[model.nearest_plate(code)]
+    np.testing.assert_allclose(source.mouth.textures[0], expected.detach(), atol=0.02)
+
+
+def test_plates_have_edges_where_the_mean_has_none():
+    """The detail of a plate is fine: textures with it have steeper gradients of those without."""
+    model, colour = MouthNetworks.load().interior, torch.full((1, 6), 0.5)
+    code = model.plate_codes[:1]
+    without, with_detail = (
+        values[:, :, :3].diff(dim=-1).abs().mean()
+        for values in (model.textures(code, colour), model.plate_textures(code, colour)[:1])
+    )
+    assert with_detail > 1.4 * without
+
+
+def test_each_plate_is_found_by_its_own_code():
+    model = MouthNetworks.load().interior
+    assert [model.nearest_plate(code) for code in model.plate_codes] == list(range(len(model.plates)))
 
 
 def test_it_is_drawn_on_the_device_that_its_inputs_are_on():

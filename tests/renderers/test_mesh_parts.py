@@ -15,6 +15,7 @@ from kdtalker.media.picture import read_image
 from kdtalker.renderers.mesh.engine import MeshEngine
 from kdtalker.renderers.mesh.eyes.parts import EYES, Crop, make_view
 from kdtalker.renderers.mesh.eyes.unet import PartUNet
+from kdtalker.renderers.mesh.renderer import PartWeights
 from kdtalker.weights.checkpoint import write_checkpoint
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -76,33 +77,34 @@ def test_both_eyes_look_alike_to_the_painter(source):
 
 
 def test_nothing_is_painted_where_nothing_has_moved(renderer, source):
-    assert renderer.blend_weights(source, source.rest) == [0, 0, 0]
+    assert renderer.blend_weights(source, source.rest) == PartWeights(0, 0, (0, 0))
     (frame,) = renderer.render(source, source.rest)
     np.testing.assert_array_equal(frame, source.picture)
 
 
 def test_a_head_that_only_turns_keeps_its_own_mouth_and_eyes(renderer, source):
     turned = turn_head(source.rest, source.rest.pose + np.array([[8, 4, -5]], np.float32))
-    assert max(renderer.blend_weights(source, dataclasses.replace(turned, shift=turned.shift + 0.1))) < 0.01
+    weights = renderer.blend_weights(source, dataclasses.replace(turned, shift=turned.shift + 0.1))
+    assert max(weights.shading, weights.inside, *weights.eyes) < 0.01
 
 
 def test_shut_lips_of_a_shut_photograph_stay_its_own_wherever_they_go(renderer, source):
     basis, all_the_way = renderer.expression_model.basis, np.ones(1, np.float32)
     smiling = add_offset(source.rest, basis.smile, all_the_way)
-    assert renderer.blend_weights(source, close_lips(smiling, basis, all_the_way, all_the_way, parted=0))[0] < 0.3
+    assert renderer.blend_weights(source, close_lips(smiling, basis, all_the_way, all_the_way, parted=0)).inside < 0.3
     gap = np.full(basis.lip_gap_inverse.shape[1], 0.1, np.float32)
     opening = (basis.lip_gap_inverse @ gap).reshape(21, 3)
-    assert renderer.blend_weights(source, add_offset(source.rest, opening, all_the_way))[0] == 1
+    assert renderer.blend_weights(source, add_offset(source.rest, opening, all_the_way)).inside == 1
 
 
 def test_only_the_part_that_moves_is_painted(renderer, source):
     half, shut = (
         dataclasses.replace(source.rest, expression=source.rest.expression + share * source.shut) for share in (0.5, 1)
     )
-    mouth, *eyes = renderer.blend_weights(source, half)
-    assert mouth < 0.1
-    assert min(eyes) > 0.4
-    assert max(renderer.blend_weights(source, shut)) < 0.2  # shut lids are the photograph's own skin
+    weights = renderer.blend_weights(source, half)
+    assert max(weights.inside, weights.shading) < 0.1
+    assert min(weights.eyes) > 0.4
+    assert max(renderer.blend_weights(source, shut).eyes) < 0.2  # shut lids are the photograph's own skin
 
 
 def test_a_painter_is_what_its_file_says(tmp_path):

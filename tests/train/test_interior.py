@@ -1,30 +1,26 @@
 """Training of the mouth's inside: mouths of a film, a run that goes on where it was stopped, weights that load."""
 
-import dataclasses
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+import toy_films
+from toy_films import opening_mouth, write_films
 from toy_training import assert_same_runs, command, killed_at_random
 
-from kdtalker import TalkingPortraitPipeline
-from kdtalker.core.motion import Motion
-from kdtalker.media.picture import read_image
-from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.mouth.interior import MouthInterior
-from kdtalker.session import draw_frames
 from train.data.films import find_films
 from train.interior.batches import MouthDataset
 from train.interior.frames import load_frames
 from train.interior.recipe import InteriorRecipe
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = """
 batch = 4
 views_a_film = 4
 code_size = 2
 style_size = 2
+plates = 1
+plate_steps = 4
 steps = 8
 save_every = 2
 validate_every = 4
@@ -35,24 +31,11 @@ device = "cpu"
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    """A film of a mouth that opens and shuts, twice: once to learn from, once held out."""
-    folder = tmp_path_factory.mktemp("films")
-    pipeline = TalkingPortraitPipeline.mesh()
-    portrait = pipeline.portrait(read_image(EXAMPLES / "astronaut.png"), crop=True)
-    rest = portrait.source.rest
-    wide = 1.6 - np.sin(np.arange(16) / 1.5) ** 2
-    motion = Motion.concatenate([dataclasses.replace(rest, expression=rest.expression * part) for part in wide])
-    with VideoWriter(folder / "one.mp4", 512, 512) as film:
-        for frame in draw_frames(pipeline.engine.renderer, portrait, motion):
-            film.write(frame)
-    shutil.copy(folder / "one.mp4", folder / "two.mp4")
-    (folder / "films.csv").write_text("file,split,speaker\none.mp4,train,a\ntwo.mp4,val,b\n")
-    return folder
+    return write_films(tmp_path_factory.mktemp("films"), opening_mouth)
 
 
 def write_config(path, films, run, extra=SMALL):
-    path.write_text(f'films = ["{films}"]\ntables = ["{films}/films.csv"]\nrun = "{run}"\n{extra}')
-    return path
+    return toy_films.write_config(path, films, run, extra)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +47,7 @@ def run(films, tmp_path_factory):
 
 def test_a_run_leaves_weights_that_draw(run):
     model = MouthInterior.load(run / "interior.safetensors")
-    assert model.dimensions == {"code_size": 2, "style_size": 2, "width": 32}
+    assert model.dimensions == {"code_size": 2, "style_size": 2, "width": 32, "plates": 1}
     assert (run / "mouths.png").stat().st_size > 10_000
     assert '"inside PSNR"' in (run / "log.jsonl").read_text()
 
@@ -93,6 +76,15 @@ def test_other_light_is_the_same_for_a_film_and_its_colours(films, run):
     assert float(np.ptp(batch.real.numpy(), axis=1).max()) < 1e-6
     assert float(np.ptp(batch.colour.numpy()[:, :3], axis=1).max()) < 1e-6
     assert len(set(batch.film.tolist())) == 1
+
+
+def test_a_flipped_mouth_has_its_landmarks_where_its_lips_are(films, run):
+    """The mask of a flipped film is the flipped mask, and its teeth move to the other side."""
+    film = load_frames(find_films([films], [films / "films.csv"]), run / "frames")[0]
+    flipped = film.mirror()
+    for at in (0, 5):
+        np.testing.assert_allclose(flipped.lip_shape(at).mask, film.lip_shape(at).mask[:, ::-1], atol=0.15)
+    np.testing.assert_array_equal(flipped.chin[:, 0], -film.chin[:, 0])
 
 
 def test_films_that_teach_nothing_are_told(films, run, tmp_path, capsys):

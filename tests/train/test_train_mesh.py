@@ -1,27 +1,21 @@
 """Training of the painters: pairs from a film, a run that goes on exactly where it was stopped, weights that load."""
 
-import dataclasses
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+import toy_films
+from toy_films import shutting_eyes, write_films
 from toy_training import assert_same_runs, command, killed_at_random
 
-from kdtalker import TalkingPortraitPipeline
-from kdtalker.core.motion import Motion
-from kdtalker.media.picture import read_image
-from kdtalker.media.video_writer import VideoWriter
 from kdtalker.renderers.mesh.eyes.parts import EYES
 from kdtalker.renderers.mesh.eyes.unet import PartUNet
-from kdtalker.session import draw_frames
 from train.data.films import find_films
 from train.painters.batches import augment
 from train.painters.pairs import load_pairs
 from train.painters.recipe import PainterRecipe
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = """
 precision = "float32"
 widths = [8, 12]
@@ -37,25 +31,11 @@ device = "cpu"
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    """A film of eyes that shut and open, twice: once to learn from, once held out."""
-    folder = tmp_path_factory.mktemp("films")
-    pipeline = TalkingPortraitPipeline.mesh()
-    portrait = pipeline.portrait(read_image(EXAMPLES / "astronaut.png"), crop=True)
-    rest = portrait.source.rest
-    wide = 1 - np.sin(np.arange(10) / 1.5) ** 2
-    shut = portrait.source.shut
-    motion = Motion.concatenate([dataclasses.replace(rest, expression=rest.expression + shut * part) for part in wide])
-    with VideoWriter(folder / "one.mp4", 512, 512) as film:
-        for frame in draw_frames(pipeline.engine.renderer, portrait, motion):
-            film.write(frame)
-    shutil.copy(folder / "one.mp4", folder / "two.mp4")
-    (folder / "films.csv").write_text("file,split,speaker\none.mp4,train,a\ntwo.mp4,val,b\n")
-    return folder
+    return write_films(tmp_path_factory.mktemp("films"), shutting_eyes)
 
 
 def write_config(path, films, run, extra=SMALL):
-    path.write_text(f'films = ["{films}"]\ntables = ["{films}/films.csv"]\nrun = "{run}"\n{extra}')
-    return path
+    return toy_films.write_config(path, films, run, extra)
 
 
 @pytest.fixture(scope="module")

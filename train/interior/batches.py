@@ -14,6 +14,7 @@ from train.interior.frames import MouthFrames
 from train.interior.recipe import InteriorRecipe
 
 GOOD_WIDTH_PX = 100.0  # mouths of this width or more get full weight
+WIDEST_PX = 160.0  # mouths of this width or more count as equally sharp
 LEAST_AREA = 0.004  # share of the frame that an opening must cover
 LEAST_FRAMES = 8  # a film with fewer open mouths is left out
 GAIN, TINT, GAMMA = (0.75, 1.15), (0.92, 1.08), (0.8, 1.25)  # ranges of the augmentation of colours
@@ -71,6 +72,16 @@ class MouthDataset(Dataset[MouthBatch]):
         """Return `count` frames with an open mouth, evenly over a film."""
         frames = self._open[film]
         return self.batch([(film, frames[at]) for at in np.linspace(0, len(frames) - 1, count).astype(int)])
+
+    def all_open(self, film: int) -> MouthBatch:
+        """Return all frames of a film with an open mouth."""
+        return self.batch([(film, int(at)) for at in self._open[film]])
+
+    def sharpest(self, count: int) -> list[int]:
+        """Choose films to whose teeth a texture can be fitted: wide mouths, open in many frames, not flipped."""
+        usable = [film for film in self.usable if not self._films[film].is_mirrored]
+        score = {film: min(self._films[film].width_px, WIDEST_PX) * len(self._open[film]) for film in usable}
+        return sorted(score, key=lambda film: -score[film])[:count]
 
     def batch(self, rows: list[tuple[int, int]]) -> MouthBatch:
         """Collect the frames (film, number in it)."""

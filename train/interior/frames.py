@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
-from kdtalker.core.files import write_atomically
 from kdtalker.face.landmarks import mouth_opening
 from kdtalker.face.tracker import Face, FaceTracker
 from kdtalker.media.video import read_video
 from kdtalker.renderers.mesh.geometry import FaceModel, to_pixels, to_square
-from kdtalker.renderers.mesh.mouth.frame import INNER_LIPS, LipShape, MouthFrame, frame_aspect
+from kdtalker.renderers.mesh.mouth.frame import INNER_LIPS, ORIGIN, STEADY, LipShape, MouthFrame, frame_aspect
 from kdtalker.renderers.mesh.mouth.source import mean_colours, sample_frame
+from kdtalker.renderers.mesh.topology import INNER_UPPER_LIP
+from train.data.cache import load_records
 from train.data.films import Film
 
 LEAST_EYES_PX = 38  # faces with less distance between the eyes' centres are left out
@@ -28,14 +28,13 @@ KEPT_FRAMES = 110  # of them are kept, open mouths first
 OPEN_SHARE, SHUT_SHARE = 0.3, 0.12  # opening, of the film's widest, from which a mouth is open; share kept of shut ones
 LEAST_OPENING = 0.04  # widest opening of a film that can teach, in outer-eye distances
 COLOURS_EVERY = 6  # every sixth kept frame tells the colours of skin and lips
-# Vertices near the mouth that do not speak: the resting mesh is moved onto them.
-STEADY = (1, 2, 4, 5, 195, 98, 327, 205, 425, 50, 280)
 
 
 @dataclass(frozen=True)
 class MouthFrames:
     """Hold the mouths of one film: pictures (N, HEIGHT_PX, WIDTH_PX, 3), points (N, 20, 2) px of the inner lips, chin
-    (N, 2) px, its motion, and normal (N, 2), as `LipShape.of` takes them; colour (6,), width_px of the mouth."""
+    (N, 2) px, its motion, and normal (N, 2), as `LipShape.of` takes them; colour (6,), width_px of the mouth;
+    is_mirrored: flipped horizontally."""
 
     pictures: NDArray[np.uint8]
     points: Array
@@ -44,21 +43,25 @@ class MouthFrames:
     colour: Array
     width_px: float
     split: str
-
-    @staticmethod
-    def load(path: Path) -> MouthFrames:
-        """Read the frames of one film. Raises InputError for a damaged file."""
-        try:
-            with np.load(path) as file:
-                return MouthFrames(
-                    **{name: file[name] if file[name].ndim else file[name].item() for name in file.files}
-                )
-        except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
-            raise InputError(f"'{path}' is damaged ({error}); remove it, it is made again.") from None
+    is_mirrored: bool = False
 
     def lip_shape(self, at: int) -> LipShape:
         """Describe the lips of one frame."""
         return LipShape.of(self.points[at], self.chin[at], self.normal[at])
+
+    def mirror(self) -> MouthFrames:
+        """Flip the frames horizontally (data augmentation): another person's mouth."""
+        count = len(INNER_UPPER_LIP)
+        points = np.concatenate([self.points[:, :count][:, ::-1], self.points[:, count:][:, ::-1]], axis=1)
+        flip = np.array([-1, 1], np.float32)
+        return replace(
+            self,
+            pictures=self.pictures[:, :, ::-1],
+            points=np.array([2 * ORIGIN[0], 0], np.float32) + flip * points,
+            chin=flip * self.chin,
+            normal=flip * self.normal,
+            is_mirrored=True,
+        )
 
 
 def cut_mouths(film: Film, tracker: FaceTracker, model: FaceModel, rng: np.random.Generator) -> MouthFrames:
@@ -115,25 +118,12 @@ def load_frames(films: list[Film], folder: Path) -> list[MouthFrames]:
     """Load the mouths of all usable films; missing ones are cut first and kept in `folder`.
 
     Raises InputError where no film is usable, OutputError where the disk is full."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tracker, model = FaceTracker(), FaceModel.load()
-    loaded, reasons = [], []
-    for number, film in enumerate(tqdm(films, desc="mouths", disable=None)):
-        kept = folder / f"{film.stem}.npz"
-        useless = kept.with_suffix(".txt")
-        if not kept.exists() and not useless.exists():
-            try:
-                made = cut_mouths(film, tracker, model, np.random.default_rng(number))
-                write_atomically(kept, lambda file, made=made: np.savez(file, **vars(made)))  # type: ignore[misc]
-            except InputError as error:
-                write_atomically(useless, lambda file, error=error: file.write(f"{error}\n".encode()))  # type: ignore[misc]
-        if useless.exists():
-            reasons.append(useless.read_text("utf-8").strip())
-            continue
-        loaded.append(replace(MouthFrames.load(kept), split=film.split))
-    if not loaded:
-        raise InputError(f"None of {len(films)} films can teach a mouth; '{folder}' says why of each. {reasons[0]}")
-    return loaded
+
+    def prepare() -> Callable[[Film, np.random.Generator], MouthFrames]:
+        tracker, model = FaceTracker(), FaceModel.load()
+        return lambda film, rng: cut_mouths(film, tracker, model, rng)
+
+    return load_records(MouthFrames, films, folder, prepare, "a mouth")
 
 
 def _track(film: Film, tracker: FaceTracker) -> tuple[list[Face], list[tuple[Array, Image]]]:

@@ -7,12 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdtalker.renderers.mesh.mouth.interior import TEXTURE_PX, Layers, MouthInterior
+from train.harness.texture import texture_loss
 from train.interior.batches import MouthBatch
 from train.interior.recipe import InteriorRecipe
 
 # Rows of the upper and the lower texture between which teeth are expected, and the px above and below over which the
 # penalty on misplaced alpha rises by one.
 TEETH_ROWS, MISPLACED_PX = ((8, 50), (24, 56)), (8.0, 14.0)
+WINDOW_PX, BORDER_PX = 16, 3  # side of the windows in which texture is compared; border of the opening left out
 Codes = tuple[Tensor, Tensor, Tensor]  # code (B, 2, code_size), style (B, style_size) and place (B, 2, 3)
 
 
@@ -50,6 +52,9 @@ class InteriorLoss(nn.Module):
         seen_textures, seen_layers = draw(self.model, batch, encode(self.model, batch, recipe.views_a_film))
         encoded = reconstruction_loss(seen_layers, batch, recipe.gradient_weight)
         total = recipe.encoded_weight * encoded + reconstruction_loss(layers, batch, recipe.gradient_weight)
+        total = total + recipe.texture_weight * texture_loss(
+            seen_layers.composite(), batch.real, batch.weight * opening_interior(batch), WINDOW_PX
+        )
         alpha = torch.cat([textures, seen_textures])[:, :, 3:]
         return total + self._priors(alpha, batch), encoded
 
@@ -65,6 +70,11 @@ class InteriorLoss(nn.Module):
             (recipe.place_weight, codes.jitter[batch.frame] ** 2),
         )
         return torch.stack([weight * values.mean() for weight, values in priors]).sum()
+
+
+def opening_interior(batch: MouthBatch) -> Tensor:
+    """Erode the mask (B, 1, H, W) of the opening by BORDER_PX, so that edges of lips are left out."""
+    return -F.max_pool2d(-batch.mask, 2 * BORDER_PX + 1, 1, BORDER_PX)
 
 
 def misplacement() -> Tensor:
@@ -83,7 +93,7 @@ def encode(model: MouthInterior, batch: MouthBatch, views: int) -> Codes:
 
 
 def draw(model: MouthInterior, batch: MouthBatch, codes: Codes) -> tuple[Tensor, Layers]:
-    """Draw a batch with the codes of each frame; returns the textures too."""
+    """Draw a batch with the codes of each frame, without plates; returns the textures too."""
     code, style, place = codes
     textures = model.textures(code, batch.colour)
     return textures, model(textures, batch.lips, batch.colour, style, place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdtalker.renderers.mesh.mouth.interior import MouthInterior
+from train.data.cache import record_file
 from train.data.films import Film
 from train.harness.plan import difference_line, network_lines
 from train.interior.recipe import PRESETS, InteriorRecipe
@@ -13,7 +14,7 @@ from train.interior.recipe import PRESETS, InteriorRecipe
 def plan(recipe: InteriorRecipe, films: list[Film], folder: Path) -> str:
     """Format data, sizes and differences from the preset, as lines to print. folder: of the mouths."""
     counts = {split: sum(film.split == split for film in films) for split in ("train", "val")}
-    files = [folder / f"{film.stem}.npz" for film in films]
+    files = [record_file(film, folder) for film in films]
     made = sum(file.exists() for file in files)
     useless = sum(file.with_suffix(".txt").exists() for file in files)
     return "\n".join(

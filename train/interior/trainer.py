@@ -3,7 +3,8 @@ again to resume.
 
 CONFIG is a TOML file over the recipe in train/interior/recipe.py. Each film has codes of its own for its teeth, its
 light and the place of its teeth, which are learned with the model (generative latent optimisation, Bojanowski et al.
-2018). Beside them an encoder learns to give codes of one frame, the source image, that draw the others."""
+2018). Beside them an encoder learns to give codes of one frame, the source image, that draw the others. A run that has
+ended makes its plates again."""
 
 from __future__ import annotations
 
@@ -19,12 +20,13 @@ from kdtalker.weights.checkpoint import write_checkpoint
 from train.data.films import find_films
 from train.harness.command import command
 from train.harness.config import read_config
-from train.harness.figures import Figure
+from train.harness.figures import Figure, save_figure
 from train.harness.run import TrainingRun, main_process_first
 from train.interior.batches import LEAST_FRAMES, MouthDataset
 from train.interior.frames import MouthFrames, load_frames
 from train.interior.loss import FilmCodes, InteriorLoss, misplacement
 from train.interior.plan import plan
+from train.interior.plates import fit_plates
 from train.interior.recipe import PRESETS, InteriorRecipe
 from train.interior.validation import validate_mouths
 
@@ -35,6 +37,8 @@ def train(recipe: InteriorRecipe, films: list[MouthFrames]) -> None:
     """Train in one loop, resumed where the run was interrupted. Raises InputError where the run was begun with another
     recipe or other data or the training split is empty, OutputError where the disk is full."""
     training, held_out = ([film for film in films if film.split == split] for split in ("train", "val"))
+    if recipe.mirror:
+        training += [film.mirror() for film in training]
     if not training:
         raise InputError(f"All {len(films)} films of use are of the split 'val'; there is nothing to learn from.")
     run = TrainingRun(recipe, {"films": len(training), "frames": sum(len(film.pictures) for film in training)})
@@ -66,6 +70,13 @@ def train(recipe: InteriorRecipe, films: list[MouthFrames]) -> None:
         optimiser.step()
         run.update_ema(averaged, model)
         run.end_step(encoded, validate)
+    if run.accelerator.is_main_process and recipe.plates:
+        fit_plates(averaged, codes, dataset, recipe)
+        metrics, figures = validate()
+        print("with plates:", ", ".join(f"{name} {value:.3g}" for name, value in metrics.items()))
+        for name, figure in figures.items():
+            save_figure(figure, recipe.run / f"{name}.png")
+    run.accelerator.wait_for_everyone()
     run.end()
 
 

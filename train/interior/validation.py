@@ -11,8 +11,9 @@ from torch import Tensor
 from kdtalker.renderers.mesh.mouth.interior import MouthInterior
 from train.harness.figures import Figure
 from train.harness.run import to_device
+from train.harness.texture import gradient_magnitude
 from train.interior.batches import MouthBatch, MouthDataset
-from train.interior.loss import draw, encode
+from train.interior.loss import WINDOW_PX, encode, opening_interior
 
 PLOTTED_FILMS, FRAMES = 12, 6  # rows of the plot, and frames of each film that are drawn
 
@@ -20,18 +21,38 @@ PLOTTED_FILMS, FRAMES = 12, 6  # rows of the plot, and frames of each film that 
 @torch.no_grad()
 def validate_mouths(model: MouthInterior, dataset: MouthDataset) -> tuple[dict[str, float], dict[str, Figure]]:
     """Draw frames of each film by the codes of its first open mouth; compute the PSNR in dB inside the mouth, mean over
-    films, and plot them."""
+    films, and the gradient energy there over the real one's, median; and plot them."""
     device = next(model.parameters()).device
     batches = [to_device(dataset.evenly(film, FRAMES), device) for film in dataset.usable]
     if not batches:
         return {}, {}
-    drawn = [draw(model, batch, encode(model, batch, FRAMES))[1].composite() for batch in batches]
+    drawn = [draw_source(model, batch) for batch in batches]
     errors = [
         float(((image - batch.real) ** 2 * batch.mask).sum() / (3 * batch.mask.sum()))
         for image, batch in zip(drawn, batches, strict=True)
     ]
-    metrics = {"inside PSNR": float(np.mean([-10 * math.log10(max(error, 1e-6)) for error in errors]))}
+    energies = [gradient_energies((made, batch.real), batch) for made, batch in zip(drawn, batches, strict=True)]
+    metrics = {
+        "inside PSNR": float(np.mean([-10 * math.log10(max(error, 1e-6)) for error in errors])),
+        "gradient energy": float(np.median([made / real for made, real in energies])),
+    }
     return metrics, {"mouths": plot_mouths(batches[:PLOTTED_FILMS], drawn[:PLOTTED_FILMS])}
+
+
+def draw_source(model: MouthInterior, batch: MouthBatch) -> Tensor:
+    """Draw the frames of one film (B, 3, H, W) by the codes of the first, with the plate that is nearest to them."""
+    code, style, place = encode(model, batch, len(batch.real))
+    textures = model.plate_textures(code[:1], batch.colour[:1])[[model.nearest_plate(code[:1])]]
+    layers = model(textures.expand(len(code), -1, -1, -1, -1), batch.lips, batch.colour, style, place)
+    image: Tensor = layers.composite()
+    return image
+
+
+def gradient_energies(images: tuple[Tensor, ...], batch: MouthBatch) -> list[float]:
+    """Compute the mean squared gradient of grey values of each of several images (B, 3, H, W) of a batch, inside the
+    opening."""
+    inside = opening_interior(batch)
+    return [float((gradient_magnitude(image, inside, WINDOW_PX) ** 2).mean()) for image in images]
 
 
 def plot_mouths(batches: list[MouthBatch], drawn: list[Tensor]) -> Figure:

@@ -4,28 +4,23 @@ others, beside the real ones."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from kdtalker.core.errors import InputError
-from kdtalker.core.files import write_atomically
 from kdtalker.core.motion import Motion
 from kdtalker.edits.transfer import transfer_relative
 from kdtalker.face.landmarks import outer_eye_distance
-from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.portrait import Portrait
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.video import read_video
 from kdtalker.renderers.mesh.eyes.parts import Crop, Part, make_view
-from kdtalker.renderers.mesh.geometry import FaceModel
-from kdtalker.renderers.mesh.mouth.interior import load_interior
 from kdtalker.renderers.mesh.renderer import MeshRenderer
 from kdtalker.renderers.mesh.source import MeshSource
+from train.data.cache import load_records
 from train.data.films import Film
 
 LEAST_EYES_PX = 40  # faces with less distance between the eyes' centres are left out
@@ -54,23 +49,13 @@ class Pairs:
     eyes_px: float
     split: str
 
-    @staticmethod
-    def load(path: Path) -> Pairs:
-        """Read the pairs of one film. Raises InputError for a damaged file."""
-        try:
-            with np.load(path) as file:
-                return Pairs(**{name: file[name] if file[name].ndim else file[name].item() for name in file.files})
-        except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
-            raise InputError(f"'{path}' is damaged ({error}); remove it, it is made again.") from None
-
 
 class PairMaker:
     """Make the pairs of films for parts that share one painter."""
 
     def __init__(self, parts: tuple[Part, ...]) -> None:
         self._parts, self._tracker = parts, FaceTracker()
-        segmenter = LiteRTModel("selfie_segmentation.tflite")
-        self._renderer = MeshRenderer(self._tracker, segmenter, FaceModel.load(), {}, load_interior())
+        self._renderer = MeshRenderer.load(self._tracker)
 
     def pairs(self, film: Film, rng: np.random.Generator) -> Pairs:
         """Track a film and warp its parts. Raises InputError where it has no usable face."""
@@ -130,11 +115,11 @@ class PairMaker:
             first = motion[numbers[chosen] : numbers[chosen] + 1]
             moved = transfer_relative(motion[at : at + 1], first=first, rest=source.rest)
             mesh = self._renderer.deform_mesh(source, moved)
-            shown = zip(source.parts, self._renderer.blend_weights(source, moved)[1:], strict=True)
+            shown = zip(source.parts, self._renderer.blend_weights(source, moved).eyes, strict=True)
             parts = [(part, appears) for part, appears in shown if part.part in self._parts]
             if rng.random() > max(UNMOVED_SHARE, *(appears for _, appears in parts), 0):
                 continue
-            picture, vertices, resting = self._renderer.warp(source, moved)
+            warped = self._renderer.warp(source, moved)
             square = Portrait(frame, canvas.left, canvas.top, canvas.side).face
             for number, (part, appears) in enumerate(parts):
                 points = list({*part.part.inside[0], *part.part.inside[1]})
@@ -143,37 +128,14 @@ class PairMaker:
                     continue
                 yield (
                     chosen * len(parts) + number,
-                    make_view(part.part, picture, vertices, resting),
-                    Crop.of(part.part, resting).translate(off.mean(0)).sample(square),
+                    make_view(part.part, warped.picture, warped.vertices, warped.resting),
+                    Crop.of(part.part, warped.resting).translate(off.mean(0)).sample(square),
                     appears,
                 )
-
-
-def pairs_file(film: Film, folder: Path) -> Path:
-    """Return the path of a film's pairs; for an unusable film a .txt beside it says why."""
-    return folder / f"{film.stem}.npz"
 
 
 def load_pairs(films: list[Film], parts: tuple[Part, ...], folder: Path) -> list[Pairs]:
     """Load the pairs of all usable films; missing ones are made first and kept in `folder`.
 
     Raises InputError where no film is usable, OutputError where the disk is full."""
-    folder.mkdir(parents=True, exist_ok=True)
-    maker, loaded, reasons = None, [], []
-    for number, film in enumerate(tqdm(films, desc="pairs", disable=None)):
-        kept = pairs_file(film, folder)
-        useless = kept.with_suffix(".txt")
-        if not kept.exists() and not useless.exists():
-            maker = maker or PairMaker(parts)
-            try:
-                made = maker.pairs(film, np.random.default_rng(number))
-                write_atomically(kept, lambda file, made=made: np.savez(file, **vars(made)))  # type: ignore[misc]
-            except InputError as error:
-                write_atomically(useless, lambda file, error=error: file.write(f"{error}\n".encode()))  # type: ignore[misc]
-        if useless.exists():
-            reasons.append(f"{film.name}: {useless.read_text('utf-8').strip()}")
-            continue
-        loaded.append(replace(Pairs.load(kept), split=film.split))
-    if not loaded:
-        raise InputError(f"None of {len(films)} films can teach a painter; '{folder}' says why of each. {reasons[0]}")
-    return loaded
+    return load_records(Pairs, films, folder, lambda: PairMaker(parts).pairs, "a painter")

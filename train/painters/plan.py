@@ -9,10 +9,10 @@ from torch import nn
 
 from kdtalker.renderers.mesh.eyes.parts import EYES
 from kdtalker.renderers.mesh.eyes.unet import VIEW_CHANNELS, PartUNet
+from train.data.cache import record_file
 from train.data.films import Film
 from train.harness.plan import activation_bytes, count_parameters, difference_line, memory_lines, network_lines
 from train.painters.loss import PatchDiscriminator
-from train.painters.pairs import pairs_file
 from train.painters.recipe import PRESETS, PainterRecipe
 
 
@@ -24,7 +24,7 @@ def plan(recipe: PainterRecipe, films: list[Film], folder: Path) -> str:
     networks = nn.ModuleList([painter, critic])
     views = torch.empty(recipe.batch, VIEW_CHANNELS, side_px, side_px, device="meta")
     kept = activation_bytes(networks, lambda: (painter(views, views), critic(views.repeat(2, 1, 1, 1)), critic(views)))
-    files = [pairs_file(film, folder) for film in films]
+    files = [record_file(film, folder) for film in films]
     made = [file.stat().st_size for file in files if file.exists()]
     useless = sum(file.with_suffix(".txt").exists() for file in files)
     return "\n".join(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from kdtalker.core.arrays import Array, Image
@@ -21,15 +21,26 @@ from kdtalker.renderers.mesh.eyes.unet import PartUNet
 from kdtalker.renderers.mesh.geometry import FaceModel, to_pixels, to_square
 from kdtalker.renderers.mesh.head.mirror import mirror_side
 from kdtalker.renderers.mesh.head.pose_limits import limit_pose
-from kdtalker.renderers.mesh.mouth.interior import MouthInterior, load_interior
+from kdtalker.renderers.mesh.mouth.networks import MouthNetworks
+from kdtalker.renderers.mesh.mouth.source import WarpedFrame
 from kdtalker.renderers.mesh.source import MeshSource, encode_source, neutral_mesh
 from kdtalker.renderers.mesh.warp import WarpBuffers, compute_flow, separate_lips, warp_matte, warp_picture
 from kdtalker.weights.find import find
 
 
+@dataclass(frozen=True)
+class PartWeights:
+    """Hold the weights 0..1 in one frame: shading of the ratio image around the mouth, inside of what is drawn in the
+    mouth, eyes (right, left) of the network that refines lids."""
+
+    shading: float
+    inside: float
+    eyes: tuple[float, ...]
+
+
 class MeshRenderer:
-    """Render portraits in the keypoint space "mesh". Stateless; networks: the U-Net that refines each part; interior:
-    the model of the mouth's inside."""
+    """Render portraits in the keypoint space "mesh". Stateless; eyes: the U-Net that refines each lid; mouth: the
+    networks that draw it."""
 
     space = MESH_SPACE
 
@@ -38,18 +49,19 @@ class MeshRenderer:
         tracker: FaceTracker,
         segmenter: LiteRTModel,
         model: FaceModel,
-        networks: Mapping[Part, PartUNet],
-        interior: MouthInterior,
+        eyes: Mapping[Part, PartUNet],
+        mouth: MouthNetworks,
     ) -> None:
         self._tracker, self._segmenter, self.model = tracker, segmenter, model
-        self._networks, self._interior = networks, interior
+        self._eyes, self._mouth = eyes, mouth
 
     @staticmethod
     def load(tracker: FaceTracker) -> MeshRenderer:
         """Load the weights that ship with the package. Raises InputError where one is missing or damaged."""
-        networks = dict.fromkeys(EYES, PartUNet.load(find("mesh_eyes.safetensors")))
-        segmenter, interior = LiteRTModel("selfie_segmentation.tflite"), load_interior()
-        return MeshRenderer(tracker, segmenter, FaceModel.load(), networks, interior)
+        eyes = dict.fromkeys(EYES, PartUNet.load(find("mesh_eyes.safetensors")))
+        return MeshRenderer(
+            tracker, LiteRTModel("selfie_segmentation.tflite"), FaceModel.load(), eyes, MouthNetworks.load()
+        )
 
     @cached_property
     def expression_model(self) -> ExpressionModel:
@@ -58,7 +70,7 @@ class MeshRenderer:
 
     def encode_source(self, face: Image) -> MeshSource:
         """Encode a face crop (S, S, 3) RGB, one face near its centre. Raises InputError where there is none."""
-        return encode_source(face, self._tracker, self._segmenter, self.model, self._interior)
+        return encode_source(face, self._tracker, self._segmenter, self.model, self._mouth.interior)
 
     def render(self, source: MeshSource, motion: Motion) -> Iterator[Image]:
         """Render one frame (S, S, 3) RGB for each of the motion's. Raises InputError for another keypoint space."""
@@ -71,33 +83,33 @@ class MeshRenderer:
         with ThreadPoolExecutor(1) as executor:
             for frame in range(len(motion)):
                 moment = motion[frame : frame + 1]
-                picture, vertices, resting = self.warp(source, moment, buffers)
-                weights = self.blend_weights(source, moment)
-                refined = executor.submit(self._refine, source, picture, vertices, resting, weights)
+                warped, weights = self.warp(source, moment, buffers), self.blend_weights(source, moment)
+                refined = executor.submit(self._refine, source, warped, weights)
                 if before:
                     yield before.result()
                 before = refined
             if before:
                 yield before.result()
 
-    def _refine(
-        self, source: MeshSource, picture: Image, vertices: Array, resting: Array, weights: list[float]
-    ) -> Image:
-        mouth, *eyes = weights
-        for part, weight in zip(source.parts, eyes, strict=True):
+    def _refine(self, source: MeshSource, warped: WarpedFrame, weights: PartWeights) -> Image:
+        picture, resting = warped.picture, warped.resting
+        for part, weight in zip(source.parts, weights.eyes, strict=True):
             if weight:
-                view = make_view(part.part, picture, vertices, resting)
-                part.repaint(picture, view, resting, weight, self._networks[part.part].paint)
-        if mouth:
-            source.mouth.paint(picture, vertices, resting, mouth, self._interior)
+                view = make_view(part.part, picture, warped.vertices, resting)
+                part.repaint(picture, view, resting, weight, self._eyes[part.part].paint)
+        if weights.shading:
+            source.mouth.shade(warped, weights.shading, self._mouth.shading)
+        if weights.inside:
+            source.mouth.paint(warped, weights.inside, self._mouth.interior)
         return picture
 
-    def blend_weights(self, source: MeshSource, motion: Motion) -> list[float]:
-        """Compute the weights 0..1 of the mouth's drawn inside and of each eye's network in one frame (T = 1), from its
-        expression alone: the mesh is compared with the source's in the source's own pose."""
-        rest = source.rest
+    def blend_weights(self, source: MeshSource, motion: Motion) -> PartWeights:
+        """Compute the weights of the parts in one frame (T = 1), from its expression alone: the mesh is compared with
+        the source's in the source's own pose."""
+        rest, mouth = source.rest, source.mouth
         vertices = self._pose_mesh(source, replace(turn_head(motion, rest.pose), scale=rest.scale, shift=rest.shift))
-        return [source.mouth.blend_weight(vertices), *(part.blend_weight(vertices) for part in source.parts)]
+        eyes = tuple(part.blend_weight(vertices) for part in source.parts)
+        return PartWeights(mouth.shading_weight(vertices), mouth.blend_weight(vertices), eyes)
 
     def deform_mesh(self, source: MeshSource, motion: Motion) -> tuple[Array, Array]:
         """Pose the mesh (468, 3) px of one frame (T = 1); returns it with the same of a neutral expression."""
@@ -117,11 +129,8 @@ class MeshRenderer:
             vertices += closing * _displace(source.lips.residual, motion, side)
         return separate_lips(vertices, source.landmarks)
 
-    def warp(
-        self, source: MeshSource, motion: Motion, buffers: WarpBuffers | None = None
-    ) -> tuple[Image, Array, Array]:
-        """Warp the source image to one frame (T = 1) before its parts are refined: (S, S, 3), with the meshes of
-        `deform_mesh`. buffers: reused between frames."""
+    def warp(self, source: MeshSource, motion: Motion, buffers: WarpBuffers | None = None) -> WarpedFrame:
+        """Warp the source image to one frame (T = 1) before its parts are refined. buffers: reused between frames."""
         buffers = buffers or WarpBuffers.of(len(source.picture))
         vertices, resting = self.deform_mesh(source, motion)
         closed = source.lids.close(vertices)
@@ -129,7 +138,8 @@ class MeshRenderer:
         picture = warp_picture(source, motion, vertices, buffers)
         source.lids.draw(picture, closed)
         source.lips.draw_line(picture, vertices, source.lips.closing(motion))
-        return picture, vertices, resting
+        displacement = source.mouth.measure_displacement(buffers.flow, resting)
+        return WarpedFrame(picture, vertices, resting, displacement)
 
     def isolate(self, source: MeshSource, foreground: Image) -> MeshSource:
         """Replace the source image (S, S, 3) by its foreground colours, so that no frame shows the background."""

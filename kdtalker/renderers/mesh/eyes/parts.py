@@ -102,13 +102,17 @@ class Crop:
         mapped: Array = (points - self.matrix[:, 2]) @ np.linalg.inv(self.matrix[:, :2]).T
         return mapped
 
+    def bounds(self, side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Compute the corners (2,) px of the box around the crop in a picture of (side, side) px."""
+        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * (self.side_px - 1)
+        corners = corners @ self.matrix[:, :2].T + self.matrix[:, 2]
+        low, high = np.floor(corners.min(0)), np.ceil(corners.max(0)) + 1
+        return np.clip(low, 0, side).astype(np.int64), np.clip(high, 0, side).astype(np.int64)
+
     def blend(self, layers: Array, weight: float, picture: Image, source: Image, source_crop: Crop) -> None:
         """Blend layers (side_px, side_px, 5) of a `Paint`, their alpha times weight, into a picture (S, S, 3) in place.
         Source pixels are sampled from the source image (S, S, 3) through source_crop, at full resolution."""
-        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * (self.side_px - 1)
-        corners = corners @ self.matrix[:, :2].T + self.matrix[:, 2]
-        low = np.clip(np.floor(corners.min(0)), 0, len(picture)).astype(int)
-        high = np.clip(np.ceil(corners.max(0)) + 1, 0, len(picture)).astype(int)
+        low, high = self.bounds(len(picture))
         if (high <= low).any():
             return
         area = picture[low[1] : high[1], low[0] : high[0]]

@@ -17,6 +17,7 @@ ORIGIN = (79.5, 44.0)  # px of the middle between the mouth's corners, at rest
 CELL_PX = 4  # the shading network works on cells of this side
 MOST_SLANT = 1.5  # of the normal, that of a head that is turned by 56 degrees
 CHIN = (152, 148, 377, 176, 400)  # vertices whose motion is the jaw's
+STEADY = (1, 2, 4, 5, 195, 98, 327, 205, 425, 50, 280)  # vertices near the mouth that do not speak
 INNER_LIPS = [*INNER_UPPER_LIP, *INNER_LOWER_LIP[1:-1]]  # from corner to corner above, then below without corners
 GEOMETRY_SIZE = 2 * len(INNER_LIPS) + 4  # numbers of a lip shape's geometry
 MAPS = 7  # channels of the shading network's input

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from kdtalker.renderers.mesh.mouth.frame import CELL_PX, GEOMETRY_SIZE, HEIGHT_PX, MAPS, WIDTH_PX
 from kdtalker.weights.checkpoint import read_checkpoint
-from kdtalker.weights.find import find
 
 COLOUR_SIZE = 6  # mean colours of skin and lips, RGB 0..1
+LEAST_LOGIT = 1e-3  # smallest distance of a texture's values from 0 and 1
 TEXTURE_PX = 80  # height of a teeth texture, as wide as the frame
 LOWER_TOP_PX = 18.0  # row of the frame at which the lower teeth's texture begins while the jaw rests
 JAW_SHARE = 0.8  # of the chin's motion, done by the lower teeth
@@ -75,15 +75,19 @@ class MouthInterior(nn.Module):
     """Draw the inside of the mouth from lips, colours and codes: a linear texture model of teeth and a network that
     shades them (deferred neural rendering, Thies et al. 2019, with teeth as the only texture).
 
-    code_size: components of the texture model; style_size: numbers that describe what light and depth are like."""
+    code_size: components of the texture model; style_size: numbers that describe what light and depth are like;
+    plates: number of sharp details, of which one is added to the textures of a source image."""
 
-    def __init__(self, code_size: int, style_size: int, width: int = 32) -> None:
+    def __init__(self, code_size: int, style_size: int, width: int = 32, plates: int = 0) -> None:
         super().__init__()
-        self.code_size, self.style_size = code_size, style_size
-        self.dimensions = {"code_size": code_size, "style_size": style_size, "width": width}
+        self.code_size, self.style_size, self.width = code_size, style_size, width
         shape = (2, 4, TEXTURE_PX, WIDTH_PX)
         self.mean = nn.Parameter(torch.zeros(shape))
         self.basis = nn.Parameter(0.02 * torch.randn(code_size, *shape))
+        self.register_buffer("plates", torch.zeros(plates, *shape))
+        self.register_buffer("plate_codes", torch.zeros(plates, 2, code_size))
+        self.plates: Tensor
+        self.plate_codes: Tensor
         self.encoder = MouthEncoder(code_size, style_size)
         self.teeth_colour = nn.Linear(COLOUR_SIZE, 3)
         self.base_colour = nn.Linear(COLOUR_SIZE, 3)
@@ -102,6 +106,28 @@ class MouthInterior(nn.Module):
         logits = self.mean + torch.einsum("blk,klchw->blchw", code, self.basis)
         tint = F.pad(self.teeth_colour(colour), (0, 1))[:, None, :, None, None]
         return torch.sigmoid(logits + tint)
+
+    @property
+    def dimensions(self) -> dict[str, int]:
+        """Return the arguments of the constructor."""
+        return {
+            "code_size": self.code_size, "style_size": self.style_size, "width": self.width, "plates": len(self.plates)
+        }  # fmt: skip
+
+    def set_plates(self, plates: Tensor, codes: Tensor) -> None:
+        """Keep details (N, 2, 4, TEXTURE_PX, WIDTH_PX) of logits, and the codes (N, 2, code_size) of their films."""
+        self.plates, self.plate_codes = plates, codes
+
+    def plate_textures(self, code: Tensor, colour: Tensor) -> Tensor:
+        """Compute the textures of one code (1, 2, code_size) and colour (1, COLOUR_SIZE) with the detail of each plate:
+        (N, 2, 4, TEXTURE_PX, WIDTH_PX), of a model without plates the textures alone (N = 1). No plate shows
+        this person's teeth; each adds sharp edges."""
+        textures = self.textures(code, colour)
+        return torch.sigmoid(torch.logit(textures, LEAST_LOGIT) + self.plates) if len(self.plates) else textures
+
+    def nearest_plate(self, code: Tensor) -> int:
+        """Find the plate whose code is nearest to a code (1, 2, code_size)."""
+        return int(((self.plate_codes - code) ** 2).sum((1, 2)).argmin()) if len(self.plates) else 0
 
     def forward(
         self, textures: Tensor, lips: tuple[Tensor, Tensor, Tensor], colour: Tensor, style: Tensor, place: Tensor
@@ -129,15 +155,10 @@ class MouthInterior(nn.Module):
     @staticmethod
     def load(path: Path) -> MouthInterior:
         """Load a checkpoint for inference. Raises InputError where the file is missing or another model's."""
-        header, state = read_checkpoint(path, ("code_size", "style_size", "width"))
+        header, state = read_checkpoint(path, ("code_size", "style_size", "width", "plates"))
         model = MouthInterior(**header).eval().requires_grad_(False)
         model.load_state_dict(state)
         return model
-
-
-def load_interior() -> MouthInterior:
-    """Load the weights that ship with the package. Raises InputError where they are missing or damaged."""
-    return MouthInterior.load(find("mesh_interior.safetensors"))
 
 
 def move_textures(textures: Tensor, moves: Tensor, scale: Tensor) -> Tensor:

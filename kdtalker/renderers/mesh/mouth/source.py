@@ -13,26 +13,60 @@ from torch import Tensor
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.renderers.mesh.curves import catmull_rom, soft_polygon
-from kdtalker.renderers.mesh.eyes.parts import opening_weight
-from kdtalker.renderers.mesh.mouth.frame import HEIGHT_PX, WIDTH_PX, LipShape, MouthFrame, frame_aspect
-from kdtalker.renderers.mesh.mouth.interior import MouthInterior
-from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, OUTER_LOWER_LIP, OUTER_UPPER_LIP
+from kdtalker.renderers.mesh.eyes.parts import Crop, opening_weight
+from kdtalker.renderers.mesh.mouth.frame import (
+    CHIN,
+    HEIGHT_PX,
+    INNER_LIPS,
+    WIDTH_PX,
+    LipShape,
+    MouthFrame,
+    frame_aspect,
+)
+from kdtalker.renderers.mesh.mouth.interior import LEAST_LOGIT, MouthInterior
+from kdtalker.renderers.mesh.mouth.shading import (
+    RatioNetwork,
+    apply_ratio,
+    crop_around,
+    crop_mask,
+    measure_displacement,
+)
+from kdtalker.renderers.mesh.topology import (
+    FACE_OVAL,
+    INNER_LOWER_LIP,
+    INNER_UPPER_LIP,
+    OUTER_LOWER_LIP,
+    OUTER_UPPER_LIP,
+)
 
 OPEN_AREA = 0.006  # share of the frame that the photographed opening must cover for its teeth to be fitted
-LEAST_LOGIT = 1e-3  # smallest distance of a texture's values from 0 and 1
 FIT_STEPS, FIT_RATE = 60, 8.0  # of gradient descent: textures change by as much as their alpha shows them
 DETAILS_PENALTY = 1e-3  # on squares of what the fit adds to the logits of the textures
 DRAWN_RAMP = (0.002, 0.012)  # mean displacement of the inner lips, in mouth widths, over which the drawn inside sets in
 FULL_CHROMA = 12.0  # mean range of RGB around the mouth, in levels, from which on a picture is in full colour
 ANTIALIASED_BELOW = 0.7  # scale from which on the drawn image is smoothed before it is made smaller
+SHADED_BY = [*INNER_LIPS, *OUTER_UPPER_LIP, *OUTER_LOWER_LIP, *CHIN]  # vertices whose displacement calls for shading
+SHADED_RAMP = (0.004, 0.03)  # their mean displacement, in mouth widths, over which shading sets in
+FACE_BLUR_PX = 1.5  # blur of the outline within which skin is shaded, in px of the crop
 BORDER_PX = 0.8  # blur of the border between the inside and the lips
+
+
+@dataclass(frozen=True)
+class WarpedFrame:
+    """Hold a frame before its parts are refined: picture (S, S, 3), vertices (468, 3) px of its mesh, resting (468, 3)
+    px, the same with a neutral expression, and displacement as `SourceMouth.measure_displacement` computes it."""
+
+    picture: Image
+    vertices: Array
+    resting: Array
+    displacement: Array
 
 
 @dataclass(frozen=True)
 class SourceMouth:
     """Hold an encoded mouth: landmarks (468, 3) px and its width_px at rest; aspect of its frame;
     textures (1, 2, 4, h, w) of its teeth; colour (1, 6), style (1, E) and place (1, 2, 3) as `MouthInterior` takes
-    them; saturation 0..1, 0 for a grey picture."""
+    them; saturation 0..1, 0 for a grey picture; crop, the area whose skin is shaded."""
 
     landmarks: Array
     width_px: float
@@ -42,6 +76,7 @@ class SourceMouth:
     style: Tensor
     place: Tensor
     saturation: float
+    crop: Crop
 
     @staticmethod
     @torch.inference_mode(False)
@@ -57,12 +92,39 @@ class SourceMouth:
         fitted = _fit_textures(picture, lips, colour, model)
         chroma = float(np.ptp(picture, axis=-1).mean())
         saturation = min(chroma / FULL_CHROMA, 1.0)
-        return SourceMouth(landmarks, width_px, aspect, colour=colour, saturation=saturation, **fitted)
+        return SourceMouth(
+            landmarks, width_px, aspect, colour=colour, saturation=saturation, crop=crop_around(frame), **fitted
+        )
+
+    def frame(self, resting: Array) -> MouthFrame:
+        """Compute the mouth's frame of a resting mesh (468, 3) px."""
+        return MouthFrame.of(resting, self.aspect)
 
     def blend_weight(self, vertices: Array) -> float:
         """Compute the weight 0..1 of the drawn inside for a mesh (468, 3) px in the source's own pose."""
         inside = INNER_UPPER_LIP, INNER_LOWER_LIP
         return opening_weight(inside, vertices, self.landmarks, self.width_px, DRAWN_RAMP)
+
+    def measure_displacement(self, flow: Array, resting: Array) -> Array:
+        """Compute the displacement of the skin around the mouth by a frame's backward flow (2, S, S) and resting mesh
+        (468, 3) px, for `shade`."""
+        return measure_displacement(flow, crop_around(self.frame(resting)), self.crop)
+
+    def shading_weight(self, vertices: Array) -> float:
+        """Compute the weight 0..1 of the ratio image for a mesh (468, 3) px in the source's own pose: 0 where mouth and
+        chin stand as in the source."""
+        moved = np.linalg.norm((vertices - self.landmarks)[SHADED_BY, :2], axis=1).mean()
+        return float(np.interp(moved / (self.width_px + 1e-6), SHADED_RAMP, (0, 1)))
+
+    def shade(self, frame: WarpedFrame, weight: float, network: RatioNetwork) -> None:
+        """Shade the skin of the face around the mouth of a frame, in place, at a weight 0..1."""
+        crop = crop_around(self.frame(frame.resting))
+        opening = crop_mask(crop, trace_opening(frame.vertices))
+        log_ratio = network.predict(frame.picture, crop, opening, frame.displacement)
+        grey = log_ratio.mean(-1, keepdims=True)
+        face = crop_mask(crop, frame.vertices[list(FACE_OVAL), :2], FACE_BLUR_PX)
+        log_ratio = weight * face[..., None] * (grey + self.saturation * (log_ratio - grey))
+        apply_ratio(frame.picture, crop, log_ratio)
 
     @torch.inference_mode()
     def draw(self, model: MouthInterior, lips: LipShape) -> NDArray[np.uint8]:
@@ -73,10 +135,11 @@ class SourceMouth:
         image = rearrange(image, "c h w -> h w c").mul(255).round().clamp(0, 255)
         return np.ascontiguousarray(image.to(torch.uint8).numpy())
 
-    def paint(self, picture: Image, vertices: Array, resting: Array, weight: float, model: MouthInterior) -> None:
-        """Draw the inside of the mouth into a frame (S, S, 3) with a mesh (468, 3) px, in place, at a weight 0..1."""
-        frame = MouthFrame.of(resting, self.aspect)
-        points = _opening(vertices)
+    def paint(self, warped: WarpedFrame, weight: float, model: MouthInterior) -> None:
+        """Draw the inside of the mouth into a frame, in place, at a weight 0..1."""
+        picture, vertices, resting = warped.picture, warped.vertices, warped.resting
+        frame = self.frame(resting)
+        points = trace_opening(vertices)
         low = np.clip(np.floor(points.min(0)) - 3, 0, len(picture)).astype(int)
         high = np.clip(np.ceil(points.max(0)) + 4, 0, len(picture)).astype(int)
         if (high - low < 2).any():
@@ -127,26 +190,36 @@ def mean_colours(picture: Image, points: Array, inside: Array) -> Array:
 
 
 def _fit_textures(picture: Image, lips: LipShape, colour: Tensor, model: MouthInterior) -> dict[str, Tensor]:
-    """Encode a photographed mouth and, where it is open, fit the textures to it by gradient descent (analysis by
-    synthesis), so that its own teeth are seen in every frame; returns `textures`, `style` and `place`."""
+    """Encode a photographed mouth and choose a plate for it; where the mouth is open, choose the one that draws it best
+    and fit the textures to it by gradient descent (analysis by synthesis), so that its own teeth are seen in every
+    frame. Returns `textures`, `style` and `place`."""
     real = rearrange(torch.from_numpy(picture), "h w c -> 1 c h w") / 255
-    mask, given = torch.from_numpy(lips.mask)[None, None], batch_of(lips)
+    mask, shape = torch.from_numpy(lips.mask)[None, None], batch_of(lips)
     with torch.no_grad():
-        code, style, place = model.encoder(real, mask, given[1], colour)
-        base = torch.logit(model.textures(code, colour), LEAST_LOGIT)
-    details = torch.zeros_like(base).requires_grad_()
-    optimiser = torch.optim.SGD([details], lr=FIT_RATE)
+        code, style, place = model.encoder(real, mask, shape[1], colour)
+        textures, chosen = model.plate_textures(code, colour), model.nearest_plate(code)
+    given = (*shape, colour, style, place)
+    if lips.mask.mean() <= OPEN_AREA:
+        return {"textures": textures[[chosen]], "style": style, "place": place}
+
+    def error(candidates: Tensor) -> Tensor:
+        maps, geometry, jaw, *codes = (values.expand(len(candidates), *values.shape[1:]) for values in given)
+        drawn = model(candidates, (maps, geometry, jaw), *codes).composite()
+        summed: Tensor = ((drawn - real) ** 2 * mask).sum((1, 2, 3))
+        return summed
+
+    with torch.no_grad():
+        base = torch.logit(textures[[int(error(textures).argmin())]], LEAST_LOGIT)
+    details = torch.zeros_like(base)
     with torch.enable_grad():
-        for _ in range(FIT_STEPS if lips.mask.mean() > OPEN_AREA else 0):
-            drawn = model(torch.sigmoid(base + details), given, colour, style, place).composite()
-            error = ((drawn - real) ** 2 * mask).sum() + DETAILS_PENALTY * (details**2).sum()
-            optimiser.zero_grad()
-            error.backward()
-            optimiser.step()
-    return {"textures": torch.sigmoid(base + details).detach(), "style": style, "place": place}
+        for _ in range(FIT_STEPS):
+            details.requires_grad_()
+            loss = error(torch.sigmoid(base + details)).sum() + DETAILS_PENALTY * (details**2).sum()
+            details = details.detach() - FIT_RATE * torch.autograd.grad(loss, details)[0]
+    return {"textures": torch.sigmoid(base + details), "style": style, "place": place}
 
 
-def _opening(vertices: Array) -> Array:
+def trace_opening(vertices: Array) -> Array:
     """Trace the contour (N, 2) px of the opening between the lips of a mesh (468, 3) px."""
     upper, lower = (catmull_rom(vertices[list(curve), :2]) for curve in (INNER_UPPER_LIP, INNER_LOWER_LIP))
     return np.concatenate([upper, lower[-2:0:-1]])

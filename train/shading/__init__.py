@@ -1,0 +1,1 @@
+"""Train the network that shades the skin around the mouth."""
