@@ -1,191 +1,173 @@
-"""Benchmark the command line: speed, memory, time in each stage: `python -m train.bench [--long]`.
-
-Start-up is the time of a film of one frame, the median of several runs; it is subtracted from the time of longer films.
-Memory is the peak resident set of the whole process tree, sampled (Linux).
-"""
+"""Benchmark the command line by films of the bundled portrait and voice, as ratios that hold on any machine."""
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import json
+import os
 import subprocess
 import sys
 import tempfile
-import time
-import wave
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
+from train.bench.inputs import CROP, PORTRAIT, VOICE, WIDE, Inputs
+from train.bench.process import measure_command
+from train.bench.record import ROOT, Record, describe_commit
 
-from kdtalker import TalkingPortraitPipeline
-from kdtalker.core.protocols import Speech
-from kdtalker.core.rates import SAMPLE_RATE_HZ
-from kdtalker.media.picture import read_image
-from kdtalker.media.sound import read_sound
-from kdtalker.media.video_writer import VideoWriter
-from kdtalker.renderers.mesh.engine import MeshEngine
-from kdtalker.renderers.mesh.source import MeshSource
+ROUNDS = 5
+SOUND_S = {CROP: 6.0, "1920x1080": 6.0, "3840x2160": 3.0}  # length of the sound in s for a portrait of each size
+LONG_S = (600, 3600)  # lengths of the sound in s of --long, for the sizes LONG_SIZES
+LONG_SIZES = (CROP, "1920x1080")
 
-ROOT = Path(__file__).parents[2]
-PORTRAIT = ROOT / "examples" / "grace_hopper.jpg"
-VOICE = ROOT / "examples" / "austen_0870.wav"
-SHORT_S, LONG_S, STARTS = 10, 600, 5  # lengths of the films in s; runs for the start-up time
+Raw = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class CommandRun:
-    """Hold the result of one run of the command: wall-clock time in s, peak resident set of its process tree in MB."""
+class FilmBenchmark:
+    """Measure a checkout of the project, in rounds of some PARTS. inputs: pictures and sounds; seconds: length of the
+    sound, None for that of SOUND_S."""
 
-    wall_s: float
-    peak_mb: float
+    inputs: Inputs
+    parts: Sequence[str]
+    seconds: float | None = None
 
+    def measure_round(self, tree: Path) -> Raw:
+        """Measure each part once. Raises CalledProcessError where the command fails."""
+        return {part: PARTS[part](self, tree) for part in self.parts}
 
-def run_command(*arguments: object) -> CommandRun:
-    """Run inference.py and sample its memory. Raises CalledProcessError where it fails."""
-    command = [sys.executable, str(ROOT / "inference.py"), *map(str, arguments)]
-    began, peak_mb = time.perf_counter(), 0.0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            peak_mb = max(peak_mb, tree_mb(process.pid))
-            time.sleep(0.05)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return CommandRun(time.perf_counter() - began, peak_mb)
+    def warm_up(self, tree: Path) -> None:
+        """Make one film that is not measured: it compiles, and fills the caches of files."""
+        measure_command(self._command(tree, CROP, 0), _environment(tree))
 
+    def film(self, tree: Path, size: str, seconds: float | None = None) -> Raw:
+        """Measure a film of one frame and one of a length in s."""
+        seconds = seconds or self._seconds(size)
+        first, whole = (
+            asdict(measure_command(self._command(tree, size, length), _environment(tree))) for length in (0, seconds)
+        )
+        return {"seconds": seconds, "first": first, "film": whole}
 
-def tree_mb(root: int) -> float:
-    """Sum the resident set in MB of a process and its descendants from /proc; processes that have ended count 0."""
-    children, resident = defaultdict(list), {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-        except OSError:
-            continue
-        children[int(status["PPid"])].append(int(folder.name))
-        resident[int(folder.name)] = int(status.get("VmRSS", "0 kB").split()[0]) / 1024
-    waiting, total = [root], 0.0
-    while waiting:
-        process = waiting.pop()
-        total += resident.get(process, 0.0)
-        waiting += children[process]
-    return total
+    def stages(self, tree: Path) -> Raw:
+        """Profile a warm process, see `stages.profile`."""
+        script = str(Path(__file__).with_name("stages.py"))
+        command = [sys.executable, script, *self._arguments(CROP, self._seconds(CROP))]
+        environment = {**os.environ, **_environment(tree)}
+        profiled: Raw = json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+        return profiled
 
+    def demo(self, tree: Path) -> Raw:
+        """Measure the command of `make demo`."""
+        output = str(self.inputs.folder / "demo.mp4")
+        arguments = ["--image", str(PORTRAIT), "--audio", str(VOICE), "--output", output]
+        return asdict(measure_command([sys.executable, str(tree / "inference.py"), *arguments], _environment(tree)))
 
-def write_voice(path: Path, seconds: float) -> None:
-    """Write the bundled voice as WAV, repeated to that length in s."""
-    samples = np.concatenate(list(read_sound(VOICE)))
-    samples = np.resize(samples, max(1, int(seconds * SAMPLE_RATE_HZ)))
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    def _seconds(self, size: str) -> float:
+        return self.seconds or SOUND_S[size]
 
+    def _arguments(self, size: str, seconds: float) -> list[str]:
+        output = str(self.inputs.folder / "film.mp4")
+        return [*self.inputs.picture(size), *self.inputs.voice(seconds), "--output", output]
 
-def write_full_hd(path: Path) -> None:
-    """Write the bundled portrait, 1080 px high, on a grey 1920x1080 background."""
-    portrait = cv2.imread(str(PORTRAIT))
-    assert portrait is not None
-    factor = 1080 / len(portrait)
-    portrait = cv2.resize(portrait, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    picture = np.full((1080, 1920, 3), 128, np.uint8)
-    left = (1920 - portrait.shape[1]) // 2
-    picture[:, left : left + portrait.shape[1]] = portrait
-    cv2.imwrite(str(path), picture)
+    def _command(self, tree: Path, size: str, seconds: float) -> list[str]:
+        return [sys.executable, str(tree / "inference.py"), *self._arguments(size, seconds), "--quiet"]
 
 
-class StageTimer:
-    """Sum the time spent in each stage; `watch` and `watch_frames` wrap a function or a generator of a stage."""
-
-    def __init__(self) -> None:
-        self.spent_s: dict[str, float] = defaultdict(float)
-
-    def watch(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a function; its time counts for the stage."""
-
-        def watched(*arguments: Any, **named: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return function(*arguments, **named)
-            finally:
-                self.spent_s[stage] += time.perf_counter() - began
-
-        return watched
-
-    def watch_frames(self, stage: str, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-        """Wrap a generator; the time of each of its steps counts for the stage."""
-
-        def watched(*arguments: Any, **named: Any) -> Iterator[Any]:
-            following = self.watch(stage, function(*arguments, **named).__next__)
-            while True:
-                try:
-                    frame = following()
-                except StopIteration:
-                    return
-                yield frame
-
-        return watched
+def _environment(tree: Path) -> dict[str, str]:
+    return {"PYTHONPATH": str(tree)}
 
 
-@dataclass(frozen=True)
-class Proxy:
-    """Wrap an object and replace some of its attributes."""
-
-    _object: Any
-    _methods: dict[str, Any]
-
-    def __getattr__(self, name: str) -> Any:
-        return self._methods.get(name) or getattr(self._object, name)
+def _measure_torch(_benchmark: FilmBenchmark, tree: Path) -> Raw:
+    return asdict(measure_command([sys.executable, "-c", "import torch"], _environment(tree)))
 
 
-def profile_stages(voice: Path, folder: Path) -> dict[str, float]:
-    """Measure the seconds in each stage of one film at the portrait's own size, models loaded before."""
-    clock = StageTimer()
-    engine = MeshEngine.load()
-    speech, renderer = engine.load_speech(), engine.renderer
-    encoder = Proxy(speech.audio_encoder, {"encode": clock.watch("audio encoder", speech.audio_encoder.encode)})
-    model = Proxy(speech.motion_model, {"advance": clock.watch("motion model", speech.motion_model.advance)})
-    watched = Proxy(renderer, {"render": clock.watch_frames("renderer", renderer.render)})
-    proxy: Any = Proxy(engine, {"speech": Speech(encoder, model), "renderer": watched})
-    pipeline: TalkingPortraitPipeline[MeshSource] = TalkingPortraitPipeline(proxy)
-    portrait = clock.watch("portrait", pipeline.portrait)(read_image(PORTRAIT))
-    canvas = Proxy(portrait.canvas, {"paste": clock.watch("paste", portrait.canvas.paste)})
-    frames = pipeline.animate(replace(portrait, canvas=canvas), clock.watch_frames("sound", read_sound)(voice))
-    height, width = portrait.canvas.paste(portrait.canvas.face).shape[:2]
-    with VideoWriter(folder / "stages.mp4", width, height, sound=voice) as film:
-        write = clock.watch("waiting for the film's encoder", film.write)
-        for frame in frames:
-            write(frame)
-    return clock.spent_s
+def _film_of(size: str) -> Callable[[FilmBenchmark, Path], Raw]:
+    return lambda benchmark, tree: benchmark.film(tree, size)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--long", action="store_true", help="also ten minutes of sound, for speed and memory")
-    wants_long = parser.parse_args().long
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        output, full_hd = folder / "film.mp4", folder / "full_hd.png"
-        write_full_hd(full_hd)
-        voices = {seconds: folder / f"{seconds}.wav" for seconds in (0, SHORT_S, LONG_S)}
-        for seconds, voice in voices.items():
-            write_voice(voice, seconds)
-        films = {"512x512": (PORTRAIT, "--crop"), "1920x1080": (full_hd,)}
-        for film, picture in films.items():
-            begin = ("--image", *picture, "--output", output, "--audio")
-            run_command(*begin, voices[0])  # warms the caches
-            start_s = statistics.median(run_command(*begin, voices[0]).wall_s for _ in range(STARTS))
-            print(f"{film}: start-up {start_s:.2f} s (process start to a film of one frame, median of {STARTS})")
-            for seconds in (SHORT_S, LONG_S) if wants_long else (SHORT_S,):
-                run = run_command(*begin, voices[seconds])
-                share = (run.wall_s - start_s) / seconds
-                print(f"{film}: {seconds} s of sound: {share:.2f} of its length beyond start-up, {run.peak_mb:.0f} MB")
-        for stage, spent_s in sorted(profile_stages(voices[SHORT_S], folder).items(), key=lambda row: -row[1]):
-            print(f"  {stage:32} {1000 * spent_s / SHORT_S:6.0f} ms a second of film")
+# What a round measures, by name.
+PARTS: dict[str, Callable[[FilmBenchmark, Path], Raw]] = {
+    "torch": _measure_torch,
+    **{size: _film_of(size) for size in (CROP, *WIDE)},
+    "stages": FilmBenchmark.stages,
+    "demo": FilmBenchmark.demo,
+}
 
 
-if __name__ == "__main__":
-    main()
+def compute_figures(raw: Raw) -> dict[str, float]:
+    """Compute the figures of one round from its raw values, by name with unit; ratios have none."""
+    figures: dict[str, float] = {}
+    for part, films in raw.items():
+        if "film" in films:
+            figures |= _film_figures(part, films)
+    if "torch" in raw:
+        figures["import torch, s"] = raw["torch"]["wall_s"]
+        if CROP in raw:
+            figures[f"{CROP}: start-up / import torch"] = raw[CROP]["first"]["wall_s"] / raw["torch"]["wall_s"]
+    if "stages" in raw:
+        stages = raw["stages"]
+        if CROP in raw:
+            figures[f"{CROP}: beyond start-up / encoding alone"] = (
+                _beyond_start(raw[CROP], "wall_s") / stages["encoding_s"]
+            )
+        figures |= {f"{stage}, ms a second of film": spent for stage, spent in stages["second_of_film_ms"].items()}
+        figures |= {f"{stage}, ms": spent for stage, spent in stages["once_ms"].items()}
+    if "demo" in raw:
+        figures["make demo, s"] = raw["demo"]["wall_s"]
+    return figures
+
+
+def _film_figures(part: str, films: Raw) -> dict[str, float]:
+    seconds, whole = films["seconds"], films["film"]
+    return {
+        f"{part}: beyond start-up / sound": _beyond_start(films, "wall_s") / seconds,
+        f"{part}: start-up, s": films["first"]["wall_s"],
+        f"{part}: processor s a second of film": _beyond_start(films, "cpu_s") / seconds,
+        f"{part}: peak memory, MB": whole["peak_mb"],
+    }
+
+
+def _beyond_start(films: Raw, resource: str) -> float:
+    """Subtract what a film of one frame takes."""
+    beyond: float = films["film"][resource] - films["first"][resource]
+    return beyond
+
+
+def measure_in_turns(benchmark: FilmBenchmark, sides: Sequence[tuple[Path, Record]], rounds: int) -> None:
+    """Measure checkouts in turns, A B A B ...; the records are saved after each round."""
+    for tree, _ in sides:
+        benchmark.warm_up(tree)
+    for done in range(1, rounds + 1):
+        for tree, record in sides:
+            raw = benchmark.measure_round(tree)
+            record.add(compute_figures(raw), raw)
+            path = record.save()
+            print(f"round {done} of {rounds}: {record.commit}, {path}", file=sys.stderr)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that choose what is measured, and how often."""
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default: {ROUNDS}")
+    parser.add_argument("--seconds", type=float, help="length of the sound; default: 6, and 3 for the largest picture")
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m train.bench film", description=__doc__)
+    add_arguments(parser)
+    parser.add_argument("--long", action="store_true", help="then ten minutes and an hour of sound, once each")
+    parser.add_argument("--name", default=describe_commit(ROOT), help="of results/bench/NAME.json; default: the commit")
+    chosen = parser.parse_args(arguments)
+    record = Record(chosen.name, "film")
+    with tempfile.TemporaryDirectory() as folder:
+        benchmark = FilmBenchmark(Inputs(Path(folder)), chosen.parts, chosen.seconds)
+        measure_in_turns(benchmark, [(ROOT, record)], chosen.rounds)
+        for size in LONG_SIZES if chosen.long else ():
+            for seconds in LONG_S:
+                raw = {f"{size}, {seconds} s of sound": benchmark.film(ROOT, size, seconds)}
+                record.add(compute_figures(raw), raw)
+                record.save()
+    print(record.table())
+    print(record.save())

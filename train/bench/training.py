@@ -1,15 +1,15 @@
-"""Benchmark the overhead of training outside forward and backward passes: `python -m train.bench_motion CONFIG`.
+"""Benchmark the share of a training that its forward and backward passes take: `python -m train.bench training CONFIG`.
 
 The same batches run twice: the passes alone, and in the whole of `train.motion`, from which the time of a shorter run
-is subtracted. One thread, the best of several rounds in turn; processor time, which other programs disturb least, and
-wall-clock time."""
+is subtracted. One thread, several rounds in turn; processor time, which other programs disturb least, and wall-clock
+time."""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdtalker.diffusion.denoiser import Denoiser
-from train.harness.command import command
+from train.bench.record import ROOT, Record, describe_commit
 from train.harness.config import read_config
 from train.motion.dataset import Corpus
 from train.motion.loss import DenoisingLoss
@@ -63,19 +63,20 @@ def time_trainings(recipe: Recipe, corpus: Corpus) -> Seconds:
     return np.stack(spent)
 
 
-@command
-def main() -> None:
-    parser = argparse.ArgumentParser(description="How much of a training's time goes into its passes.")
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.bench training", description="How much of a training's time goes into its passes."
+    )
     parser.add_argument("config", type=Path)
-    recipe = read_config(parser.parse_args().config, PRESETS)
+    recipe = read_config(parser.parse_args(arguments).config, PRESETS)
     torch.set_num_threads(1)
     corpus = Corpus.load(recipe)
-    rounds = [np.vstack([time_passes(recipe, corpus), time_trainings(recipe, corpus)]) for _ in range(ROUNDS)]
-    bare, short, long = np.min(rounds, axis=0)
-    for name, alone, all_of_it in zip(CLOCKS, bare, long - short, strict=True):
-        share = f"{alone:.1f} s of {all_of_it:.1f} s are forward and backward passes: {100 * alone / all_of_it:.0f} %"
-        print(f"{name}: {LONG - SHORT} steps, {share}")
-
-
-if __name__ == "__main__":
-    main()
+    record = Record(f"training-{describe_commit(ROOT)}", "training")
+    time_trainings(recipe, corpus)  # imports, and whatever else is done once
+    for _ in range(ROUNDS):
+        passes, (short, long) = time_passes(recipe, corpus), time_trainings(recipe, corpus)
+        shares = 100 * passes / (long - short)
+        raw = {"passes_s": passes.tolist(), "short_s": short.tolist(), "long_s": long.tolist()}
+        record.add({f"passes, % of {name} time": share for name, share in zip(CLOCKS, shares, strict=True)}, raw)
+    print(record.table())
+    print(record.save())

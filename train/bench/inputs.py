@@ -1,0 +1,63 @@
+"""Make the pictures and sounds of the benchmarks from the bundled ones."""
+
+from __future__ import annotations
+
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from kdtalker.core.rates import SAMPLE_RATE_HZ
+from kdtalker.media.sound import read_sound
+from train.bench.record import ROOT
+
+PORTRAIT = ROOT / "examples" / "grace_hopper.jpg"
+VOICE = ROOT / "examples" / "austen_0870.wav"
+CROP = "512x512"  # the square of the bundled portrait's face
+WIDE = {"1920x1080": 1080, "3840x2160": 2160}  # heights in px of wide pictures
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Hold the folder in which pictures and sounds are made when they are first asked for."""
+
+    folder: Path
+
+    def picture(self, size: str) -> list[str]:
+        """Return the arguments of the film command for a portrait of a size: CROP or one of WIDE."""
+        if size == CROP:
+            return ["--image", str(PORTRAIT), "--crop"]
+        path = self.folder / f"{size}.png"
+        if not path.exists():
+            write_wide(path, WIDE[size])
+        return ["--image", str(path)]
+
+    def voice(self, seconds: float) -> list[str]:
+        """Return the arguments of the film command for a sound of a length in s; 0 is one sample, so one frame."""
+        path = self.folder / f"{seconds:g}.wav"
+        if not path.exists():
+            write_voice(path, seconds)
+        return ["--audio", str(path)]
+
+
+def write_voice(path: Path, seconds: float) -> None:
+    """Write the bundled voice as WAV, repeated to that length in s, one sample at least."""
+    samples = np.concatenate(list(read_sound(VOICE)))
+    samples = np.resize(samples, max(1, round(seconds * SAMPLE_RATE_HZ)))
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+
+
+def write_wide(path: Path, height: int) -> None:
+    """Write the bundled portrait, enlarged to a height in px, in the middle of a grey 16:9 picture."""
+    portrait = cv2.imread(str(PORTRAIT))
+    assert portrait is not None
+    factor, width = height / len(portrait), height * 16 // 9
+    portrait = cv2.resize(portrait, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    picture = np.full((height, width, 3), 128, np.uint8)
+    left = (width - portrait.shape[1]) // 2
+    picture[:, left : left + portrait.shape[1]] = portrait
+    cv2.imwrite(str(path), picture)
