@@ -12,6 +12,7 @@ from toy_shards import write_config, write_shards
 from kdtalker.core.errors import InputError
 from train.bench import compare, film, record, stages, training
 from train.bench.__main__ import COMMANDS, main
+from train.bench.inputs import Inputs
 from train.bench.process import measure_command
 
 # A grandchild that fills 200 MB, then computes for 0.4 s of processor time.
@@ -38,6 +39,11 @@ def test_processor_time_and_memory_of_a_grandchild_count():
     usage = measure_command([sys.executable, "-c", PARENT])
     assert usage.cpu_s >= 0.4 and usage.wall_s >= 0.4
     assert 200 < usage.peak_mb < 300
+
+
+def test_memory_that_a_fork_shares_counts_once():
+    code = "import os, time\nfilled = b'x' * 200_000_000\nif os.fork(): os.wait()\nelse: time.sleep(0.5)"
+    assert 190 < measure_command([sys.executable, "-c", code]).peak_mb < 300
 
 
 def test_a_command_that_fails_tells_why(capfd):
@@ -86,6 +92,17 @@ def test_a_commit_is_checked_out_for_a_while():
         compare.open_checkout("nothing-like-it", stack)
 
 
+@pytest.mark.parametrize("part", ["512x512", "stages", "demo"])
+def test_the_code_of_the_checkout_is_what_runs(tmp_path, capfd, part):
+    tree = tmp_path / "tree"
+    (tree / "kdtalker").mkdir(parents=True)
+    (tree / "kdtalker" / "__init__.py").write_text("raise SystemExit('the other checkout')")
+    (tree / "inference.py").write_text("import kdtalker")
+    with pytest.raises(subprocess.CalledProcessError):
+        film.FilmBenchmark(Inputs(tmp_path), [part]).measure_round(tree)
+    assert "the other checkout" in capfd.readouterr().err
+
+
 def test_start_up_is_subtracted():
     def usage(wall_s, cpu_s, peak_mb):
         return {"wall_s": wall_s, "cpu_s": cpu_s, "peak_mb": peak_mb}
@@ -125,7 +142,8 @@ def test_every_stage_exists(name):
 
 
 def test_the_share_of_passes_in_a_training_is_measured(tmp_path, results, monkeypatch):
-    monkeypatch.setattr(training, "ROUNDS", 1)
+    for name, value in {"SHORT": 1, "LONG": 3, "ROUNDS": 1}.items():
+        monkeypatch.setattr(training, name, value)
     config = write_config(tmp_path / "c.toml", write_shards(tmp_path / "shards"), tmp_path / "run")
     training.main([str(config)])
     (path,) = results.glob("training-*.json")

@@ -37,14 +37,14 @@ def open_checkout(name: str, stack: ExitStack) -> Path:
 
 def compare_table(first: Record, second: Record) -> str:
     """Format the medians of the figures that both records have, their ratio, and each one's spread: largest minus
-    smallest value in % of the median."""
+    smallest value in % of the median, of two rounds or more."""
     rows: list[tuple[str, ...]] = [("figure", "A", "B", "B / A", "spread A", "spread B")]
     for name in (name for name in first.figures if name in second.figures):
         values = first.figures[name], second.figures[name]
         medians = [statistics.median(side) for side in values]
         ratio = f"{medians[1] / medians[0]:.3f}" if medians[0] else "-"
         spreads = [
-            f"{100 * (max(side) - min(side)) / abs(median):.0f} %" if median else "-"
+            f"{100 * (max(side) - min(side)) / abs(median):.0f} %" if median and len(side) > 1 else "-"
             for side, median in zip(values, medians, strict=True)
         ]
         rows.append((name, *map(number, medians), ratio, *spreads))

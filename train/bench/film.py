@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,7 +16,7 @@ from train.bench.process import measure_command
 from train.bench.record import ROOT, Record, describe_commit
 
 ROUNDS = 5
-SOUND_S = {CROP: 6.0, "1920x1080": 6.0, "3840x2160": 3.0}  # length of the sound in s for a portrait of each size
+SOUND_S = {CROP: 6.0, "1920x1080": 6.0, "3840x2160": 3.0}  # of the sound, for each portrait's size
 LONG_S = (600, 3600)  # lengths of the sound in s of --long, for the sizes LONG_SIZES
 LONG_SIZES = (CROP, "1920x1080")
 
@@ -53,9 +51,10 @@ class FilmBenchmark:
     def stages(self, tree: Path) -> Raw:
         """Profile a warm process, see `stages.profile`."""
         script = str(Path(__file__).with_name("stages.py"))
-        command = [sys.executable, script, *self._arguments(CROP, self._seconds(CROP))]
-        environment = {**os.environ, **_environment(tree)}
-        profiled: Raw = json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+        result = self.inputs.folder / "stages.json"
+        arguments = self._arguments(CROP, self._seconds(CROP))
+        measure_command([sys.executable, script, str(result), *arguments], _environment(tree))
+        profiled: Raw = json.loads(result.read_text("utf-8"))
         return profiled
 
     def demo(self, tree: Path) -> Raw:

@@ -56,12 +56,17 @@ def measure_command(command: Sequence[str], environment: Mapping[str, str] | Non
 
 
 def tree_mb(root: int) -> float:
-    """Sum the resident sets in MB of a process and its descendants; pages that they share count for each."""
-    waiting, total = [str(root)], 0.0
+    """Sum the resident sets in MB of a process and its descendants; libraries that programs share count for each. A
+    child that still has its parent's command line is a fork of it, before its own program begins: it shares the
+    parent's memory and counts nothing."""
+    waiting, total = [(str(root), b"")], 0.0
     while waiting:
-        folder = Path("/proc", waiting.pop())
+        process, parents_command = waiting.pop()
+        folder = Path("/proc", process)
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-            total += int((folder / "statm").read_text().split()[1]) * PAGE_MB
+            resident_mb = int((folder / "statm").read_text().split()[1]) * PAGE_MB
+            command = (folder / "cmdline").read_bytes()
+            total += 0 if command == parents_command else resident_mb
             for children in folder.glob("task/*/children"):
-                waiting += children.read_text().split()
+                waiting += [(child, command) for child in children.read_text().split()]
     return total

@@ -1,7 +1,7 @@
-"""Profile the stages of a film in a warm process, then encode its very frames alone: prints JSON.
+"""Profile the stages of a film in a warm process, then encode its very frames alone.
 
-`python train/bench/stages.py ARGUMENTS OF THE FILM COMMAND` imports only kdtalker, the one that PYTHONPATH names, so
-that another commit can be profiled.
+`python train/bench/stages.py RESULT.json ARGUMENTS OF THE FILM COMMAND` imports only kdtalker, the one that PYTHONPATH
+names, so that another commit can be profiled.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -43,7 +44,6 @@ PARTS = {
     "kdtalker.renderers.mesh.mouth.source:SourceMouth.shade": "renderer: light around the mouth",
     "kdtalker.renderers.mesh.mouth.source:SourceMouth.paint": "renderer: inside of the mouth",
 }
-
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -158,4 +158,5 @@ def _in_ms(seconds: dict[str, float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(profile([*sys.argv[1:], "--quiet"])))
+    result, *rest = sys.argv[1:]
+    Path(result).write_text(json.dumps(profile([*rest, "--quiet"])), "utf-8")
