@@ -36,15 +36,15 @@ class Lids:
         return Lids(landmarks, tuple(layers))
 
     def close(self, vertices: Array) -> Array:
-        """Close the eyelids of a mesh (468, 3) px where they are nearly closed; returns the target vertices."""
+        """Close the eyelids of meshes (..., 468, 3) px where they are nearly closed; returns the target vertices."""
         target = vertices.copy()
         for contour in EYE_CONTOURS:
             upper = list(contour[9:])
             down, gap = _gaps(self.landmarks[list(contour), :2])
-            share = _opening_share(vertices[list(contour), :2], self.landmarks[list(contour), :2])
+            share = _opening_share(vertices[..., list(contour), :2], self.landmarks[list(contour), :2])
             near = np.maximum(CLOSING_SHARE - share, 0) / CLOSING_SHARE
             wanted = np.where(gap < MIN_GAP_PX, share, np.maximum(share, 0) * (1 - near) - OVERLAP * near)
-            target[upper, :2] += (share - wanted)[:, None] * down
+            target[..., upper, :2] += (share - wanted)[..., None] * down
         return target
 
     def draw(self, frame: Image, vertices: Array) -> None:
@@ -96,13 +96,13 @@ def _iris_weight(x: Array, y: Array, contour: Array) -> Array:
 
 
 def _gaps(contour: Array) -> tuple[Array, Array]:
-    """Measure the vectors (7, 2) from upper to lower lid of a contour (16, 2), and their lengths (7,)."""
-    down = contour[1:8] - contour[9:]
+    """Measure the vectors (..., 7, 2) from upper to lower lid of contours (..., 16, 2), and their lengths (..., 7)."""
+    down = contour[..., 1:8, :] - contour[..., 9:, :]
     return down, np.linalg.norm(down, axis=-1)
 
 
 def _opening_share(contour: Array, source: Array) -> Array:
-    """Measure the gaps (7,) of a contour's lid pairs (16, 2) along those of the source's, as shares of them."""
+    """Measure the gaps (..., 7) of lid pairs of contours (..., 16, 2) along those of the source's, as shares of them."""
     down, length = _gaps(source)
     gap, _ = _gaps(contour)
     share: Array = (gap * down).sum(-1) / np.maximum(length**2, 1e-6)
