@@ -9,6 +9,7 @@ import numpy as np
 from kdtalker.core.arrays import Array
 from kdtalker.core.motion import Motion, rotation_matrix
 from kdtalker.edits.basic import turn_head
+from kdtalker.renderers.mesh.eyes.lids import LidPose
 from kdtalker.renderers.mesh.geometry import FaceModel, to_pixels, to_square, unpose
 from kdtalker.renderers.mesh.head.breathing import breath_shift
 from kdtalker.renderers.mesh.head.depth import widen_outline
@@ -32,22 +33,18 @@ class PartWeights:
 @dataclass(frozen=True)
 class PosedFrame:
     """Hold the geometry of one frame: vertices (468, 3) px of its mesh; resting (468, 3) px, the same with a neutral
-    expression; points (N, 3) px, the mesh with closed lids and the rings around it, and origin (N, 2) px, where they
+    expression; lids, both eyes; points (N, 3) px, the mesh with closed lids and the rings around it, and origin (N, 2) px, where they
     are in the source image; iris (2,) px, the displacement of the irises; closing 0..1 of parted lips; turn_deg, the
     yaw from the source's."""
 
     vertices: Array
     resting: Array
+    lids: LidPose
     points: Array
     origin: Array
     iris: Array
     closing: float
     turn_deg: float
-
-    @property
-    def closed(self) -> Array:
-        """Return the mesh (468, 3) px with closed lids."""
-        return self.points[: len(self.vertices)]
 
 
 def pose_frames(model: FaceModel, source: MeshSource, motion: Motion) -> list[PosedFrame]:
@@ -63,7 +60,15 @@ def pose_frames(model: FaceModel, source: MeshSource, motion: Motion) -> list[Po
     irises = iris_shift(motion, len(source.picture))
     turns = motion.pose[:, 0] - source.rest.pose[0, 0]
     frames = zip(
-        vertices, resting, points, origin.astype(np.float32), irises, closing.tolist(), turns.tolist(), strict=True
+        vertices,
+        resting,
+        source.lids.pose(closed),
+        points,
+        origin.astype(np.float32),
+        irises,
+        closing.tolist(),
+        turns.tolist(),
+        strict=True,
     )
     return [PosedFrame(*frame) for frame in frames]
 

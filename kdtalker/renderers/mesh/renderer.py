@@ -124,7 +124,7 @@ class MeshRenderer:
         columns = find_columns(source, posed, crop.bounds(len(source.picture)))
         compute_flow(source, posed, columns, buffers)
         picture = warp_picture(source, posed, columns, buffers)
-        source.lids.draw(picture, posed.closed)
+        source.lids.draw(picture, posed.lids)
         source.lips.draw_line(picture, posed.vertices, posed.closing)
         displacement = measure_displacement(buffers.flow, crop, source.mouth.crop)
         return WarpedFrame(picture, posed.vertices, posed.resting, mouth, displacement)

@@ -48,7 +48,7 @@ def find_columns(source: MeshSource, posed: PosedFrame, crop: tuple[Array, Array
 def compute_flow(source: MeshSource, posed: PosedFrame, columns: Columns, buffers: WarpBuffers) -> None:
     """Rasterise the backward flow of a frame into the buffers' flow and depth, in some columns of each row."""
     reset_flow(buffers.flow, buffers.depth, columns)
-    source.lids.move_eyeballs(posed.closed, buffers.flow, STILL_PX, posed.iris)
+    source.lids.move_eyeballs(posed.lids, buffers.flow, STILL_PX, posed.iris)
     backward_flow(posed.points, posed.origin, source.triangles, buffers.flow, buffers.depth, columns)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -212,6 +213,7 @@ def make_view(part: Part, picture: Image, vertices: Array, resting: Array) -> ND
     return np.concatenate([crop.sample(picture), np.round(255 * maps).astype(np.uint8)], -1)
 
 
+@cache
 def border_taper(side_px: int) -> Array:
     """Compute the blending weight (side_px, side_px) 0..1 that fades out along a crop's border."""
     pixels = np.arange(side_px)
