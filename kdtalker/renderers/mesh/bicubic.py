@@ -3,6 +3,7 @@ sixteen neighbours of a place are weighted at once, as one vector."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import cv2
@@ -45,58 +46,53 @@ DOWN = _kernel()  # (STEPS, 4), weights of the rows
 ACROSS = np.repeat(DOWN, 4, axis=1)  # (STEPS, 16), weights of the columns, for each of the four channels
 
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(32)
-_BYTES16, _FLOATS16 = ir.VectorType(ir.IntType(8), 16), ir.VectorType(_FLOAT, 16)
+_BYTES, _FLOATS = ir.VectorType(ir.IntType(8), 16), ir.VectorType(_FLOAT, 16)
+_UNDEFINED = ir.Constant(_FLOATS, ir.Undefined)
+_COLOUR: Any = types.UniTuple
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def sample_bicubic(typing: Any, texture: Any, start: Any, step: Any, across: Any, column: Any, down: Any, row: Any) -> Any:
-    """Sample a texture of `make_texture`, flattened, by ACROSS[column] and DOWN[row], both flattened: RGB, 0..255 and
-    a little beyond. start: index of the upper left of the 4 x 4 neighbours; step: from row to row. Not checked."""
-    signature = types.UniTuple(types.float32, 3)(texture, start, step, across, column, down, row)
+@intrinsic
+def sample_bicubic(  # type: ignore[no-untyped-def] # noqa: PLR0917 (numba asks for these names and no types)
+    typing, texture, start, step, across, column, down, row
+):
+    """Sample a texture of `make_texture` by ACROSS[column] and DOWN[row], both flattened: RGB, 0..255 and a little
+    beyond. start: index of the upper left of the 4 x 4 neighbours; step: from row to row. Indices are not checked."""
+    return _COLOUR(types.float32, 3)(texture, start, step, across, column, down, row), _generate
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        texture, start, step, across, column, down, row = arguments
-        kinds = signature.args
 
-        def place(kind: Any, array: Any, index: Any, vector: Any) -> Any:
-            first = context.make_array(kind)(context, builder, array).data
-            return builder.bitcast(builder.gep(first, [index]), vector.as_pointer())
+def _generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Generate the code of `sample_bicubic`: the sum of the rows, each four pixels of four channels, times their
+    weights; that times the columns' weights; and the sum of the columns."""
+    texture, start, step, across, column, down, row = arguments
+    kinds = signature.args
+    total = ir.Constant(_FLOATS, None)  # zeros
+    for number in range(4):
+        pixels = builder.uitofp(_load(context, builder, kinds[0], texture, start, _BYTES), _FLOATS)
+        at = builder.add(builder.mul(row, ir.Constant(row.type, 4)), ir.Constant(row.type, number))
+        weight = _load(context, builder, kinds[5], down, at, _FLOAT)
+        alone = builder.insert_element(_UNDEFINED, weight, ir.Constant(_INDEX, 0))
+        weights = _pick(builder, alone, [0] * 16)
+        total = builder.fadd(total, builder.fmul(pixels, weights, flags=["fast"]), flags=["fast"])
+        start = builder.add(start, step)
+    at = builder.mul(column, ir.Constant(column.type, 16))
+    total = builder.fmul(total, _load(context, builder, kinds[3], across, at, _FLOATS), flags=["fast"])
+    for half in (8, 4):
+        first, second = (_pick(builder, total, range(begin, begin + half)) for begin in (0, half))
+        total = builder.fadd(first, second, flags=["fast"])
+    channels = [builder.extract_element(total, ir.Constant(_INDEX, channel)) for channel in range(3)]
+    return context.make_tuple(builder, signature.return_type, channels)
 
-        def load(pointer: Any, align: int) -> Any:
-            value = builder.load(pointer)
-            value.align = align
-            return value
 
-        def splat(value: Any) -> Any:
-            undefined = ir.Constant(_FLOATS16, ir.Undefined)
-            vector = builder.insert_element(undefined, value, ir.Constant(_INDEX, 0))
-            return builder.shuffle_vector(vector, undefined, ir.Constant(ir.VectorType(_INDEX, 16), [0] * 16))
+def _load(context: Any, builder: Any, kind: Any, array: Any, at: Any, vector: Any) -> Any:  # noqa: PLR0917
+    """Load a vector from an array of a numba type, from one of its elements on."""
+    first = context.make_array(kind)(context, builder, array).data
+    value = builder.load(builder.bitcast(builder.gep(first, [at]), vector.as_pointer()))
+    value.align = 1  # any address
+    return value
 
-        def multiply(one: Any, other: Any) -> Any:
-            return builder.fmul(one, other, flags=["fast"])
 
-        def add(one: Any, other: Any) -> Any:
-            return builder.fadd(one, other, flags=["fast"])
-
-        total, four = None, ir.Constant(column.type, 4)
-        weight_at = builder.mul(row, four)
-        for number in range(4):
-            pixels = builder.uitofp(load(place(kinds[0], texture, start, _BYTES16), 1), _FLOATS16)
-            at = builder.add(weight_at, ir.Constant(row.type, number))
-            weighted = multiply(pixels, splat(load(place(kinds[5], down, at, _FLOAT), 4)))
-            total = weighted if total is None else add(total, weighted)
-            start = builder.add(start, step)
-        sixteen = ir.Constant(column.type, 16)
-        total = multiply(total, load(place(kinds[3], across, builder.mul(column, sixteen), _FLOATS16), 4))
-        undefined = ir.Constant(_FLOATS16, ir.Undefined)
-        quarters = [
-            builder.shuffle_vector(
-                total, undefined, ir.Constant(ir.VectorType(_INDEX, 4), list(range(first, first + 4)))
-            )
-            for first in (0, 4, 8, 12)
-        ]
-        pixel = add(add(quarters[0], quarters[1]), add(quarters[2], quarters[3]))
-        channels = [builder.extract_element(pixel, ir.Constant(_INDEX, channel)) for channel in range(3)]
-        return context.make_tuple(builder, signature.return_type, channels)
-
-    return signature, generate
+def _pick(builder: Any, vector: Any, places: Iterable[int]) -> Any:
+    """Pick the elements of a vector at these places."""
+    chosen = list(places)
+    undefined = ir.Constant(vector.type, ir.Undefined)
+    return builder.shuffle_vector(vector, undefined, ir.Constant(ir.VectorType(_INDEX, len(chosen)), chosen))

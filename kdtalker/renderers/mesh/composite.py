@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array, Image
+from kdtalker.core.compiled import Number, index, single
 from kdtalker.renderers.mesh.bicubic import ACROSS, DOWN, INSIDE, OUTSIDE, PAD, STEPS, sample_bicubic
 from kdtalker.renderers.mesh.raster import FAR, Columns
 
 _ACROSS, _DOWN = ACROSS.ravel(), DOWN.ravel()
-_JUMP_PX = np.float32(3)  # difference in flow between neighbours from which on one of them hides something
+_sample: Any = sample_bicubic  # an intrinsic, whose first parameter is not passed
+_JUMP_PX = single(3)  # difference in flow between neighbours from which on one of them hides something
 _CHUNK = 16  # pixels that are tested for such a difference at once
-_ONE, _HALF, _BLACK, _WHITE = np.float32(1), np.float32(0.5), np.float32(0), np.float32(255)
+_ONE, _HALF, _BLACK, _WHITE = map(single, (1, 0.5, 0, 255))
+_NEXT = index(1)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -56,7 +61,7 @@ def composite(  # noqa: PLR0917 (compiled code takes no keywords)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def fade_in(background: Image, frame: Image, y: int, x: int, share: float) -> None:
+def fade_in(background: Image, frame: Image, y: int, x: int, share: Number) -> None:
     """Blend a pixel of the background (S, S, 3) into frame (S, S, 3), in place."""
     red, green, blue = background[y, x, 0], background[y, x, 1], background[y, x, 2]
     if red != frame[y, x, 0] or green != frame[y, x, 1] or blue != frame[y, x, 2]:
@@ -102,7 +107,7 @@ def blend_texture(  # noqa: PLR0917 (compiled code takes no keywords)
 
 @njit(cache=True, nogil=True, fastmath=True)
 def blend_pixel(  # noqa: PLR0917 (compiled code takes no keywords)
-    frame: Image, y: int, x: int, red: float, green: float, blue: float, share: float
+    frame: Image, y: int, x: int, red: Number, green: Number, blue: Number, share: Number
 ) -> None:
     """Blend a colour, 0..255, into a pixel of frame (h, w, 3) in place, with a share 0..1."""
     rest = _ONE - share
@@ -115,7 +120,7 @@ def blend_pixel(  # noqa: PLR0917 (compiled code takes no keywords)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def set_pixel(frame: Image, y: int, x: int, red: float, green: float, blue: float) -> None:  # noqa: PLR0917
+def set_pixel(frame: Image, y: int, x: int, red: Number, green: Number, blue: Number) -> None:  # noqa: PLR0917
     """Round a colour and set a pixel of frame (h, w, 3) to it, in place."""
     frame[y, x, 0] = np.uint8(int(red + _HALF))
     frame[y, x, 1] = np.uint8(int(green + _HALF))
@@ -149,26 +154,25 @@ def soften_edges(frame: Image, flow: Array, columns: Columns, places: NDArray[np
                     colours[count, channel] = total >> 4
                 places[count, 0], places[count, 1] = y, x
                 count += 1
-    for index in range(count):
+    for number in range(count):
         for channel in range(3):
-            frame[places[index, 0], places[index, 1], channel] = colours[index, channel]
+            frame[places[number, 0], places[number, 1], channel] = colours[number, channel]
 
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
-def _is_jump(rows: tuple[Array, ...], x: int) -> bool:
+def _is_jump(rows: tuple[Array, ...], x: Number) -> Number:
     """Test whether the displacement differs by _JUMP_PX between a pixel and one of its four neighbours. rows (S,) of
     the flow's two components, each above, here and below."""
     u_above, u, u_below, v_above, v, v_below = rows
-    one = np.uint64(1)
-    right = abs(u[x + one] - u[x] - _ONE) + abs(v[x + one] - v[x])
-    left = abs(u[x] - u[x - one] - _ONE) + abs(v[x] - v[x - one])
+    right = abs(u[x + _NEXT] - u[x] - _ONE) + abs(v[x + _NEXT] - v[x])
+    left = abs(u[x] - u[x - _NEXT] - _ONE) + abs(v[x] - v[x - _NEXT])
     down = abs(u_below[x] - u[x]) + abs(v_below[x] - v[x] - _ONE)
     up = abs(u[x] - u_above[x]) + abs(v[x] - v_above[x] - _ONE)
     return (right >= _JUMP_PX) | (left >= _JUMP_PX) | (down >= _JUMP_PX) | (up >= _JUMP_PX)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def sample_linear(values: Array, x: float, y: float) -> float:
+def sample_linear(values: Array, x: Number, y: Number) -> Number:
     """Interpolate values (S, S) linearly at (x, y); beyond their border they are repeated."""
     last = np.float32(len(values) - 1)
     x, y = min(max(x, _BLACK), last), min(max(y, _BLACK), last)
@@ -180,10 +184,10 @@ def sample_linear(values: Array, x: float, y: float) -> float:
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def find_place(side: int, x: float, y: float) -> tuple[int, int, int]:
+def find_place(side: int, x: Number, y: Number) -> tuple[Number, Number, Number]:
     """Find the pixel of a texture of a picture (side, side, 3) that is upper left of (x, y), as an index, and how far
     (x, y) is to the right of it and below, in 1 / STEPS px."""
-    low, high, pad, steps = np.float32(-1), np.float32(side), np.float32(PAD), np.float32(STEPS)
+    low, high, pad, steps = _BLACK - _ONE, np.float32(side), np.float32(PAD), np.float32(STEPS)
     column = np.uint32(int((min(max(x, low), high) + pad) * steps + _HALF))
     row = np.uint32(int((min(max(y, low), high) + pad) * steps + _HALF))
     start = 4 * ((row // STEPS) * (side + 2 * PAD) + column // STEPS)
@@ -191,12 +195,10 @@ def find_place(side: int, x: float, y: float) -> tuple[int, int, int]:
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def sample_texture(  # noqa: PLR0917 (compiled code takes no keywords)
-    texture: Image, side: int, start: int, column: int, row: int
-) -> tuple[float, float, float]:
+def sample_texture(texture: Image, side: int, start: Number, column: Number, row: Number) -> Any:
     """Sample a texture of a picture (side, side, 3) at a place of `find_place`: RGB 0..255."""
     step = 4 * (side + 2 * PAD)
-    red, green, blue = sample_bicubic(texture, start - step - 4, step, _ACROSS, column, _DOWN, row)
+    red, green, blue = _sample(texture, start - step - 4, step, _ACROSS, column, _DOWN, row)
     return (
         min(max(red, _BLACK), _WHITE), min(max(green, _BLACK), _WHITE), min(max(blue, _BLACK), _WHITE)
     )  # fmt: skip

@@ -33,9 +33,9 @@ class PartWeights:
 @dataclass(frozen=True)
 class PosedFrame:
     """Hold the geometry of one frame: vertices (468, 3) px of its mesh; resting (468, 3) px, the same with a neutral
-    expression; lids, both eyes; points (N, 3) px, the mesh with closed lids and the rings around it, and origin (N, 2) px, where they
-    are in the source image; iris (2,) px, the displacement of the irises; closing 0..1 of parted lips; turn_deg, the
-    yaw from the source's."""
+    expression; lids, both eyes; points (N, 3) px, the mesh with closed lids and the rings around it, and origin (N, 2)
+    px, where they are in the source image; iris (2,) px, the displacement of the irises; closing 0..1 of parted lips;
+    turn_deg, the yaw from the source's."""
 
     vertices: Array
     resting: Array
@@ -97,7 +97,8 @@ def _pose_mesh(model: FaceModel, source: MeshSource, motion: Motion) -> Array:
     vertices = to_pixels(model.pose_vertices(source.identity, motion), side)
     if source.stiffness.any():
         turned = rest.expression @ rotation_matrix(rest.pose).transpose(0, 2, 1) @ rotation_matrix(motion.pose)
-        rigid = to_pixels(model.pose_vertices(source.identity, replace(motion, expression=turned)), side)
+        unmoved = replace(motion, expression=turned.astype(np.float32))
+        rigid = to_pixels(model.pose_vertices(source.identity, unmoved), side)
         vertices += source.stiffness[:, None] * (rigid - vertices)
     closing = source.lips.closing(motion)
     if closing.any():

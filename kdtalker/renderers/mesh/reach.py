@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.renderers.mesh.raster import Columns
+
+Box = tuple[NDArray[Any], NDArray[Any]]  # two corners (2,) px, x and y
 
 TILES = 32  # a side; a row of tiles is drawn from the first to the last tile that may change
 
@@ -32,14 +36,14 @@ class Reach:
         padded = np.pad(distance, (0, TILES * tile - side), constant_values=np.inf)
         return Reach(padded.reshape(TILES, tile, TILES, tile).min((1, 3)), tile, side)
 
-    def columns(self, moved_px: float, *boxes: tuple[Array, Array]) -> Columns:
+    def columns(self, moved_px: float, *boxes: Box) -> Columns:
         """Return the columns of each row that may change where nothing moves by more than moved_px, and those of boxes,
-        each by two corners (2,) px, x and y."""
+        each by its corners."""
         near = self.distance <= moved_px + 2  # sampling reaches a little further
         first, last = near.argmax(1), TILES - near[:, ::-1].argmax(1)
         spans = np.stack([first, np.where(near.any(1), last, 0)], 1) * self.tile
         spans[~near.any(1)] = 0
-        columns = np.minimum(np.repeat(spans, self.tile, axis=0)[: self.side], self.side).astype(np.int32)
+        columns: Columns = np.minimum(np.repeat(spans, self.tile, axis=0)[: self.side], self.side).astype(np.int32)
         for low, high in boxes:
             (left, top), (right, bottom) = np.clip([np.floor(low), np.ceil(high) + 1], 0, self.side).astype(np.int32)
             rows = columns[top:bottom]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.motion import MESH_SPACE, Motion, pose_of_rotation
 from kdtalker.core.protocols import ExpressionModel, Openings
+from kdtalker.core.threads import RunAhead
 from kdtalker.face.landmarks import eye_opening, mouth_opening
 from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.portrait import face_square
@@ -71,17 +71,15 @@ class MeshRenderer:
         return self._frames(source, motion)
 
     def _frames(self, source: MeshSource, motion: Motion) -> Iterator[Image]:
-        """Refine the parts of one frame in a thread while the next one is warped."""
-        motion, before, buffers = limit_pose(motion, source.rest), None, WarpBuffers.of(len(source.picture))
-        with ThreadPoolExecutor(1) as executor:
-            for posed, weights in self._pose(source, motion):
-                warped = self._warp(source, posed, buffers)
-                refined = executor.submit(self._refine, source, warped, weights)
-                if before:
-                    yield before.result()
-                before = refined
-            if before:
-                yield before.result()
+        """Refine the parts of one frame while the next one is warped in a thread."""
+        with RunAhead(self._warped(source, limit_pose(motion, source.rest)), 1) as warped:
+            for frame, weights in warped:
+                yield self._refine(source, frame, weights)
+
+    def _warped(self, source: MeshSource, motion: Motion) -> Iterator[tuple[WarpedFrame, PartWeights]]:
+        buffers = WarpBuffers.of(len(source.picture))
+        for posed, weights in self._pose(source, motion):
+            yield self._warp(source, posed, buffers), weights
 
     def _pose(self, source: MeshSource, motion: Motion) -> Iterator[tuple[PosedFrame, PartWeights]]:
         for start in range(0, len(motion), POSED_AT_ONCE):

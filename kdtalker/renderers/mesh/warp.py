@@ -12,6 +12,7 @@ from kdtalker.core.arrays import Array, Image
 from kdtalker.renderers.mesh.composite import composite, soften_edges
 from kdtalker.renderers.mesh.pose import PosedFrame
 from kdtalker.renderers.mesh.raster import Columns, all_columns, backward_flow, reset_flow
+from kdtalker.renderers.mesh.reach import Box
 from kdtalker.renderers.mesh.source import MeshSource
 
 MOVED_PX = 1.5  # displacement from which on the unmoved picture is not blended in
@@ -21,8 +22,8 @@ SOFTENED_SHARE = 1 / 8  # of the pixels, at most, are antialiased along occlusio
 
 @dataclass(frozen=True)
 class WarpBuffers:
-    """Hold the buffers of a frame for reuse: flow (2, S, S) px back to the source image, depth (S, S), and places (N, 2)
-    and colours (N, 3) of pixels along occlusion edges."""
+    """Hold the buffers of a frame for reuse: flow (2, S, S) px back to the source image, depth (S, S), and places
+    (N, 2) and colours (N, 3) of pixels along occlusion edges."""
 
     flow: Array
     depth: Array
@@ -37,7 +38,7 @@ class WarpBuffers:
         return WarpBuffers(flow, depth, np.empty((most, 2), np.int32), np.empty((most, 3), np.uint8))
 
 
-def find_columns(source: MeshSource, posed: PosedFrame, crop: tuple[Array, Array]) -> Columns:
+def find_columns(source: MeshSource, posed: PosedFrame, crop: Box) -> Columns:
     """Find the columns of each row in which a frame may differ from the source image, or whose flow is wanted: that of
     the face and of a crop, given by two corners (2,) px."""
     moved = float(np.abs(posed.points[:, :2] - posed.origin).max()) * np.sqrt(2)

@@ -24,8 +24,8 @@ _SOCKETS = ((33, 133, 226, 244, 229, 231, 223, 27, 23), (263, 362, 446, 464, 449
 
 @dataclass(frozen=True)
 class LidPose:
-    """Hold both eyes of one frame: contour (2, 16, 2) px; to_source (2, 3, 2), affine maps of the sockets from px of the
-    frame (x, y, 1) to px of the source image; closing (2,), 0 as open as in the source, 1 shut; seen (2,) 0..1, how
+    """Hold both eyes of one frame: contour (2, 16, 2) px; to_source (2, 3, 2), affine maps of the sockets from px of
+    the frame (x, y, 1) to px of the source image; closing (2,), 0 as open as in the source, 1 shut; seen (2,) 0..1, how
     well eyes that are turned away are seen."""
 
     contour: Array
@@ -83,9 +83,9 @@ class Lids:
             layer.draw(frame, pose.to_source[eye], pose.contour[eye], closing=closing, share=share)
 
     def move_eyeballs(self, pose: LidPose, flow: Array, still_px: float, shift: Array) -> None:
-        """Write the backward flow of the eyeballs into flow (2, S, S) px: between the lids it follows the eye socket and
-        the iris displacement shift (2,) px, which fades towards the eye's corners. Eyes that move by less than still_px
-        are left out."""
+        """Write the backward flow of the eyeballs into flow (2, S, S) px: between the lids it follows the eye socket
+        and the iris displacement shift (2,) px, which fades towards the eye's corners. Eyes that move by less than
+        still_px are left out."""
         looks = np.abs(shift).max() >= still_px
         for points, to_source in zip(pose.contour, pose.to_source, strict=True):
             low = np.maximum(np.floor(points.min(0)).astype(int) - 1, 0)
@@ -132,7 +132,7 @@ def _gaps(contour: Array) -> tuple[Array, Array]:
 
 
 def _opening_share(contour: Array, source: Array) -> Array:
-    """Measure the gaps (..., 7) of lid pairs of contours (..., 16, 2) along those of the source's, as shares of them."""
+    """Measure the gaps (..., 7) of lid pairs of contours (..., 16, 2) along the source's, as shares of those."""
     down, length = _gaps(source)
     gap, _ = _gaps(contour)
     share: Array = (gap * down).sum(-1) / np.maximum(length**2, 1e-6)

@@ -38,8 +38,9 @@ STRANGE_COLOURS = (0.25, 0.5)
 class MirroredSide:
     """Hold the texture for the far side of a face: the mirrored source image with the far side's light.
 
-    texture, as `make_texture` makes it; person and weight (S, S) 0..1, its alpha and where it replaces the far side; origin (468, 2) px,
-    the landmarks in it; triangles (M, 3) of the far side; direction, 1 or -1: of the yaw that brings it into view."""
+    texture, as `make_texture` makes it; person and weight (S, S) 0..1, its alpha and where it replaces the far side;
+    origin (468, 2) px, the landmarks in it; triangles (M, 3) of the far side; direction, 1 or -1: of the yaw that
+    brings it into view."""
 
     texture: Image
     person: Array
@@ -98,7 +99,7 @@ def mirror_side(
     inside, oval = texture[:, :2].copy(), list(FACE_OVAL)
     inside[oval] += BORDER_INSET * (inside[oval].mean(0) - inside[oval])
     origin = np.stack([side - 1 - inside[mirror, 0], inside[mirror, 1]], 1).astype(np.float32)
-    flipped, flipped_person = (np.ascontiguousarray(one[:, ::-1]) for one in (picture, person))
+    flipped, flipped_person = np.ascontiguousarray(picture[:, ::-1]), np.ascontiguousarray(person[:, ::-1])
     seen = smoothstep(facing / RELIABLE_COSINE) * smoothstep(facing[mirror] / RELIABLE_COSINE) * ~hidden
     matched, strange = _match_colours(flipped, origin, picture, inside, seen)
     start, end = STRANGE_COLOURS

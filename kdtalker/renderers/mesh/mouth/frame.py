@@ -40,9 +40,9 @@ class MouthFrame:
         head's own axes, so that a turned head is foreshortened."""
         first, second = resting[61], resting[291]
         (ax, ay, az), (dx, dy, dz) = (second - first).tolist(), ((resting[152] - resting[10]) * aspect).tolist()
-        linear = np.array([[ax, dx], [ay, dy]])
+        linear = np.array([[ax, dx], [ay, dy]], np.float32)
         normal = np.array([ay * dz - az * dy, az * dx - ax * dz]) / (math.hypot(ax, ay, az) + 1e-6)
-        corner = (first + second)[:2] / 2 - linear @ ORIGIN / PX_PER_WIDTH
+        corner = (first + second)[:2] / 2 - linear @ np.array(ORIGIN) / PX_PER_WIDTH
         depth = np.clip(_invert(linear) @ normal, -MOST_SLANT, MOST_SLANT)
         matrix = np.concatenate([linear / PX_PER_WIDTH, corner[:, None]], axis=1)
         return MouthFrame(matrix.astype(np.float32), depth.astype(np.float32))
@@ -54,8 +54,7 @@ class MouthFrame:
 
     def to_frame(self, points: Array) -> Array:
         """Map points (N, 2) px of the picture to px of the frame."""
-        mapped: Array = (points - self.matrix[:, 2]) @ self.inverse.T
-        return mapped.astype(np.float32)
+        return np.asarray((points - self.matrix[:, 2]) @ self.inverse.T, np.float32)
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class LipShape:
         lower = catmull_rom(np.concatenate([points[:1], points[count:], points[count - 1 : count]]))
         mask = soft_polygon((HEIGHT_PX, WIDTH_PX), np.concatenate([upper, lower[-2:0:-1]]), 0.6)
         coarse = cv2.resize(mask, (WIDTH_PX // CELL_PX, HEIGHT_PX // CELL_PX), interpolation=cv2.INTER_AREA)
-        maps = _draw_maps(coarse, *(curve[np.argsort(curve[:, 0])] for curve in (upper, lower)))
+        maps = _draw_maps(np.asarray(coarse, np.float32), *(curve[np.argsort(curve[:, 0])] for curve in (upper, lower)))
         shape = (points - ORIGIN) / PX_PER_WIDTH
         geometry = np.concatenate([4 * shape.ravel(), 6 * chin / PX_PER_WIDTH, 2 * normal])
         return LipShape(mask, maps, geometry.astype(np.float32), chin.astype(np.float32))
@@ -94,13 +93,13 @@ def _invert(linear: Array) -> Array:
     """Invert a linear map (2, 2)."""
     (a, b), (c, d) = linear.tolist()
     determinant = a * d - b * c
-    return np.array([[d, -b], [-c, a]]) / (determinant or 1e-12)
+    return np.asarray(np.array([[d, -b], [-c, a]]) / (determinant or 1e-12), np.float64)
 
 
 @njit(cache=True, nogil=True)
 def _draw_maps(mask: Array, upper: Array, lower: Array) -> Array:
-    """Draw the input (MAPS, cells, cells) of the shading network from a mask (cells, cells) of the opening and its upper
-    and lower curve (N, 2) px, from left to right."""
+    """Draw the input (MAPS, cells, cells) of the shading network from a mask (cells, cells) of the opening and its
+    upper and lower curve (N, 2) px, from left to right."""
     height, width = mask.shape
     maps = np.empty((MAPS, height, width), np.float32)
     columns = CELL_PX * (np.arange(width) + 0.5) - 0.5
