@@ -54,6 +54,9 @@ def load_engine(job: Job) -> TalkingPortraitPipeline[Any]:
     _check_address_space()
     if not job.compile:  # torch's compiler would leave an empty folder among the temporary files
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
+    if job.engine == "mesh":
+        # Small networks beside a warp and ffmpeg: more would wait for one another. The variable counts in every thread.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     import cv2
     import torch
 
@@ -62,7 +65,7 @@ def load_engine(job: Job) -> TalkingPortraitPipeline[Any]:
     set_threads(job.threads)
     if job.engine == "mesh":
         cv2.setNumThreads(1)
-        torch.set_num_threads(1)  # small networks beside a warp and ffmpeg: more would wait for one another
+        torch.set_num_threads(1)
         return TalkingPortraitPipeline.mesh(job.checkpoint)
     return TalkingPortraitPipeline.liveportrait(job.device, job.precision, job.weights, job.checkpoint, job.compile)
 

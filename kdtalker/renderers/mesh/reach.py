@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +42,12 @@ class Reach:
         each by its corners."""
         near = self.distance <= moved_px + 2  # sampling reaches a little further
         first, last = near.argmax(1), TILES - near[:, ::-1].argmax(1)
-        spans = np.stack([first, np.where(near.any(1), last, 0)], 1) * self.tile
-        spans[~near.any(1)] = 0
-        columns: Columns = np.minimum(np.repeat(spans, self.tile, axis=0)[: self.side], self.side).astype(np.int32)
+        tiles = np.where(near.any(1), (first, last), ((TILES,), (0,))) * self.tile  # rows without begin after their end
+        columns: Columns = np.minimum(np.repeat(tiles.T, self.tile, axis=0)[: self.side], self.side).astype(np.int32)
         for low, high in boxes:
-            (left, top), (right, bottom) = np.clip([np.floor(low), np.ceil(high) + 1], 0, self.side).astype(np.int32)
-            rows = columns[top:bottom]
-            empty = rows[:, 1] <= rows[:, 0]
-            rows[:, 0] = np.where(empty, left, np.minimum(rows[:, 0], left))
-            rows[:, 1] = np.where(empty, right, np.maximum(rows[:, 1], right))
+            left, top = (max(math.floor(value), 0) for value in low)
+            right, bottom = (min(math.ceil(value) + 1, self.side) for value in high)
+            rows = columns[top : max(bottom, 0)]
+            np.minimum(rows[:, 0], left, out=rows[:, 0])
+            np.maximum(rows[:, 1], right, out=rows[:, 1])
         return columns
