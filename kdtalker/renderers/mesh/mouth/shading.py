@@ -96,6 +96,21 @@ class RatioNetwork(nn.Module):
         return log_ratio * outside[..., None]
 
 
+@njit(cache=True, nogil=True)
+def weigh_ratio(log_ratio: Array, mask: Array, weight: float, saturation: float) -> Array:
+    """Weigh a log ratio image (h, w, 3) by a mask (h, w) 0..1 and a weight; a saturation of 0 makes it grey."""
+    weighed = np.empty_like(log_ratio)
+    share, colourful = np.float32(weight), np.float32(saturation)
+    height, width = mask.shape
+    for y in range(height):
+        for x in range(width):
+            grey = (log_ratio[y, x, 0] + log_ratio[y, x, 1] + log_ratio[y, x, 2]) / np.float32(3)
+            for channel in range(3):
+                colour = grey + colourful * (log_ratio[y, x, channel] - grey)
+                weighed[y, x, channel] = share * mask[y, x] * colour
+    return weighed
+
+
 def apply_ratio(picture: Image, crop: Crop, log_ratio: Array) -> None:
     """Multiply the area of a crop in a frame (S, S, 3) by a ratio image, in place: its log (SIDE_PX, SIDE_PX, 3)."""
     low, high = crop.bounds(len(picture))

@@ -29,6 +29,7 @@ from kdtalker.renderers.mesh.mouth.shading import (
     apply_ratio,
     crop_around,
     crop_mask,
+    weigh_ratio,
 )
 from kdtalker.renderers.mesh.topology import (
     FACE_OVAL,
@@ -117,10 +118,8 @@ class SourceMouth:
         crop = crop_around(frame.mouth)
         opening = crop_mask(crop, trace_opening(frame.vertices))
         log_ratio = network.predict(frame.picture, crop, opening, frame.displacement)
-        grey = log_ratio.mean(-1, keepdims=True)
         face = crop_mask(crop, frame.vertices[list(FACE_OVAL), :2], FACE_BLUR_PX)
-        log_ratio = weight * face[..., None] * (grey + self.saturation * (log_ratio - grey))
-        apply_ratio(frame.picture, crop, log_ratio)
+        apply_ratio(frame.picture, crop, weigh_ratio(log_ratio, face, weight, self.saturation))
 
     @torch.inference_mode()
     def draw(self, model: MouthInterior, lips: LipShape) -> NDArray[np.uint8]:
