@@ -41,7 +41,7 @@ class Ahead(Generic[ItemT]):
         self._function = function
         self._made: list[ItemT] = []
         self._error: BaseException | None = None
-        self._thread = Thread(target=self._call, daemon=True) if _Limit.threads > 1 else None
+        self._thread = Thread(target=self._call) if _Limit.threads > 1 else None
         if self._thread is not None:
             self._thread.start()
 

@@ -55,14 +55,14 @@ _COLOUR: Any = types.UniTuple
 def sample_bicubic(  # type: ignore[no-untyped-def] # noqa: PLR0917 (numba asks for these names and no types)
     typing, texture, start, step, across, column, down, row
 ):
-    """Sample a texture of `make_texture` by ACROSS[column] and DOWN[row], both flattened: RGB, 0..255 and a little
-    beyond. start: index of the upper left of the 4 x 4 neighbours; step: from row to row. Indices are not checked."""
+    """Sample a texture of `make_texture` by ACROSS[column] and DOWN[row], both flattened: RGB 0..255. start: index
+    of the upper left of the 4 x 4 neighbours; step: from row to row. Indices are not checked."""
     return _COLOUR(types.float32, 3)(texture, start, step, across, column, down, row), _generate
 
 
 def _generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     """Generate the code of `sample_bicubic`: the sum of the rows, each four pixels of four channels, times their
-    weights; that times the columns' weights; and the sum of the columns."""
+    weights; that times the columns' weights; and the sum of the columns, clipped."""
     texture, start, step, across, column, down, row = arguments
     kinds = signature.args
     total = ir.Constant(_FLOATS, None)  # zeros
@@ -79,6 +79,9 @@ def _generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any
     for half in (8, 4):
         first, second = (_pick(builder, total, range(begin, begin + half)) for begin in (0, half))
         total = builder.fadd(first, second, flags=["fast"])
+    black, white = (ir.Constant(total.type, [level] * 4) for level in (0.0, 255.0))
+    total = builder.select(builder.fcmp_ordered(">", total, black), total, black)
+    total = builder.select(builder.fcmp_ordered("<", total, white), total, white)
     channels = [builder.extract_element(total, ir.Constant(_INDEX, channel)) for channel in range(3)]
     return context.make_tuple(builder, signature.return_type, channels)
 

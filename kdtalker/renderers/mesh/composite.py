@@ -17,7 +17,7 @@ _ACROSS, _DOWN = ACROSS.ravel(), DOWN.ravel()
 _sample: Any = sample_bicubic  # an intrinsic, whose first parameter is not passed
 _JUMP_PX = single(3)  # difference in flow between neighbours from which on one of them hides something
 _CHUNK = 16  # pixels that are tested for such a difference at once
-_ONE, _HALF, _BLACK, _WHITE = map(single, (1, 0.5, 0, 255))
+_ZERO, _HALF, _ONE = map(single, (0, 0.5, 1))
 _NEXT = index(1)
 
 
@@ -175,7 +175,7 @@ def _is_jump(rows: tuple[Array, ...], x: Number) -> Number:
 def sample_linear(values: Array, x: Number, y: Number) -> Number:
     """Interpolate values (S, S) linearly at (x, y); beyond their border they are repeated."""
     last = np.float32(len(values) - 1)
-    x, y = min(max(x, _BLACK), last), min(max(y, _BLACK), last)
+    x, y = min(max(x, _ZERO), last), min(max(y, _ZERO), last)
     left, top = max(min(int(x), len(values) - 2), 0), max(min(int(y), len(values) - 2), 0)
     right, down = x - np.float32(left), y - np.float32(top)
     above = values[top, left] + right * (values[top, left + 1] - values[top, left])
@@ -187,7 +187,7 @@ def sample_linear(values: Array, x: Number, y: Number) -> Number:
 def find_place(side: int, x: Number, y: Number) -> tuple[Number, Number, Number]:
     """Find the pixel of a texture of a picture (side, side, 3) that is upper left of (x, y), as an index, and how far
     (x, y) is to the right of it and below, in 1 / STEPS px."""
-    low, high, pad, steps = _BLACK - _ONE, np.float32(side), np.float32(PAD), np.float32(STEPS)
+    low, high, pad, steps = _ZERO - _ONE, np.float32(side), np.float32(PAD), np.float32(STEPS)
     column = np.uint32(int((min(max(x, low), high) + pad) * steps + _HALF))
     row = np.uint32(int((min(max(y, low), high) + pad) * steps + _HALF))
     start = 4 * ((row // STEPS) * (side + 2 * PAD) + column // STEPS)
@@ -198,7 +198,4 @@ def find_place(side: int, x: Number, y: Number) -> tuple[Number, Number, Number]
 def sample_texture(texture: Image, side: int, start: Number, column: Number, row: Number) -> Any:
     """Sample a texture of a picture (side, side, 3) at a place of `find_place`: RGB 0..255."""
     step = 4 * (side + 2 * PAD)
-    red, green, blue = _sample(texture, start - step - 4, step, _ACROSS, column, _DOWN, row)
-    return (
-        min(max(red, _BLACK), _WHITE), min(max(green, _BLACK), _WHITE), min(max(blue, _BLACK), _WHITE)
-    )  # fmt: skip
+    return _sample(texture, start - step - 4, step, _ACROSS, column, _DOWN, row)
