@@ -131,10 +131,7 @@ class TalkingPortraitPipeline(Generic[SourceT]):
         head: Iterable[Motion] | None = None,
     ) -> Iterator[Image]:
         """Yield the frames (H, W, 3) of a whole sound, which comes in pieces of any size, mono at 16 kHz."""
-        session = self.start(portrait, options, record, edit=edit, head=head)
-        for samples in sound:
-            yield from session.push(samples)
-        yield from session.flush()
+        yield from self.start(portrait, options, record, edit=edit, head=head).follow(sound)
 
     def reenact(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -29,6 +30,7 @@ from kdtalker.core.protocols import (
     SourceT,
 )
 from kdtalker.core.rates import SAMPLE_RATE_HZ
+from kdtalker.core.threads import Ahead
 from kdtalker.edits.perform import add_nods, add_procedural_motion
 from kdtalker.edits.transfer import ping_pong, replace_head, transfer_stream
 
@@ -69,6 +71,8 @@ class Session(Generic[SourceT]):
         self._first: Motion | None = None  # the first generated frame
         self._frame = 0  # the number of the next frame
         self._frames: Iterator[Image] = iter(())  # of the motion that is being drawn
+        self._following: Iterator[Array] | None = None  # sound that is taken as it is needed
+        self._generated: Ahead[tuple[Motion, Prosody]] | None = None  # the motion after that
 
     def push(self, samples: Array) -> Iterator[Image]:
         """Add samples (N,), float32 mono at 16 kHz, -1..1; N from 0. Returns the frames that they make possible."""
@@ -86,6 +90,11 @@ class Session(Generic[SourceT]):
         self._has_ended = True
         return self._take()
 
+    def follow(self, sound: Iterable[Array]) -> Iterator[Image]:
+        """Take the samples of a whole sound, as they are needed, and end it. Returns the frames."""
+        self._following = iter(sound)
+        return self._take()
+
     def _take(self) -> Iterator[Image]:
         """Yield frames until more sound is needed. After an error there are no more: parts of the stream are lost."""
         if self._has_failed:
@@ -100,16 +109,31 @@ class Session(Generic[SourceT]):
         while True:
             for frame in self._frames:  # noqa: UP028 - `yield from` would close the line where one reader stops
                 yield frame
-            stream = self._stream = self._stream or self._start()
-            if self._queue:
-                motion, prosody = stream.advance(self._queue.popleft())
-            elif self._has_ended and not stream.has_ended:
-                motion, prosody = stream.end()
-            else:
+            generated, self._generated = self._generated or self._generate(), None
+            if generated is None:
                 return
+            motion, prosody = generated.result()
             if len(motion):
                 drawn = self._perform(motion, prosody)
+                self._generated = self._generate()  # in a thread, beside the drawing
                 self._frames = draw_frames(self._engine.renderer, self._portrait, drawn, self._record)
+
+    def _generate(self) -> Ahead[tuple[Motion, Prosody]] | None:
+        """Start to generate motion from the next piece of sound; None where more is needed, or all has been drawn."""
+        stream = self._stream = self._stream or self._start()
+        if not self._queue and self._following is not None:
+            self._follow_on(next(self._following, None))
+        if self._queue:
+            return Ahead(partial(stream.advance, self._queue.popleft()))
+        return Ahead(stream.end) if self._has_ended and not stream.has_ended else None
+
+    def _follow_on(self, samples: Array | None) -> None:
+        """Queue the next samples of the sound that is followed; None: it has ended."""
+        if samples is None:
+            self._has_ended = True
+            self._following = None
+        else:
+            self.push(samples)
 
     def _start(self) -> MotionStream[Any, Any]:
         speech = self._engine.speech

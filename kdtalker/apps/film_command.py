@@ -23,6 +23,7 @@ from kdtalker.core.files import AtomicFile, commit_together
 from kdtalker.core.motion import Motion
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count
 from kdtalker.core.signals import Interruption
+from kdtalker.core.threads import RunAhead, set_threads
 from kdtalker.diffusion.header import check_checkpoint
 from kdtalker.media.sound import read_sound
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     Load = Callable[[Job], TalkingPortraitPipeline[Any]]
 
 LENGTH_TOLERANCE_S = 0.2  # a sound beside --motion may differ so much in length before a note is logged
+FRAMES_AHEAD = 2  # of the encoder, that are drawn meanwhile
 PIECE_FRAMES = 250  # a saved motion is drawn in pieces of this length, so that memory does not grow with it
 LEAST_ADDRESS_SPACE_GB = 2.2  # with less, torch and OpenBLAS abort the process without a message
 
@@ -52,12 +54,18 @@ def load_engine(job: Job) -> TalkingPortraitPipeline[Any]:
     _check_address_space()
     if not job.compile:  # torch's compiler would leave an empty folder among the temporary files
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
+    if job.engine == "mesh":
+        # Small networks beside a warp and ffmpeg: more would wait for one another. The variable counts in every thread.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import cv2
     import torch
 
     from kdtalker.pipeline import TalkingPortraitPipeline
 
+    set_threads(job.threads)
     if job.engine == "mesh":
-        torch.set_num_threads(1)  # small networks beside a warp and ffmpeg: more would wait for one another
+        cv2.setNumThreads(1)
+        torch.set_num_threads(1)
         return TalkingPortraitPipeline.mesh(job.checkpoint)
     return TalkingPortraitPipeline.liveportrait(job.device, job.precision, job.weights, job.checkpoint, job.compile)
 
@@ -124,12 +132,13 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
     framing = driving.motion.framing if driving.motion is not None else "driving" if job.driving else "speech"
     portrait = pipeline.portrait(image, face=job.face, box=job.box, crop=job.crop, alpha=job.alpha, framing=framing)
     recorded: list[Motion] = []
-    frames = _frames(pipeline, portrait, job, driving, recorded.append if job.save_motion else None)
+    made = _frames(pipeline, portrait, job, driving, recorded.append if job.save_motion else None)
     progress.stage(f"making {_length(driving.frames)}")
-    first = next(frames)
-    height, width = first.shape[:2]
     count = 0
     with ExitStack() as files:
+        frames = files.enter_context(RunAhead(made, FRAMES_AHEAD))
+        first = next(frames)
+        height, width = first.shape[:2]
         saved = files.enter_context(AtomicFile(job.save_motion)) if job.save_motion else None
         film = files.enter_context(
             VideoWriter(

@@ -17,6 +17,8 @@ from kdtalker.tts.line import DEFAULT_VOICE, Line
 from kdtalker.weights.find import locate
 from kdtalker.weights.table import TABLE
 
+MOST_THREADS = 64  # that --threads takes; more than four do not help
+
 # arguments that only --engine liveportrait takes
 PUBLISHED_ONLY = ("device", "precision", "compile", "weights", "retarget_eyes", "retarget_lips")
 
@@ -49,6 +51,7 @@ class Job:
     retarget_eyes: float | str | None
     retarget_lips: float | str | None
     checkpoint: Path | None
+    threads: int
     quiet: bool
     options: Options
 
@@ -63,6 +66,8 @@ def parse(arguments: Sequence[str]) -> Job:
     job = Job(**values, line=line, options=options)
     if not 0 <= job.crf <= 51:
         raise InputError(f"Option 'crf' is {job.crf}, wanted a whole number from 0 to 51.")
+    if not 1 <= job.threads <= MOST_THREADS:
+        raise InputError(f"Option 'threads' is {job.threads}, wanted a whole number from 1 to {MOST_THREADS}.")
     is_voiced = job.audio is not None or job.line is not None
     if is_voiced == (job.driving is not None) and job.motion is None:
         raise InputError(

@@ -17,7 +17,7 @@ def test_a_breath_lifts_the_shoulders_and_nothing_else():
     source = pipeline.portrait(read_image(EXAMPLES / "astronaut.png"), crop=True).source
     out, breathes = source.rest, replace(source.rest, breath=np.ones((1, 1), np.float32))
     assert not breath_shift(source, out).any()
-    shift = breath_shift(source, breathes)
+    (shift,) = breath_shift(source, breathes)
     is_above = source.rings[:, 1] < source.landmarks[1, 1]  # the tip of the nose
     assert shift[:, 1].min() < -0.5 and shift[:, 1].min() > -6  # px, upwards
     assert np.abs(shift[is_above]).max() < 0.1

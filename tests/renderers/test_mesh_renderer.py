@@ -18,7 +18,7 @@ from kdtalker.face.segmentation import person_matte
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.picture import read_image
 from kdtalker.renderers.mesh.head.pose_limits import limit_pose, soft_limit
-from kdtalker.renderers.mesh.raster import backward_flow, reset_flow
+from kdtalker.renderers.mesh.raster import all_columns, backward_flow, reset_flow
 from kdtalker.renderers.mesh.source import _build_rings
 from kdtalker.session import draw_frames
 
@@ -241,8 +241,8 @@ def test_a_mesh_is_drawn_without_cracks():
     target[border, :2] = grid[border]
     places = (target[:, :2] @ [[0.8, 0.1], [-0.2, 1.1]] + [300, -200]).astype(np.float32)
     flow, depth = np.empty((2, side, side), np.float32), np.empty((side, side), np.float32)
-    reset_flow(flow, depth)
-    backward_flow(target, places, triangles, flow, depth)
+    reset_flow(flow, depth, all_columns(side))
+    backward_flow(target, places, triangles, flow, depth, all_columns(side))
     x, y = np.meshgrid(np.arange(side), np.arange(side))
     wanted = np.stack([0.8 * x - 0.2 * y + 300, 0.1 * x + 1.1 * y - 200])
     np.testing.assert_allclose(flow, wanted, atol=0.05)
@@ -253,8 +253,8 @@ def test_the_nearer_triangle_is_seen():
     places = np.repeat(np.array([[100, 100], [200, 200]], np.float32), 3, axis=0)
     for order in ([[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]):
         flow, depth = np.empty((2, 32, 32), np.float32), np.empty((32, 32), np.float32)
-        reset_flow(flow, depth)
-        backward_flow(target, places, np.array(order, np.int32), flow, depth)
+        reset_flow(flow, depth, all_columns(32))
+        backward_flow(target, places, np.array(order, np.int32), flow, depth, all_columns(32))
         np.testing.assert_allclose(flow[:, 5, 5], 200, atol=1e-3)
         np.testing.assert_array_equal(flow[:, 30, 30], 30)  # outside of both
 

@@ -155,10 +155,10 @@ def test_a_turned_head_is_as_wide_as_an_ellipsoid():
     places = np.array([[-0.85, -0.6, 0.5], [0.85, -0.6, 0.5], [-0.85, 0.5, 0.5], [0.0, -1.2, 0.5]], np.float32)
     weight = widening_weight(places, np.ones(4, np.float32))
     assert not widen_outline(weight, front, front).any()
-    left, right, ear, top = widen_outline(weight, posed(25), front)[:, 0]
+    left, right, ear, top = widen_outline(weight, posed(25), front)[0, :, 0]
     assert left < 0 < right and ear == top == 0
     assert abs(left) != abs(right)
-    mirrored = widen_outline(weight, posed(-25), front)[:, 0]
+    mirrored = widen_outline(weight, posed(-25), front)[0, :, 0]
     np.testing.assert_allclose(mirrored[:2], [-right, -left], atol=1e-6)
     near, far = sorted((abs(left), abs(right)), reverse=True)
     assert near < 0.2 * 0.35 and far > 0.2 * near

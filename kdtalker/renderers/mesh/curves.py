@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numba import njit
 
 from kdtalker.core.arrays import Array
 
@@ -13,13 +14,25 @@ SPLINE_STEPS = 6  # points of the curve per segment
 
 def catmull_rom(points: Array) -> Array:
     """Interpolate control points (N, 2) by a Catmull-Rom spline: (6 (N - 1) + 1, 2) points through them."""
-    padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
-    before, start, end, after = (padded[shift : len(points) - 1 + shift, None] for shift in range(4))
-    t = (np.arange(SPLINE_STEPS, dtype=np.float32) / SPLINE_STEPS)[:, None]
-    curve = start + 0.5 * t * (
-        end - before + t * (2 * before - 5 * start + 4 * end - after + t * (3 * (start - end) + after - before))
-    )
-    return np.concatenate([curve.reshape(-1, 2), points[-1:]]).astype(np.float32)
+    return np.asarray(_spline(np.ascontiguousarray(points, np.float32)))
+
+
+@njit(cache=True, nogil=True)
+def _spline(points: Array) -> Array:
+    segments = len(points) - 1
+    curve = np.empty((SPLINE_STEPS * segments + 1, 2), np.float32)
+    for axis in range(2):
+        values = points[:, axis]
+        for segment in range(segments):
+            start, end = values[segment], values[segment + 1]
+            before = values[segment - 1] if segment else 2 * start - end
+            after = values[segment + 2] if segment + 2 <= segments else 2 * end - start
+            square, cube = 2 * before - 5 * start + 4 * end - after, 3 * (start - end) + after - before
+            for step in range(SPLINE_STEPS):
+                t = step / SPLINE_STEPS
+                curve[SPLINE_STEPS * segment + step, axis] = start + 0.5 * t * (end - before + t * (square + t * cube))
+        curve[-1, axis] = values[-1]
+    return curve
 
 
 def soft_polygon(shape: tuple[int, ...], corners: Array, blur_px: float) -> Array:

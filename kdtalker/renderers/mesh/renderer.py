@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from kdtalker.core.arrays import Array, Image
-from kdtalker.core.motion import MESH_SPACE, Motion, pose_of_rotation, rotation_matrix
+from kdtalker.core.motion import MESH_SPACE, Motion, pose_of_rotation
 from kdtalker.core.protocols import ExpressionModel, Openings
-from kdtalker.edits.basic import turn_head
+from kdtalker.core.threads import RunAhead
 from kdtalker.face.landmarks import eye_opening, mouth_opening
 from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.portrait import face_square
@@ -18,24 +17,18 @@ from kdtalker.face.tracker import FaceTracker, hold_last
 from kdtalker.renderers.mesh.anatomy import build_expression_model
 from kdtalker.renderers.mesh.eyes.parts import EYES, Part, make_view
 from kdtalker.renderers.mesh.eyes.unet import PartUNet
-from kdtalker.renderers.mesh.geometry import FaceModel, to_pixels, to_square
+from kdtalker.renderers.mesh.geometry import FaceModel, to_square
 from kdtalker.renderers.mesh.head.mirror import mirror_side
 from kdtalker.renderers.mesh.head.pose_limits import limit_pose
 from kdtalker.renderers.mesh.mouth.networks import MouthNetworks
+from kdtalker.renderers.mesh.mouth.shading import crop_around, measure_displacement
 from kdtalker.renderers.mesh.mouth.source import WarpedFrame
-from kdtalker.renderers.mesh.source import MeshSource, encode_source, neutral_mesh
-from kdtalker.renderers.mesh.warp import WarpBuffers, compute_flow, separate_lips, warp_matte, warp_picture
+from kdtalker.renderers.mesh.pose import PartWeights, PosedFrame, blend_weights, deform_mesh, pose_frames
+from kdtalker.renderers.mesh.source import MeshSource, encode_source
+from kdtalker.renderers.mesh.warp import WarpBuffers, compute_flow, find_columns, warp_matte, warp_picture
 from kdtalker.weights.find import find
 
-
-@dataclass(frozen=True)
-class PartWeights:
-    """Hold the weights 0..1 in one frame: shading of the ratio image around the mouth, inside of what is drawn in the
-    mouth, eyes (right, left) of the network that refines lids."""
-
-    shading: float
-    inside: float
-    eyes: tuple[float, ...]
+POSED_AT_ONCE = 32  # frames whose meshes are posed together, so that numpy is called less often
 
 
 class MeshRenderer:
@@ -78,18 +71,22 @@ class MeshRenderer:
         return self._frames(source, motion)
 
     def _frames(self, source: MeshSource, motion: Motion) -> Iterator[Image]:
-        """Refine the parts of one frame in a thread while the next one is warped."""
-        motion, before, buffers = limit_pose(motion, source.rest), None, WarpBuffers.of(len(source.picture))
-        with ThreadPoolExecutor(1) as executor:
-            for frame in range(len(motion)):
-                moment = motion[frame : frame + 1]
-                warped, weights = self.warp(source, moment, buffers), self.blend_weights(source, moment)
-                refined = executor.submit(self._refine, source, warped, weights)
-                if before:
-                    yield before.result()
-                before = refined
-            if before:
-                yield before.result()
+        """Refine the parts of one frame while the next one is warped in a thread."""
+        with RunAhead(self._warped(source, limit_pose(motion, source.rest)), 1) as warped:
+            for frame, weights in warped:
+                yield self._refine(source, frame, weights)
+
+    def _warped(self, source: MeshSource, motion: Motion) -> Iterator[tuple[WarpedFrame, PartWeights]]:
+        buffers = WarpBuffers.of(len(source.picture))
+        for posed, weights in self._pose(source, motion):
+            yield self._warp(source, posed, buffers), weights
+
+    def _pose(self, source: MeshSource, motion: Motion) -> Iterator[tuple[PosedFrame, PartWeights]]:
+        for start in range(0, len(motion), POSED_AT_ONCE):
+            piece = motion[start : start + POSED_AT_ONCE]
+            yield from zip(
+                pose_frames(self.model, source, piece), blend_weights(self.model, source, piece), strict=True
+            )
 
     def _refine(self, source: MeshSource, warped: WarpedFrame, weights: PartWeights) -> Image:
         picture, resting = warped.picture, warped.resting
@@ -104,42 +101,31 @@ class MeshRenderer:
         return picture
 
     def blend_weights(self, source: MeshSource, motion: Motion) -> PartWeights:
-        """Compute the weights of the parts in one frame (T = 1), from its expression alone: the mesh is compared with
-        the source's in the source's own pose."""
-        rest, mouth = source.rest, source.mouth
-        vertices = self._pose_mesh(source, replace(turn_head(motion, rest.pose), scale=rest.scale, shift=rest.shift))
-        eyes = tuple(part.blend_weight(vertices) for part in source.parts)
-        return PartWeights(mouth.shading_weight(vertices), mouth.blend_weight(vertices), eyes)
+        """Compute the weights of the parts in one frame (T = 1)."""
+        (weights,) = blend_weights(self.model, source, motion)
+        return weights
 
     def deform_mesh(self, source: MeshSource, motion: Motion) -> tuple[Array, Array]:
         """Pose the mesh (468, 3) px of one frame (T = 1); returns it with the same of a neutral expression."""
-        side = len(source.picture)
-        resting = neutral_mesh(self.model, source.identity, motion, side)
-        resting += _displace(source.lips.residual, motion, side)
-        return self._pose_mesh(source, motion), resting
-
-    def _pose_mesh(self, source: MeshSource, motion: Motion) -> Array:
-        side = len(source.picture)
-        vertices = to_pixels(self.model.pose_vertices(source.identity, motion)[0], side)
-        if source.stiffness.any():
-            unmoved = replace(motion, expression=turn_head(source.rest, motion.pose).expression)
-            rigid = to_pixels(self.model.pose_vertices(source.identity, unmoved)[0], side)
-            vertices += source.stiffness[:, None] * (rigid - vertices)
-        if closing := source.lips.closing(motion):
-            vertices += closing * _displace(source.lips.residual, motion, side)
-        return separate_lips(vertices, source.landmarks)
+        (vertices,), (resting,) = deform_mesh(self.model, source, motion)
+        return vertices, resting
 
     def warp(self, source: MeshSource, motion: Motion, buffers: WarpBuffers | None = None) -> WarpedFrame:
         """Warp the source image to one frame (T = 1) before its parts are refined. buffers: reused between frames."""
-        buffers = buffers or WarpBuffers.of(len(source.picture))
-        vertices, resting = self.deform_mesh(source, motion)
-        closed = source.lids.close(vertices)
-        compute_flow(source, motion, closed, buffers)
-        picture = warp_picture(source, motion, vertices, buffers)
-        source.lids.draw(picture, closed)
-        source.lips.draw_line(picture, vertices, source.lips.closing(motion))
-        displacement = source.mouth.measure_displacement(buffers.flow, resting)
-        return WarpedFrame(picture, vertices, resting, displacement)
+        (posed,) = pose_frames(self.model, source, motion)
+        return self._warp(source, posed, buffers or WarpBuffers.of(len(source.picture)))
+
+    @staticmethod
+    def _warp(source: MeshSource, posed: PosedFrame, buffers: WarpBuffers) -> WarpedFrame:
+        mouth = source.mouth.frame(posed.resting)
+        crop = crop_around(mouth)
+        columns = find_columns(source, posed, crop.bounds(len(source.picture)))
+        compute_flow(source, posed, columns, buffers)
+        picture = warp_picture(source, posed, columns, buffers)
+        source.lids.draw(picture, posed.lids)
+        source.lips.draw_line(picture, posed.vertices, posed.closing)
+        displacement = measure_displacement(buffers.flow, crop, source.mouth.crop)
+        return WarpedFrame(picture, posed.vertices, posed.resting, mouth, displacement)
 
     def isolate(self, source: MeshSource, foreground: Image) -> MeshSource:
         """Replace the source image (S, S, 3) by its foreground colours, so that no frame shows the background."""
@@ -154,9 +140,8 @@ class MeshRenderer:
 
     def matte(self, source: MeshSource, matte: Array, motion: Motion, face: Image) -> tuple[Image, Array]:
         """Warp the source's alpha matte (S, S) 0..1 by the flow of one frame (T = 1) that was drawn as `face`."""
-        buffers, motion = WarpBuffers.of(len(source.picture)), limit_pose(motion, source.rest)
-        compute_flow(source, motion, source.lids.close(self._pose_mesh(source, motion)), buffers)
-        return face, warp_matte(matte, buffers)
+        (posed,) = pose_frames(self.model, source, limit_pose(motion, source.rest))
+        return face, warp_matte(source, posed, matte)
 
     def measure_openings(self, source: MeshSource, motion: Motion) -> Openings:
         """Measure how far mouth and eyes are open in each frame, in the units of the tracker."""
@@ -175,9 +160,3 @@ class MeshRenderer:
             scale, rotation, shift, canonical = self.model.fit(to_square(face.landmarks, *square))
             expression = self.model.offsets(canonical[None], identity) @ rotation
             yield Motion(scale[None], pose_of_rotation(rotation[None]), shift[None], expression, MESH_SPACE)
-
-
-def _displace(offsets: Array, motion: Motion, side: int) -> Array:
-    """Pose vertex offsets (468, 3) in canonical units by a motion (T = 1): px."""
-    posed: Array = side / 2 * motion.scale[0] * (offsets @ rotation_matrix(motion.pose)[0])
-    return posed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.segmentation import segment_person
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.renderers.mesh.anatomy import SMILE, solve_offset
+from kdtalker.renderers.mesh.bicubic import make_texture
 from kdtalker.renderers.mesh.eyes.glasses import glasses_stiffness, wears_glasses
 from kdtalker.renderers.mesh.eyes.lids import Lids
 from kdtalker.renderers.mesh.eyes.parts import EYES, SourcePart
@@ -26,6 +28,7 @@ from kdtalker.renderers.mesh.head.mirror import MirroredSide, mirror_side
 from kdtalker.renderers.mesh.mouth.interior import MouthInterior
 from kdtalker.renderers.mesh.mouth.lips import Lips
 from kdtalker.renderers.mesh.mouth.source import SourceMouth
+from kdtalker.renderers.mesh.reach import Reach
 from kdtalker.renderers.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP, SKIN
 
 # Rings of vertices between the outline of the face (0) and the border of the square (1), and the weight of the head's
@@ -79,6 +82,16 @@ class MeshSource:
     lids: Lids
     lips: Lips
     mirrored: MirroredSide | None
+
+    @cached_property
+    def samples(self) -> Image:
+        """Prepare the picture and its mask once for bicubic sampling, as `make_texture` does."""
+        return make_texture(self.picture, self.person)
+
+    @cached_property
+    def reach(self) -> Reach:
+        """Measure once where a frame may differ from the picture."""
+        return Reach.of(self.picture, self.background, self.person)
 
 
 def encode_source(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array, Image, smoothstep
 from kdtalker.renderers.mesh.curves import catmull_rom
@@ -37,6 +38,7 @@ LINE_CLOSING = (0.3, 0.9)  # closing between which the drawn line of lashes repl
 BULGE_SHARE = 0.8  # of the light below the eye, caught by the middle of a lid over its eyeball
 FINE_LIMIT = 2.0  # texture is clipped at so many median absolute deviations: no hair, no reflections
 
+Colour = tuple[float, float, float]  # RGB in levels
 Heights = tuple[float, float, float, float]  # of the upper and lower edge in the source, and in the frame
 
 
@@ -159,35 +161,59 @@ def _ease(progress: float) -> float:
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _sample(texture: Array, x: float, y: float, channel: int) -> float:
+def _sample(texture: Array, x: float, y: float) -> Colour:
     """Sample a texture (h, w, 3) bilinearly; beyond its border it is repeated."""
     x, y = min(max(x, 0), texture.shape[1] - 1.001), min(max(y, 0), texture.shape[0] - 1.001)
-    left, top = int(x), int(y)
+    left, top = max(int(x), 0), max(int(y), 0)
     u, v = x - left, y - top
-    above = (1 - u) * texture[top, left, channel] + u * texture[top, left + 1, channel]
-    below = (1 - u) * texture[top + 1, left, channel] + u * texture[top + 1, left + 1, channel]
-    value: float = (1 - v) * above + v * below
-    return value
+    first, second, third, fourth = (1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v
+    right, below = left + 1, top + 1
+    return (
+        first * texture[top, left, 0]
+        + second * texture[top, right, 0]
+        + third * texture[below, left, 0]
+        + fourth * texture[below, right, 0],
+        first * texture[top, left, 1]
+        + second * texture[top, right, 1]
+        + third * texture[below, left, 1]
+        + fourth * texture[below, right, 1],
+        first * texture[top, left, 2]
+        + second * texture[top, right, 2]
+        + third * texture[below, left, 2]
+        + fourth * texture[below, right, 2],
+    )
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _lid(  # noqa: PLR0917 (compiled code takes no keywords)
-    photo: Array, skin: Array, x: float, y: float, place: float, keep: float, closing: float, channel: int
-) -> float:
+    photo: Array, skin: Array, x: float, y: float, place: float, keep: float, closing: float
+) -> Colour:
     """Colour a lid at (x, y): skin that stays with the socket, and `keep` of what the photograph shows over it at
     `place`, beside the lid's edge. As the lid closes only what is darker is kept: lashes, no eyeball."""
-    colour: float = _sample(skin, x, y, channel)
+    red, green, blue = _sample(skin, x, y)
     if keep > 0:
-        detail = _sample(photo, x, place, channel) - _sample(skin, x, place, channel)
-        colour += keep * (min(detail, 0) + (1 - closing) * max(detail, 0))
-    return colour
+        (red0, green0, blue0), (red1, green1, blue1) = _sample(skin, x, place), _sample(photo, x, place)
+        red += keep * _darker(red1 - red0, closing)
+        green += keep * _darker(green1 - green0, closing)
+        blue += keep * _darker(blue1 - blue0, closing)
+    return red, green, blue
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _darker(detail: float, closing: float) -> float:
+    """Keep of a detail what is darker, and less of what is lighter the more a lid has closed."""
+    return min(detail, 0) + (1 - closing) * max(detail, 0)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _turned_light(photo: float, skin: float, turned: float) -> float:
+    """Compute the light that lashes which turn down leave over, from the photograph and its skin."""
+    return 1 - turned * (1 - min(max((photo + 10) / (skin + 10), TURNED_LIGHT), 1))
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _draw_pixel(  # noqa: PLR0917 (compiled code takes no keywords)
-    area: Image,
-    row: int,
-    column: int,
+    old: NDArray[np.uint8],
     textures: tuple[Array, Array, Array],
     x: float,
     y: float,
@@ -197,7 +223,7 @@ def _draw_pixel(  # noqa: PLR0917 (compiled code takes no keywords)
     closing: float,
     alpha: float,
 ) -> None:
-    """Draw both lids into a pixel of area (h, w, 3) in place: skin up to the moved edges, beside them the photograph's
+    """Draw both lids into a pixel `old` (3,) in place: skin up to the moved edges, beside them the photograph's
     own, which on a shut lid a line of lashes replaces; lashes turn down as the lid closes. scale: px of the eye's frame
     per px of the picture."""
     (photo, skin, lashes), (old_top, old_bottom, top, bottom) = textures, heights
@@ -209,21 +235,24 @@ def _draw_pixel(  # noqa: PLR0917 (compiled code takes no keywords)
     keep_under = 1 - closing * _ease((y - bottom) / (0.8 * LASHES_BELOW * width))
     line = drawn * (1 - _ease(max(-away / LASH_LINE[0], away / LASH_LINE[1]))) * (1 - lashes[int(x)])
     turned = closing * (1 - _ease(away / TURNED_LENGTH)) if away > 0 else 0.0
-    for channel in range(3):
-        old = float(area[row, column, channel])
-        colour = (1 - over - under) * old
-        if over > 0:
-            place = min(old_top + y - top, old_top) - inset
-            colour += over * _lid(photo, skin, x, y, place, keep_over, closing, channel)
-        if under > 0:
-            place = max(old_bottom + y - bottom, old_bottom) + 2 * inset
-            colour += under * _lid(photo, skin, x, y, place, keep_under, closing, channel)
-        colour *= 1 - line
-        if turned > 0:
-            place = old_top - inset - 0.7 * (y - top)
-            light = (_sample(photo, x, place, channel) + 10) / (_sample(skin, x, place, channel) + 10)
-            colour *= 1 - turned * (1 - min(max(light, TURNED_LIGHT), 1))
-        area[row, column, channel] = np.uint8(min(max(old + alpha * (colour - old) + 0.5, 0), 255))
+    open_share = 1 - over - under
+    red, green, blue = open_share * old[0], open_share * old[1], open_share * old[2]
+    if over > 0:
+        lid = _lid(photo, skin, x, y, min(old_top + y - top, old_top) - inset, keep_over, closing)
+        red, green, blue = red + over * lid[0], green + over * lid[1], blue + over * lid[2]
+    if under > 0:
+        lid = _lid(photo, skin, x, y, max(old_bottom + y - bottom, old_bottom) + 2 * inset, keep_under, closing)
+        red, green, blue = red + under * lid[0], green + under * lid[1], blue + under * lid[2]
+    red, green, blue = (1 - line) * red, (1 - line) * green, (1 - line) * blue
+    if turned > 0:
+        place = old_top - inset - 0.7 * (y - top)
+        seen, bare = _sample(photo, x, place), _sample(skin, x, place)
+        red *= _turned_light(seen[0], bare[0], turned)
+        green *= _turned_light(seen[1], bare[1], turned)
+        blue *= _turned_light(seen[2], bare[2], turned)
+    old[0] = np.uint8(min(max(old[0] + alpha * (red - old[0]) + 0.5, 0), 255))
+    old[1] = np.uint8(min(max(old[1] + alpha * (green - old[1]) + 0.5, 0), 255))
+    old[2] = np.uint8(min(max(old[2] + alpha * (blue - old[2]) + 0.5, 0), 255))
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -264,4 +293,4 @@ def _draw(  # noqa: PLR0917 (compiled code takes no keywords)
             alpha = share * _ease(min(above, below) / (FEATHER * width)) * _ease(side / CORNER_REACH)
             if alpha > 0:
                 heights = old_top, old_bottom, top, bottom
-                _draw_pixel(area, row, column, textures, x, y, heights, scale, width, closing, alpha)
+                _draw_pixel(area[row, column], textures, x, y, heights, scale, width, closing, alpha)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -163,8 +164,9 @@ class SourcePart:
         layers[..., 4] *= _dilate_masks(warped, self.part.margin / (2 * self.part.reach))
         Crop.of(self.part, resting).blend(layers, weight, picture, self.picture, Crop.of(self.part, self.resting))
 
-    def blend_weight(self, vertices: Array) -> float:
-        """Compute the weight 0..1 of the network's prediction for a mesh (468, 3) px in the source's own pose."""
+    def blend_weight(self, vertices: Array) -> Array:
+        """Compute the weights (T,) 0..1 of the network's prediction for meshes (T, 468, 3) px in the source's own
+        pose."""
         width_px = float(np.linalg.norm(np.subtract(*self.resting[list(self.part.ends), :2])))
         return opening_weight(
             self.part.inside, vertices, self.landmarks, width_px, self.part.ramp, gap_ramp=LID_GAP_RAMP
@@ -179,17 +181,18 @@ def opening_weight(
     ramp: tuple[float, float],
     *,
     gap_ramp: tuple[float, float] = GAP_RAMP,
-) -> float:
-    """Compute the weight 0..1 of what is drawn in an opening: 0 while its contour, upper and lower curve, of a mesh
-    (468, 3) px matches the source's or is closed by `gap_ramp`; 1 once it is displaced by `ramp`, in widths of the
-    part."""
+) -> Array:
+    """Compute the weights (T,) 0..1 of what is drawn in an opening: 0 while its contour, upper and lower curve, of
+    meshes (T, 468, 3) px matches the source's or is closed by `gap_ramp`; 1 once it is displaced by `ramp`, in widths
+    of the part."""
     upper, lower = map(list, inside)
-    moved = np.linalg.norm((vertices - source)[[*{*upper, *lower}], :2], axis=1).mean()
-    gap = np.linalg.norm((vertices[upper] - vertices[lower])[:, :2], axis=1).mean()
-    shares = (
+    contour = [*{*upper, *lower}]
+    moved = np.linalg.norm(vertices[:, contour, :2] - source[contour, :2], axis=-1).mean(-1)
+    gap = np.linalg.norm(vertices[:, upper, :2] - vertices[:, lower, :2], axis=-1).mean(-1)
+    begun, opened = (
         np.interp(value / (width_px + 1e-6), bounds, (0, 1)) for value, bounds in ((moved, ramp), (gap, gap_ramp))
     )
-    return float(np.prod(list(shares)))
+    return np.asarray(begun * opened)
 
 
 def make_view(part: Part, picture: Image, vertices: Array, resting: Array) -> NDArray[np.uint8]:
@@ -210,6 +213,7 @@ def make_view(part: Part, picture: Image, vertices: Array, resting: Array) -> ND
     return np.concatenate([crop.sample(picture), np.round(255 * maps).astype(np.uint8)], -1)
 
 
+@cache
 def border_taper(side_px: int) -> Array:
     """Compute the blending weight (side_px, side_px) 0..1 that fades out along a crop's border."""
     pixels = np.arange(side_px)

@@ -15,7 +15,7 @@ BELOW = (0.3, 0.8)  # cosine to the face's downward axis between which the weigh
 
 
 def breath_shift(source: MeshSource, motion: Motion) -> Array:
-    """Compute the shift (R, 3) px of the ring vertices in one frame (T = 1)."""
+    """Compute the shift (T, R, 3) px of the ring vertices by a motion."""
     points = source.landmarks
     down = points[152, :2] - points[10, :2]
     along = source.rings[:, :2] - points[list(FACE_OVAL), :2].mean(0)
@@ -24,4 +24,4 @@ def breath_shift(source: MeshSource, motion: Motion) -> Array:
     weight = weight * smoothstep((cosine - BELOW[0]) / (BELOW[1] - BELOW[0]))
     unit = np.linalg.norm(points[33, :2] - points[263, :2])
     up = np.append(-down / np.linalg.norm(down), 0)
-    return np.asarray(RISE * unit * float(motion.breath[0, 0]) * weight[:, None] * up, np.float32)
+    return np.asarray(RISE * unit * motion.breath[:, :, None] * weight[:, None] * up, np.float32)

@@ -56,17 +56,18 @@ def widening_weight(rings_in_head: Array, pose_weight: Array) -> Array:
 
 
 def widen_outline(weight: Array, motion: Motion, rest: Motion) -> Array:
-    """Compute the displacement (R, 2) in square units of ring vertices with a widening weight (R,) in a motion (T = 1):
-    a head is longer than wide, and when it turns, more of it comes into view than the source image shows."""
-    wider = _widening(float(motion.pose[0, 0])) - _widening(float(rest.pose[0, 0]))
-    turns_away = weight * (motion.pose[0, 0] - rest.pose[0, 0]) < 0
-    roll = np.deg2rad(motion.pose[0, 2])
-    by = motion.scale[0] * wider * np.where(turns_away, FAR_WIDENING, 1) * weight
-    return np.asarray(by[:, None] * np.array([np.cos(roll), np.sin(roll)]), np.float32)
+    """Compute the displacement (T, R, 2) in square units of ring vertices with a widening weight (R,) by a motion: a
+    head is longer than wide, and when it turns, more of it comes into view than the source image shows."""
+    yaw, _, roll = motion.pose.T[..., None]
+    wider = _widening(yaw) - _widening(rest.pose[0, 0])
+    turns_away = weight * (yaw - rest.pose[0, 0]) < 0
+    by = motion.scale * wider * np.where(turns_away, FAR_WIDENING, 1) * weight
+    along = np.stack([np.cos(np.deg2rad(roll)), np.sin(np.deg2rad(roll))], -1)
+    return np.asarray(by[..., None] * along, np.float32)
 
 
-def _widening(yaw_deg: float) -> float:
-    """Compute by how much the outline of an ellipsoid with this yaw is wider than its turned front view."""
+def _widening(yaw_deg: Array) -> Array:
+    """Compute by how much the outline of an ellipsoid with this yaw is wider than its turned front view; any shape."""
     yaw = np.deg2rad(np.clip(yaw_deg, -MAX_WIDENING_YAW_DEG, MAX_WIDENING_YAW_DEG))
     width = HEAD_HALF_WIDTH * np.cos(yaw)
-    return float(np.hypot(width, HEAD_HALF_LENGTH * np.sin(yaw)) - width)
+    return np.asarray(np.hypot(width, HEAD_HALF_LENGTH * np.sin(yaw)) - width, np.float32)

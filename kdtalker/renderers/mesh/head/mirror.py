@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array, Image, smoothstep
 from kdtalker.core.motion import Motion, rotation_matrix
+from kdtalker.renderers.mesh.bicubic import make_texture
+from kdtalker.renderers.mesh.composite import blend_texture
 from kdtalker.renderers.mesh.geometry import mirror_landmarks, vertex_normals
-from kdtalker.renderers.mesh.raster import backward_flow, blend_texture, reset_flow
+from kdtalker.renderers.mesh.raster import all_columns, backward_flow, reset_flow
 from kdtalker.renderers.mesh.topology import FACE_OVAL, SKIN
 
 # Cosines between a surface's normal and the view: the mirrored side begins to replace what is seen by less than the
@@ -36,10 +38,11 @@ STRANGE_COLOURS = (0.25, 0.5)
 class MirroredSide:
     """Hold the texture for the far side of a face: the mirrored source image with the far side's light.
 
-    picture (S, S, 3); person and weight (S, S) 0..1, its alpha and where it replaces the far side; origin (468, 2) px,
-    the landmarks in it; triangles (M, 3) of the far side; direction, 1 or -1: of the yaw that brings it into view."""
+    texture, as `make_texture` makes it; person and weight (S, S) 0..1, its alpha and where it replaces the far side;
+    origin (468, 2) px, the landmarks in it; triangles (M, 3) of the far side; direction, 1 or -1: of the yaw that
+    brings it into view."""
 
-    picture: Image
+    texture: Image
     person: Array
     weight: Array
     origin: Array
@@ -60,16 +63,18 @@ class MirroredSide:
         if (high.astype(int) <= (left, top)).any():
             return
         flow, own_depth = np.empty((2, box, box), np.float32), np.empty((box, box), np.float32)
-        reset_flow(flow, own_depth)
+        columns = all_columns(box)
+        reset_flow(flow, own_depth, columns)
         moved = (vertices - np.array([left, top, 0])).astype(np.float32)
-        backward_flow(moved, self.origin, self.triangles, flow, own_depth)
+        backward_flow(moved, self.origin, self.triangles, flow, own_depth, columns)
         blend_texture(
-            self.picture,
+            self.texture,
             self.person,
             self.weight,
             share,
             flow,
-            own_depth - np.float32(OCCLUSION * len(frame)),
+            own_depth,
+            OCCLUSION * len(frame),
             depth[top : top + box, left : left + box],
             background[top : top + box, left : left + box],
             frame[top : top + box, left : left + box],
@@ -94,7 +99,7 @@ def mirror_side(
     inside, oval = texture[:, :2].copy(), list(FACE_OVAL)
     inside[oval] += BORDER_INSET * (inside[oval].mean(0) - inside[oval])
     origin = np.stack([side - 1 - inside[mirror, 0], inside[mirror, 1]], 1).astype(np.float32)
-    flipped = np.ascontiguousarray(picture[:, ::-1])
+    flipped, flipped_person = np.ascontiguousarray(picture[:, ::-1]), np.ascontiguousarray(person[:, ::-1])
     seen = smoothstep(facing / RELIABLE_COSINE) * smoothstep(facing[mirror] / RELIABLE_COSINE) * ~hidden
     matched, strange = _match_colours(flipped, origin, picture, inside, seen)
     start, end = STRANGE_COLOURS
@@ -104,8 +109,8 @@ def mirror_side(
     if not len(triangles):
         return None
     return MirroredSide(
-        picture=matched,
-        person=np.ascontiguousarray(person[:, ::-1]),
+        texture=make_texture(matched, flipped_person),
+        person=flipped_person,
         weight=_rasterise(origin, unseen, triangles, side),
         origin=origin,
         triangles=triangles,
@@ -116,9 +121,9 @@ def mirror_side(
 def _find_hidden(landmarks: Array, side: int) -> NDArray[np.bool_]:
     """Find the landmarks (468, 3) px that a nearer part of the face hides."""
     flow, depth = np.empty((2, side, side), np.float32), np.empty((side, side), np.float32)
-    reset_flow(flow, depth)
-    points = landmarks.astype(np.float32)
-    backward_flow(points, np.ascontiguousarray(points[:, :2]), np.array(SKIN, np.int32), flow, depth)
+    reset_flow(flow, depth, all_columns(side))
+    points, triangles = landmarks.astype(np.float32), np.array(SKIN, np.int32)
+    backward_flow(points, np.ascontiguousarray(points[:, :2]), triangles, flow, depth, all_columns(side))
     columns, rows = np.clip(np.round(points[:, :2]).astype(int), 0, side - 1).T
     return np.asarray(points[:, 2] > depth[rows, columns] + OCCLUSION * side, np.bool_)
 
@@ -126,10 +131,11 @@ def _find_hidden(landmarks: Array, side: int) -> NDArray[np.bool_]:
 def _rasterise(points: Array, values: Array, triangles: NDArray[np.int32], side: int) -> Array:
     """Rasterise vertex values (V,) at points (V, 2) px to a map (side, side), 0 elsewhere, slightly blurred."""
     flow, depth = np.empty((2, side, side), np.float32), np.empty((side, side), np.float32)
-    reset_flow(flow, depth)
+    reset_flow(flow, depth, all_columns(side))
     flow[:] = 0
     flat = np.c_[points, np.zeros(len(points))].astype(np.float32)
-    backward_flow(flat, np.repeat(values[:, None], 2, axis=1).astype(np.float32), triangles, flow, depth)
+    pairs = np.repeat(values[:, None], 2, axis=1).astype(np.float32)
+    backward_flow(flat, pairs, triangles, flow, depth, all_columns(side))
     return np.asarray(cv2.GaussianBlur(flow[0], (0, 0), side / 128), np.float32)
 
 

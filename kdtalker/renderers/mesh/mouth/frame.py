@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
+from numba import njit
 
 from kdtalker.core.arrays import Array
 from kdtalker.renderers.mesh.curves import catmull_rom, soft_polygon
@@ -36,17 +39,22 @@ class MouthFrame:
         """Compute the frame from a resting mesh (468, 3) px. aspect: width of the mouth over height of the face, in the
         head's own axes, so that a turned head is foreshortened."""
         first, second = resting[61], resting[291]
-        across, down = second - first, (resting[152] - resting[10]) * aspect
-        normal = np.cross(across, down) / (np.linalg.norm(across) + 1e-6)
-        linear = np.stack([across[:2], down[:2]], 1)
+        (ax, ay, az), (dx, dy, dz) = (second - first).tolist(), ((resting[152] - resting[10]) * aspect).tolist()
+        linear = np.array([[ax, dx], [ay, dy]], np.float32)
+        normal = np.array([ay * dz - az * dy, az * dx - ax * dz]) / (math.hypot(ax, ay, az) + 1e-6)
         corner = (first + second)[:2] / 2 - linear @ np.array(ORIGIN) / PX_PER_WIDTH
-        depth = np.clip(np.linalg.pinv(linear) @ normal[:2], -MOST_SLANT, MOST_SLANT)
-        return MouthFrame(np.c_[linear / PX_PER_WIDTH, corner].astype(np.float32), depth.astype(np.float32))
+        depth = np.clip(_invert(linear) @ normal, -MOST_SLANT, MOST_SLANT)
+        matrix = np.concatenate([linear / PX_PER_WIDTH, corner[:, None]], axis=1)
+        return MouthFrame(matrix.astype(np.float32), depth.astype(np.float32))
+
+    @cached_property
+    def inverse(self) -> Array:
+        """Return the linear map (2, 2) from displacements in px of the picture to px of the frame."""
+        return _invert(self.matrix[:, :2])
 
     def to_frame(self, points: Array) -> Array:
         """Map points (N, 2) px of the picture to px of the frame."""
-        mapped: Array = (points - self.matrix[:, 2]) @ np.linalg.pinv(self.matrix[:, :2]).T
-        return mapped.astype(np.float32)
+        return np.asarray((points - self.matrix[:, 2]) @ self.inverse.T, np.float32)
 
 
 @dataclass(frozen=True)
@@ -67,29 +75,48 @@ class LipShape:
         upper = catmull_rom(points[:count])
         lower = catmull_rom(np.concatenate([points[:1], points[count:], points[count - 1 : count]]))
         mask = soft_polygon((HEIGHT_PX, WIDTH_PX), np.concatenate([upper, lower[-2:0:-1]]), 0.6)
-        columns, rows = (CELL_PX * (np.arange(side // CELL_PX) + 0.5) - 0.5 for side in (WIDTH_PX, HEIGHT_PX))
-        top, bottom = (np.interp(columns, *curve[np.argsort(curve[:, 0])].T)[None] for curve in (upper, lower))
-        gap, row = np.maximum(bottom - top, 0), rows[:, None]
-        coarse = cv2.resize(mask, (len(columns), len(rows)), interpolation=cv2.INTER_AREA)
-        maps = (
-            2 * coarse - 1,
-            np.clip((row - top) / 20, -2, 2),
-            np.clip((bottom - row) / 20, -2, 2),
-            np.clip((row - top) / np.maximum(gap, 4), -0.5, 1.5),
-            np.broadcast_to(gap / 20, coarse.shape),
-            np.broadcast_to((columns[None] - ORIGIN[0]) / 60, coarse.shape),
-            np.broadcast_to((row - ORIGIN[1]) / 40, coarse.shape),
-        )
+        coarse = cv2.resize(mask, (WIDTH_PX // CELL_PX, HEIGHT_PX // CELL_PX), interpolation=cv2.INTER_AREA)
+        maps = _draw_maps(np.asarray(coarse, np.float32), *(curve[np.argsort(curve[:, 0])] for curve in (upper, lower)))
         shape = (points - ORIGIN) / PX_PER_WIDTH
         geometry = np.concatenate([4 * shape.ravel(), 6 * chin / PX_PER_WIDTH, 2 * normal])
-        return LipShape(mask, np.stack(maps).astype(np.float32), geometry.astype(np.float32), chin.astype(np.float32))
+        return LipShape(mask, maps, geometry.astype(np.float32), chin.astype(np.float32))
 
     @staticmethod
     def of_mesh(frame: MouthFrame, vertices: Array, resting: Array) -> LipShape:
         """Describe the lips of a mesh (468, 3) px; resting is the same with a neutral expression."""
         moved = (vertices - resting)[list(CHIN), :2].mean(0)
-        chin = np.linalg.pinv(frame.matrix[:, :2]) @ moved
+        chin = frame.inverse @ moved
         return LipShape.of(frame.to_frame(vertices[INNER_LIPS, :2]), chin, frame.normal)
+
+
+def _invert(linear: Array) -> Array:
+    """Invert a linear map (2, 2)."""
+    (a, b), (c, d) = linear.tolist()
+    determinant = a * d - b * c
+    return np.asarray(np.array([[d, -b], [-c, a]]) / (determinant or 1e-12), np.float64)
+
+
+@njit(cache=True, nogil=True)
+def _draw_maps(mask: Array, upper: Array, lower: Array) -> Array:
+    """Draw the input (MAPS, cells, cells) of the shading network from a mask (cells, cells) of the opening and its
+    upper and lower curve (N, 2) px, from left to right."""
+    height, width = mask.shape
+    maps = np.empty((MAPS, height, width), np.float32)
+    columns = CELL_PX * (np.arange(width) + 0.5) - 0.5
+    tops, bottoms = np.interp(columns, upper[:, 0], upper[:, 1]), np.interp(columns, lower[:, 0], lower[:, 1])
+    for y in range(height):
+        row = CELL_PX * (y + 0.5) - 0.5
+        for x in range(width):
+            top, bottom = tops[x], bottoms[x]
+            gap = max(bottom - top, 0.0)
+            maps[0, y, x] = 2 * mask[y, x] - 1
+            maps[1, y, x] = min(max((row - top) / 20, -2.0), 2.0)
+            maps[2, y, x] = min(max((bottom - row) / 20, -2.0), 2.0)
+            maps[3, y, x] = min(max((row - top) / max(gap, 4.0), -0.5), 1.5)
+            maps[4, y, x] = gap / 20
+            maps[5, y, x] = (columns[x] - ORIGIN[0]) / 60
+            maps[6, y, x] = (row - ORIGIN[1]) / 40
+    return maps
 
 
 def frame_aspect(identity: Array) -> float:

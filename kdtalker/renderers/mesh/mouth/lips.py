@@ -59,24 +59,23 @@ class Lips:
         residual = parted * _residual(identity)
         return Lips(jacobian, gap, residual, parted * _find_insets(picture, landmarks[:, :2]))
 
-    def closing(self, motion: Motion) -> float:
-        """Measure how far the lips of one frame (T = 1) have closed: 0 as open as in the source or more, 1 closed."""
+    def closing(self, motion: Motion) -> Array:
+        """Measure how far the lips have closed in each frame, (T,): 0 as open as in the source or more, 1 closed."""
         if not self.inset.any():
-            return 0.0
-        in_head = motion.expression[0] @ rotation_matrix(motion.pose)[0].T
-        return float(np.clip(1 - self.jacobian @ in_head.ravel() / self.gap, 0, 1))
-
-    def move_texture(self, texture: Array, closing: float) -> None:
-        """Move the inner lips in texture coordinates (468, 3) px to their red, in place, by closing 0..1."""
-        texture[:, :2] += closing * self.inset
+            return np.zeros(len(motion), np.float32)
+        in_head = motion.expression @ rotation_matrix(motion.pose).transpose(0, 2, 1)
+        gaps = in_head.reshape(len(motion), -1) @ self.jacobian
+        return np.asarray(np.clip(1 - gaps / self.gap, 0, 1), np.float32)
 
     def draw_line(self, frame: Image, vertices: Array, closing: float) -> None:
         """Darken the line between lips that meet in a frame (S, S, 3) with mesh (468, 3) px, in place."""
+        if not closing:
+            return
         upper, lower = (vertices[list(curve), :2] for curve in (INNER_UPPER_LIP, INNER_LOWER_LIP))
         width = float(np.linalg.norm(upper[-1] - upper[0])) + 1e-6
         gap = float(np.linalg.norm(upper - lower, axis=1).mean()) / width
         strength = closing * LINE_DARKNESS * float(smoothstep(1 - gap / SHUT_GAP))
-        if not self.inset.any() or strength < 0.02:
+        if strength < 0.02:
             return
         curve = catmull_rom(np.asarray((upper + lower) / 2, np.float32))
         sigma = LINE_SIGMA * width

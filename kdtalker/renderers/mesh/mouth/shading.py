@@ -10,10 +10,12 @@ import cv2
 import numpy as np
 import torch
 from einops import rearrange
+from numba import njit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdtalker.core.arrays import Array, Image
+from kdtalker.renderers.mesh.composite import sample_linear
 from kdtalker.renderers.mesh.curves import soft_polygon
 from kdtalker.renderers.mesh.eyes.parts import Crop, border_taper
 from kdtalker.renderers.mesh.eyes.unet import Residual
@@ -94,6 +96,21 @@ class RatioNetwork(nn.Module):
         return log_ratio * outside[..., None]
 
 
+@njit(cache=True, nogil=True)
+def weigh_ratio(log_ratio: Array, mask: Array, weight: float, saturation: float) -> Array:
+    """Weigh a log ratio image (h, w, 3) by a mask (h, w) 0..1 and a weight; a saturation of 0 makes it grey."""
+    weighed = np.empty_like(log_ratio)
+    share, colourful = np.float32(weight), np.float32(saturation)
+    height, width = mask.shape
+    for y in range(height):
+        for x in range(width):
+            grey = (log_ratio[y, x, 0] + log_ratio[y, x, 1] + log_ratio[y, x, 2]) / np.float32(3)
+            for channel in range(3):
+                colour = grey + colourful * (log_ratio[y, x, channel] - grey)
+                weighed[y, x, channel] = share * mask[y, x] * colour
+    return weighed
+
+
 def apply_ratio(picture: Image, crop: Crop, log_ratio: Array) -> None:
     """Multiply the area of a crop in a frame (S, S, 3) by a ratio image, in place: its log (SIDE_PX, SIDE_PX, 3)."""
     low, high = crop.bounds(len(picture))
@@ -102,7 +119,7 @@ def apply_ratio(picture: Image, crop: Crop, log_ratio: Array) -> None:
     matrix = crop.matrix.copy()
     matrix[:, 2] -= low
     size = (int(high[0] - low[0]), int(high[1] - low[1]))
-    gain = cv2.exp(cv2.warpAffine(log_ratio, matrix, size, flags=cv2.INTER_LINEAR))
+    gain = cv2.warpAffine(cv2.exp(log_ratio), matrix, size, flags=cv2.INTER_LINEAR, borderValue=(1, 1, 1))
     area = picture[low[1] : high[1], low[0] : high[0]]
     area[:] = cv2.multiply(area, gain, dtype=cv2.CV_8U)
 
@@ -125,12 +142,22 @@ def measure_displacement(flow: Array, crop: Crop, source_crop: Crop) -> Array:
     """Compute the displacement of each px of a crop from the source image's crop, (2, SIDE_PX, SIDE_PX) px of the crop:
     the motion of the skin in the mouth's frame, in which turns of the head remain as parallax. flow (2, S, S):
     the frame's backward flow."""
-    x, y = np.meshgrid(*[np.arange(SIDE_PX, dtype=np.float32)] * 2)
-    back = []
-    at = [row[0] * x + row[1] * y + row[2] for row in crop.matrix]
-    inside = [np.clip(values, 0, flow.shape[-1] - 1) for values in at]  # beyond the picture nothing moves
-    for part, values, clipped in zip(flow, at, inside, strict=True):
-        back.append(cv2.remap(part, inside[0], inside[1], cv2.INTER_LINEAR) + values - clipped)
-    in_source = source_crop.to_crop(np.stack(back, -1).reshape(-1, 2))
-    moved = in_source.T.reshape(2, SIDE_PX, SIDE_PX) - np.stack([x, y])
-    return np.ascontiguousarray(moved.clip(-MOST_DISPLACEMENT_PX, MOST_DISPLACEMENT_PX), np.float32)
+    to_source_crop = np.ascontiguousarray(cv2.invertAffineTransform(source_crop.matrix), np.float32)
+    return np.asarray(_measure_displacement(flow, crop.matrix, to_source_crop))
+
+
+@njit(cache=True, nogil=True)
+def _measure_displacement(flow: Array, matrix: Array, to_source_crop: Array) -> Array:
+    displacement = np.empty((2, SIDE_PX, SIDE_PX), np.float32)
+    last, most = np.float32(flow.shape[-1] - 1), np.float32(MOST_DISPLACEMENT_PX)
+    for row in range(SIDE_PX):
+        for column in range(SIDE_PX):
+            x = matrix[0, 0] * column + matrix[0, 1] * row + matrix[0, 2]
+            y = matrix[1, 0] * column + matrix[1, 1] * row + matrix[1, 2]
+            inside_x, inside_y = min(max(x, 0), last), min(max(y, 0), last)
+            u = sample_linear(flow[0], inside_x, inside_y) + x - inside_x  # beyond the picture nothing moves
+            v = sample_linear(flow[1], inside_x, inside_y) + y - inside_y
+            for axis, here in enumerate((column, row)):
+                back = to_source_crop[axis, 0] * u + to_source_crop[axis, 1] * v + to_source_crop[axis, 2]
+                displacement[axis, row, column] = min(max(back - here, -most), most)
+    return displacement

@@ -29,7 +29,7 @@ from kdtalker.renderers.mesh.mouth.shading import (
     apply_ratio,
     crop_around,
     crop_mask,
-    measure_displacement,
+    weigh_ratio,
 )
 from kdtalker.renderers.mesh.topology import (
     FACE_OVAL,
@@ -54,11 +54,13 @@ BORDER_PX = 0.8  # blur of the border between the inside and the lips
 @dataclass(frozen=True)
 class WarpedFrame:
     """Hold a frame before its parts are refined: picture (S, S, 3), vertices (468, 3) px of its mesh, resting (468, 3)
-    px, the same with a neutral expression, and displacement as `SourceMouth.measure_displacement` computes it."""
+    px, the same with a neutral expression, mouth, its frame, and displacement (2, SIDE_PX, SIDE_PX) of the skin around
+    it, as `shading.measure_displacement` computes it."""
 
     picture: Image
     vertices: Array
     resting: Array
+    mouth: MouthFrame
     displacement: Array
 
 
@@ -100,31 +102,24 @@ class SourceMouth:
         """Compute the mouth's frame of a resting mesh (468, 3) px."""
         return MouthFrame.of(resting, self.aspect)
 
-    def blend_weight(self, vertices: Array) -> float:
-        """Compute the weight 0..1 of the drawn inside for a mesh (468, 3) px in the source's own pose."""
+    def blend_weight(self, vertices: Array) -> Array:
+        """Compute the weights (T,) 0..1 of the drawn inside for meshes (T, 468, 3) px in the source's own pose."""
         inside = INNER_UPPER_LIP, INNER_LOWER_LIP
         return opening_weight(inside, vertices, self.landmarks, self.width_px, DRAWN_RAMP)
 
-    def measure_displacement(self, flow: Array, resting: Array) -> Array:
-        """Compute the displacement of the skin around the mouth by a frame's backward flow (2, S, S) and resting mesh
-        (468, 3) px, for `shade`."""
-        return measure_displacement(flow, crop_around(self.frame(resting)), self.crop)
-
-    def shading_weight(self, vertices: Array) -> float:
-        """Compute the weight 0..1 of the ratio image for a mesh (468, 3) px in the source's own pose: 0 where mouth and
-        chin stand as in the source."""
-        moved = np.linalg.norm((vertices - self.landmarks)[SHADED_BY, :2], axis=1).mean()
-        return float(np.interp(moved / (self.width_px + 1e-6), SHADED_RAMP, (0, 1)))
+    def shading_weight(self, vertices: Array) -> Array:
+        """Compute the weights (T,) 0..1 of the ratio image for meshes (T, 468, 3) px in the source's own pose: 0 where
+        mouth and chin stand as in the source."""
+        moved = np.linalg.norm(vertices[:, SHADED_BY, :2] - self.landmarks[SHADED_BY, :2], axis=-1).mean(-1)
+        return np.asarray(np.interp(moved / (self.width_px + 1e-6), SHADED_RAMP, (0, 1)))
 
     def shade(self, frame: WarpedFrame, weight: float, network: RatioNetwork) -> None:
         """Shade the skin of the face around the mouth of a frame, in place, at a weight 0..1."""
-        crop = crop_around(self.frame(frame.resting))
+        crop = crop_around(frame.mouth)
         opening = crop_mask(crop, trace_opening(frame.vertices))
         log_ratio = network.predict(frame.picture, crop, opening, frame.displacement)
-        grey = log_ratio.mean(-1, keepdims=True)
         face = crop_mask(crop, frame.vertices[list(FACE_OVAL), :2], FACE_BLUR_PX)
-        log_ratio = weight * face[..., None] * (grey + self.saturation * (log_ratio - grey))
-        apply_ratio(frame.picture, crop, log_ratio)
+        apply_ratio(frame.picture, crop, weigh_ratio(log_ratio, face, weight, self.saturation))
 
     @torch.inference_mode()
     def draw(self, model: MouthInterior, lips: LipShape) -> NDArray[np.uint8]:
@@ -138,7 +133,7 @@ class SourceMouth:
     def paint(self, warped: WarpedFrame, weight: float, model: MouthInterior) -> None:
         """Draw the inside of the mouth into a frame, in place, at a weight 0..1."""
         picture, vertices, resting = warped.picture, warped.vertices, warped.resting
-        frame = self.frame(resting)
+        frame = warped.mouth
         points = trace_opening(vertices)
         low = np.clip(np.floor(points.min(0)) - 3, 0, len(picture)).astype(int)
         high = np.clip(np.ceil(points.max(0)) + 4, 0, len(picture)).astype(int)
