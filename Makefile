@@ -30,7 +30,6 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m train.bench
-	$(BIN)/python -m train.bench_painting
 
 docs: $(VENV)/.docs  # README.md is the site's first page
 	rm -rf build/docs && mkdir -p build && cp -r docs build/docs
