@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable
 from statistics import median
 
+import kdtalker  # noqa: F401  before torch, whose idle threads it keeps from spinning
+
+# isort: split
 import numpy as np
 import torch
 from torch import Tensor, nn

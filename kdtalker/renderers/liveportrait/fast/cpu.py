@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from kdtalker.renderers.liveportrait.fast.modules import CompactModulation, FastGenerator, Modulation
+from kdtalker.renderers.liveportrait.fast.modules import CompactModulation, FastBlock, FastGenerator, Modulation
 from kdtalker.renderers.liveportrait.fast.transform_conv import (
     DFT_SIZE,
     Transform,
@@ -76,6 +76,7 @@ def transform_generator(network: FastGenerator) -> None:
     """Replace the large convolutions of a generator from `optimize_generator`, in place."""
     _transform(network, "fc")
     for block in network.blocks:
+        assert isinstance(block, FastBlock)
         for name in ("shared", "conv_0", "conv_1"):
             _transform(block, name)
         for index, modulation in enumerate(block.modulations):

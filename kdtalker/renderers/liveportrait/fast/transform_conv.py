@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,8 +62,14 @@ def winograd(*, compact: bool = False) -> Transform:
     synthesis = np.vstack([np.vander(points, outputs, increasing=True), infinity[-outputs:]]).T
     if compact:
         analysis = np.delete(analysis, 3, axis=1) + np.outer(analysis[:, 3], np.eye(5)[2])
-    square = [np.kron(one, one) for one in (analysis, kernel, synthesis)]
-    return Transform(*square, side=analysis.shape[1], outputs=4, step=3 if compact else 4, parts=1, constant=7, gain=1)
+    return Transform(
+        _in_two_dimensions(analysis), _in_two_dimensions(kernel), _in_two_dimensions(synthesis),
+        side=analysis.shape[1], outputs=outputs, step=3 if compact else 4, parts=1, constant=7, gain=1,
+    )  # fmt: skip
+
+
+def _in_two_dimensions(matrix: NDArray[Any]) -> Matrix:
+    return np.asarray(np.kron(matrix, matrix), np.float64)
 
 
 @cache
