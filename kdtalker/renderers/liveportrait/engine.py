@@ -23,6 +23,7 @@ from kdtalker.face.portrait import find_squares
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.renderers.liveportrait.canvas import LivePortraitCanvas
 from kdtalker.renderers.liveportrait.executor import FrameGenerator, find_device
+from kdtalker.renderers.liveportrait.fast.cpu import transform_generator, transform_warping
 from kdtalker.renderers.liveportrait.networks import Networks
 from kdtalker.renderers.liveportrait.regions import absolute_mode_mask
 from kdtalker.renderers.liveportrait.renderer import LivePortraitRenderer, LivePortraitSource
@@ -57,6 +58,9 @@ class LivePortraitEngine(Engine[LivePortraitSource]):
         networks = Networks.load(find).to(where)
         if precision == "auto":
             precision = "float16" if where.type == "cuda" else "float32"
+        if where.type == "cpu" and precision == "float32" and not compiled:
+            transform_warping(networks.warping)
+            transform_generator(networks.generator)
         generator = FrameGenerator(networks.warping, networks.generator, where, precision, compiled=compiled)
         tracker = FaceTracker()
         return LivePortraitEngine(tracker, LivePortraitRenderer(networks, generator, tracker), find, where, checkpoint)

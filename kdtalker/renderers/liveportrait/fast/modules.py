@@ -55,13 +55,40 @@ def optimize_warping(plain: WarpingModule) -> WarpingModule:
     return _copy_weights(fast, torch.preserve_format)
 
 
+class Modulation(nn.Module):
+    """Apply SPADE modulation: normed (1 + gamma) + beta; the bias of gamma's convolution holds the 1."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, hidden: Tensor, normed: Tensor) -> Tensor:
+        gain, shift = self.conv(hidden).chunk(2, dim=1)
+        return torch.addcmul(shift, normed, gain)
+
+
+class CompactModulation(nn.Module):
+    """Apply SPADE modulation from the compact map (B, 128, 3H, 3W) of a quadrupled one to normed (B, C, 4H, 4W)."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = CompactMapConv(conv)
+
+    def forward(self, hidden: Tensor, normed: Tensor) -> Tensor:
+        result = torch.empty_like(normed)
+        for row, column, phase in self.conv(hidden):
+            gain, shift = phase.chunk(2, dim=1)
+            result[..., row::4, column::4] = torch.addcmul(shift, normed[..., row::4, column::4], gain)
+        return result
+
+
 class FastBlock(nn.Module):
     """Compute a SpadeBlock at the resolution of the features (B, 256, H, W)."""
 
     def __init__(self, plain: SpadeBlock) -> None:
         super().__init__()
         self.shared: nn.Module = _fuse_shared_convs(plain)
-        self.modulations = nn.ModuleList(map(_fuse_modulation, _norms(plain)))
+        self.modulations = nn.ModuleList(Modulation(_fuse_modulation(norm)) for norm in _norms(plain))
         self.conv_0, self.conv_1 = plain.conv_0, plain.conv_1
         self.conv_s = plain.conv_s if plain.is_wider else None
 
@@ -69,22 +96,17 @@ class FastBlock(nn.Module):
         """Compute the block's output; x is the input before upsampling, which `upsample` does after the first norm."""
         hidden = torch.split(F.relu_(self.shared(features)), HIDDEN, dim=1)
         normed = self.upsample(F.group_norm(x, x.shape[1]))
-        h = self.conv_0(F.leaky_relu_(self.modulate(0, hidden[0], normed), SLOPE))
-        h = self.modulate(1, hidden[1], F.group_norm(h, h.shape[1]))
+        h = self.conv_0(F.leaky_relu_(self.modulations[0](hidden[0], normed), SLOPE))
+        h = self.modulations[1](hidden[1], F.group_norm(h, h.shape[1]))
         residual: Tensor = self.conv_1(F.leaky_relu_(h, SLOPE))
         if self.conv_s is None:
             return x + residual
-        shortcut: Tensor = self.conv_s(self.modulate(2, hidden[2], normed))
+        shortcut: Tensor = self.conv_s(self.modulations[2](hidden[2], normed))
         return shortcut + residual
 
     def upsample(self, normed: Tensor) -> Tensor:
         """Return the normalised input at the output's resolution."""
         return normed
-
-    def modulate(self, number: int, hidden: Tensor, normed: Tensor) -> Tensor:
-        """Apply SPADE modulation: normed (1 + gamma) + beta; the bias of gamma's convolution holds the 1."""
-        gain, shift = self.modulations[number](hidden).chunk(2, dim=1)
-        return torch.addcmul(shift, normed, gain)
 
 
 class FastBlock2x(FastBlock):
@@ -104,14 +126,7 @@ class FastBlock4x(FastBlock2x):
     def __init__(self, plain: SpadeBlock) -> None:
         super().__init__(plain)
         self.shared = Upsample4xConv(_fuse_shared_convs(plain))
-        self.modulations = nn.ModuleList(CompactMapConv(_fuse_modulation(norm)) for norm in _norms(plain))
-
-    def modulate(self, number: int, hidden: Tensor, normed: Tensor) -> Tensor:
-        result = torch.empty_like(normed)
-        for row, column, phase in self.modulations[number](hidden):
-            gain, shift = phase.chunk(2, dim=1)
-            result[..., row::4, column::4] = torch.addcmul(shift, normed[..., row::4, column::4], gain)
-        return result
+        self.modulations = nn.ModuleList(CompactModulation(_fuse_modulation(norm)) for norm in _norms(plain))
 
 
 class FastGenerator(nn.Module):
