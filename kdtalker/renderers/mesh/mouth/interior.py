@@ -197,13 +197,16 @@ class MouthInterior(nn.Module):
 
 def move_textures(textures: Tensor, moves: Tensor, scale: Tensor) -> Tensor:
     """Resample textures (B, 2, C, TEXTURE_PX, WIDTH_PX) to images (B, 2, C, HEIGHT_PX, WIDTH_PX), moved by (B, 2, 2) px
-    and scaled across around the middle by exp(scale), (B, 2)."""
-    sides = (torch.arange(side, device=textures.device) * 1.0 for side in (HEIGHT_PX, WIDTH_PX))
-    rows, columns = torch.meshgrid(*sides, indexing="ij")
-    x, y = moves.flatten(0, 1).T[..., None, None]
+    and scaled across around the middle by exp(scale), (B, 2). Bilinear interpolation along rows and columns is a matrix
+    on either side, faster than sampling on a grid."""
+    rows, columns = (torch.arange(side, device=textures.device) * 1.0 for side in (HEIGHT_PX, WIDTH_PX))
     middle = (WIDTH_PX - 1) / 2
-    across = torch.exp(-scale).flatten()[:, None, None] * (columns - middle - x) / middle
-    down = (rows - y) * (2 / (TEXTURE_PX - 1)) - 1
-    grid = torch.stack([across, down], -1)
-    moved = F.grid_sample(textures.flatten(0, 1), grid, padding_mode="zeros", align_corners=True)
-    return rearrange(moved, "(b layer) c h w -> b layer c h w", layer=2)
+    across = middle + torch.exp(-scale)[..., None] * (columns - middle - moves[..., :1])
+    down = _interpolation(rows - moves[..., 1:], TEXTURE_PX)
+    return down[:, :, None] @ (textures @ _interpolation(across, WIDTH_PX).transpose(-1, -2)[:, :, None])
+
+
+def _interpolation(places: Tensor, size: int) -> Tensor:
+    """Build matrices (..., N, size) of linear interpolation at places (..., N) of a row of `size` px, 0 beyond it."""
+    distance = (places[..., None] - torch.arange(size, device=places.device)).abs()
+    return (1 - distance).clamp(min=0)
