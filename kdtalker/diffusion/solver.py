@@ -7,9 +7,10 @@ x' = w0 x + w1 p + w2 x_before + w3 p_before.
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -17,36 +18,28 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.diffusion.config import DenoiserConfig
 
-if TYPE_CHECKING:
-    from numpy.lib.npyio import NpzFile
-
 TABLE = Path(__file__).parent.parent / "data" / "solver.npz"  # rows of the shipped model's scheduler, by steps
 SCHEDULE = "schedule"  # entry of the table: the fields of the config that decide its rows, as JSON
 _FIELDS = ("prediction", "train_timesteps", "beta_schedule", "beta_start", "beta_end", "scheduler", "timestep_spacing")
 
 
+@lru_cache(maxsize=16)
 def solver_rows(config: DenoiserConfig, steps: int) -> Array:
     """Return the timestep and the weights w0 to w3 of each step, (steps, 5): from the table where it has them, else
     from diffusers, which takes seconds to import. Raises InputError for a number of steps outside
-    1 ... train_timesteps."""
-    table = _read_table()
-    if str(steps) in table and str(table[SCHEDULE]) == schedule_of(config):
-        return np.asarray(table[str(steps)], np.float32)
+    1 ... train_timesteps, and where the table is damaged."""
+    try:
+        with np.load(TABLE) as table:
+            if str(steps) in table and str(table[SCHEDULE]) == schedule_of(config):
+                return np.asarray(table[str(steps)], np.float32)
+    except (OSError, ValueError, KeyError, BadZipFile):
+        raise InputError(f"'{TABLE}' is missing or damaged; reinstall the package.") from None
     return trace_scheduler(config, steps)
 
 
 def schedule_of(config: DenoiserConfig) -> str:
     """Describe the fields of a config that decide how it is sampled, as JSON."""
     return json.dumps({name: getattr(config, name) for name in _FIELDS})
-
-
-@cache
-def _read_table() -> NpzFile[Any]:
-    try:
-        table: NpzFile[Any] = np.load(TABLE)
-    except (OSError, ValueError):
-        raise InputError(f"'{TABLE}' is missing or damaged; reinstall the package.") from None
-    return table
 
 
 def trace_scheduler(config: DenoiserConfig, steps: int) -> Array:

@@ -42,6 +42,7 @@ class Graph:
         is missing or damaged."""
         import onnxruntime
 
+        onnxruntime.disable_telemetry_events()  # on Windows, where the variable of kdtalker/__init__.py is not read
         values = {key: onnxruntime.OrtValue.ortvalue_from_numpy(tensors[key]) for key in graph_spec(name).tensors}
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
