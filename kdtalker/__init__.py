@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 # torch's idle threads would spin, beside the thread that warps and ffmpeg; read where torch is imported first
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# ONNX Runtime would send to Microsoft what it runs, and keep an identifier; read where it is imported first
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from kdtalker.core.errors import InputError, KDTalkerError, OutputError

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import ctypes
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtalker.apps.arguments import FOLLOW, WIDEST
-from kdtalker.apps.job import Job, is_template
+from kdtalker.apps.driving_input import DrivingInput, open_driving_input
+from kdtalker.apps.job import Job
 from kdtalker.apps.progress import Progress
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.files import AtomicFile, commit_together
 from kdtalker.core.motion import Motion
-from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count
+from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.core.signals import Interruption
 from kdtalker.core.threads import RunAhead, set_threads
 from kdtalker.diffusion.header import check_checkpoint
-from kdtalker.media.sound import read_sound
-
-_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from kdtalker.core.arrays import Image
-    from kdtalker.core.protocols import Edit, EncodedPortrait, Openings, Record
+    from kdtalker.core.protocols import Edit, EncodedPortrait, Record
     from kdtalker.pipeline import TalkingPortraitPipeline
 
     Load = Callable[[Job], TalkingPortraitPipeline[Any]]
 
-LENGTH_TOLERANCE_S = 0.2  # a sound beside --motion may differ so much in length before a note is logged
 FRAMES_AHEAD = 2  # of the encoder, that are drawn meanwhile
 PIECE_FRAMES = 250  # a saved motion is drawn in pieces of this length, so that memory does not grow with it
 LEAST_ADDRESS_SPACE_GB = 2.2  # with less, torch and OpenBLAS abort the process without a message
@@ -54,18 +53,15 @@ def load_engine(job: Job) -> TalkingPortraitPipeline[Any]:
     _check_address_space()
     if not job.compile:  # torch's compiler would leave an empty folder among the temporary files
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
-    if job.engine == "mesh":
-        # Small networks beside a warp and ffmpeg: more would wait for one another. The variable counts in every thread.
+    if job.engine == "mesh":  # of a denoiser that runs in torch, beside a warp and ffmpeg: threads wait for one another
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     import cv2
-    import torch
 
     from kdtalker.pipeline import TalkingPortraitPipeline
 
     set_threads(job.threads)
     if job.engine == "mesh":
         cv2.setNumThreads(1)
-        torch.set_num_threads(1)
         return TalkingPortraitPipeline.mesh(job.checkpoint)
     return TalkingPortraitPipeline.liveportrait(job.device, job.precision, job.weights, job.checkpoint, job.compile)
 
@@ -82,18 +78,6 @@ def _check_address_space() -> None:
             f"The memory of this process is limited to {limit / 1e9:.1f} GB (ulimit -v), wanted at least "
             f"{LEAST_ADDRESS_SPACE_GB} GB; lift the limit."
         )
-
-
-@dataclass(frozen=True)
-class DrivingInput:
-    """Hold the driving input: the number of frames, the length of the sound (None: that of the frames) and its
-    file, a saved motion, and the eye and lip ratios of a template."""
-
-    frames: int
-    sound_s: float | None
-    sound: Path | None
-    motion: Motion | None = None
-    openings: Openings | None = None
 
 
 def make_film(job: Job, load: Load) -> str:
@@ -113,24 +97,9 @@ def make_film(job: Job, load: Load) -> str:
 
 
 def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
-    from kdtalker.media.picture import read_image
     from kdtalker.media.video_writer import VideoWriter
 
-    progress.stage("reading the portrait and what moves it")
-    image = read_image(job.image)
-    behind = read_image(job.background) if isinstance(job.background, Path) else job.background
-    driving = _open_driving_input(job)
-    if driving.motion is not None:
-        driving.motion.require_space(job.engine)
-    if behind is not None:
-        from kdtalker.face.background import replace_background
-
-        image = replace_background(image, behind)
-    progress.stage("loading the networks")
-    pipeline = load(job)
-    progress.stage("finding the face")
-    framing = driving.motion.framing if driving.motion is not None else "driving" if job.driving else "speech"
-    portrait = pipeline.portrait(image, face=job.face, box=job.box, crop=job.crop, alpha=job.alpha, framing=framing)
+    pipeline, portrait, driving = _prepare(job, load, progress)
     recorded: list[Motion] = []
     made = _frames(pipeline, portrait, job, driving, recorded.append if job.save_motion else None)
     progress.stage(f"making {_length(driving.frames)}")
@@ -160,39 +129,53 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
     return _summary(count, time.perf_counter() - began, job.output)
 
 
-def _note_lengths(sound_s: float, motion: Motion) -> None:
-    """Log a note if the sound beside a saved motion is shorter or longer than that."""
-    film_s = len(motion) / FRAME_RATE_HZ
-    if sound_s and abs(sound_s - film_s) > LENGTH_TOLERANCE_S:
-        _log.warning(
-            "The sound lasts %.1f s, the motion and so the film %.1f s; beside --motion a sound is only laid under it.",
-            sound_s, film_s,
-        )  # fmt: skip
+def _prepare(
+    job: Job, load: Load, progress: Progress
+) -> tuple[TalkingPortraitPipeline[Any], EncodedPortrait[Any], DrivingInput]:
+    """Read the inputs, load the networks and encode the portrait. A thread loads what is needed next: the mesh engine,
+    whose networks are there at once, while the inputs are read, and the speech models while the face is found."""
+    with ThreadPoolExecutor(1) as loader:
+        loading = loader.submit(load, job) if job.engine == "mesh" else None
+        progress.stage("reading the portrait and what moves it")
+        image, driving = _read_inputs(job)
+        progress.stage("loading the networks")
+        pipeline = loading.result() if loading else load(job)
+        warming = loader.submit(_warm_up, pipeline) if driving.speech is not None else None
+        progress.stage("finding the face")
+        framing = driving.motion.framing if driving.motion is not None else "driving" if job.driving else "speech"
+        portrait = pipeline.portrait(image, face=job.face, box=job.box, crop=job.crop, alpha=job.alpha, framing=framing)
+        if warming:
+            warming.result()
+    _return_freed_memory()
+    return pipeline, portrait, driving
 
 
-def _open_driving_input(job: Job) -> DrivingInput:
-    """Read what moves the portrait, far enough to know that it is valid. Raises InputError where it is not."""
-    from kdtalker.media.video import probe_video
+def _return_freed_memory() -> None:
+    """Return to the system what loading has freed: copies of weights, which glibc would keep for later."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # other C libraries
+            ctypes.CDLL(None).malloc_trim(0)
 
-    if job.driving is not None:
-        info = probe_video(job.driving)
-        return DrivingInput(round(info.duration_s * FRAME_RATE_HZ), None, job.driving if info.has_sound else None)
-    if job.pose_from is not None:
-        probe_video(job.pose_from)
-    samples = sum(map(len, read_sound(job.audio, job.start, job.duration, report=True))) if job.audio is not None else 0
-    if job.motion is None:
-        return DrivingInput(frame_count(samples), samples / SAMPLE_RATE_HZ, job.audio)
-    if is_template(job.motion):
-        from kdtalker.renderers.liveportrait.template import read_template
 
-        template = read_template(job.motion)
-        _note_lengths(samples / SAMPLE_RATE_HZ, template.motion)
-        return DrivingInput(len(template.motion), None, job.audio, template.motion, template.openings)
-    motion = Motion.load(job.motion)
-    if not len(motion):
-        raise InputError(f"The motion '{job.motion}' has no frames.")
-    _note_lengths(samples / SAMPLE_RATE_HZ, motion)
-    return DrivingInput(len(motion), None, job.audio, motion)
+def _warm_up(pipeline: TalkingPortraitPipeline[Any]) -> None:
+    """Load the speech models and run them once."""
+    pipeline.engine.speech.warm_up()
+
+
+def _read_inputs(job: Job) -> tuple[Image, DrivingInput]:
+    """Read the portrait before its background, and what moves it. Raises InputError where they are not valid."""
+    from kdtalker.media.picture import read_image
+
+    image = read_image(job.image)
+    behind = read_image(job.background) if isinstance(job.background, Path) else job.background
+    driving = open_driving_input(job)
+    if driving.motion is not None:
+        driving.motion.require_space(job.engine)
+    if behind is not None:
+        from kdtalker.face.background import replace_background
+
+        image = replace_background(image, behind)
+    return image, driving
 
 
 def _frames(
@@ -212,10 +195,9 @@ def _frames(
     if job.driving is not None:
         motion = pipeline.engine.track(VideoFrames(job.driving))
         return pipeline.reenact(portrait, motion, job.options, record, edit)
-    assert job.audio is not None
-    sound = read_sound(job.audio, job.start, job.duration)
+    assert driving.speech is not None
     head = None if job.pose_from is None else pipeline.engine.track(VideoFrames(job.pose_from))
-    return pipeline.animate(portrait, sound, job.options, record, edit=edit, head=head)
+    return pipeline.animate(portrait, driving.speech, job.options, record, edit=edit, head=head)
 
 
 def _retargeting(

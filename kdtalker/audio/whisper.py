@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from einops import rearrange, reduce
-from torch import Tensor, nn
-from torch.nn import functional
 
 from kdtalker.audio.blocks import BlockEncoder, BlockSpan
 from kdtalker.audio.mel import (
@@ -27,77 +23,19 @@ from kdtalker.audio.mel import (
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.rates import SAMPLES_PER_FRAME
-from kdtalker.weights.checkpoint import read_checkpoint
+from kdtalker.weights.arrays import read_arrays
 from kdtalker.weights.find import find
+from kdtalker.weights.graphs import Graph, graph_spec
 
 WHISPER_FILE = "whisper_tiny_en_encoder.safetensors"
+
+GRAPH = "whisper"  # scaled log-mel (1, 80, 2L) to the last three layers side by side (1, L, 3 · width)
 
 _LEFT_FRAMES, RIGHT_FRAMES = 48, 12  # context that the network sees before and, by default, after a block
 
 _STEPS_PER_FRAME = 2  # the encoder's own rate is 50 Hz
 
-_LAYERS_KEPT = 3  # the last ones, of four
-
-
-@dataclass(frozen=True)
-class WhisperConfig:
-    """Sizes of Whisper's encoder, as in the header of its file."""
-
-    layers: int
-    heads: int
-    width: int
-    bands: int
-    positions: int
-
-
-class WhisperBlock(nn.Module):
-    """Pre-norm transformer layer: (N, L, width) to the same."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.attention_norm = nn.LayerNorm(width)
-        self.attention_in = nn.Linear(width, 3 * width)  # query, key, value
-        self.attention_out = nn.Linear(width, width)
-        self.mlp_norm = nn.LayerNorm(width)
-        self.mlp_in = nn.Linear(width, 4 * width)
-        self.mlp_out = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        qkv = self.attention_in(self.attention_norm(x))
-        query, key, value = rearrange(qkv, "n t (qkv heads c) -> qkv n heads t c", qkv=3, heads=self.heads)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
-        x = x + self.attention_out(rearrange(mixed, "n heads t c -> n t (heads c)"))
-        widened: Tensor = self.mlp_in(self.mlp_norm(x))
-        out: Tensor = x + self.mlp_out(functional.gelu(widened))
-        return out
-
-
-class WhisperNetwork(nn.Module):
-    """Encoder of Whisper: scaled log-mel (N, bands, 2L) to the output of every layer, each (N, L, width).
-
-    The final layer norm is applied to the last one. L may be anything up to the config's positions.
-    """
-
-    positions: Tensor
-
-    def __init__(self, config: WhisperConfig) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv1d(config.bands, config.width, 3, padding=1)
-        self.conv2 = nn.Conv1d(config.width, config.width, 3, stride=2, padding=1)
-        self.register_buffer("positions", torch.zeros(config.positions, config.width))
-        self.blocks = nn.ModuleList(WhisperBlock(config.width, config.heads) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width)
-
-    def forward(self, mel: Tensor) -> list[Tensor]:
-        x = functional.gelu(self.conv2(functional.gelu(self.conv1(mel)))).transpose(1, 2)
-        x = x + self.positions[: x.shape[1]]
-        outputs = []
-        for block in self.blocks:
-            x = block(x)
-            outputs.append(x)
-        outputs[-1] = self.norm(outputs[-1])
-        return outputs
+LAYERS_KEPT = 3  # the last ones, of four
 
 
 @dataclass(frozen=True)
@@ -117,33 +55,28 @@ class WhisperEncoder(BlockEncoder[WhisperCarry]):
 
     block_frames = 16
 
-    def __init__(self, network: WhisperNetwork, mel_filters: Array, right_frames: int = RIGHT_FRAMES) -> None:
-        self.network = network.eval()
+    def __init__(self, network: Graph, mel_filters: Array, right_frames: int = RIGHT_FRAMES) -> None:
+        self.network = network
         self.mel_filters, self.right_frames = mel_filters, right_frames
         self.left_samples = (self.block_frames - right_frames) * SAMPLES_PER_FRAME + MEL_WINDOW // 2
         self.right_samples = right_frames * SAMPLES_PER_FRAME + MEL_WINDOW // 2 - MEL_HOP
 
     @classmethod
     def load(cls, path: Path | None = None) -> WhisperEncoder:
-        """Read the encoder, by default the one in the package, as float32 on the CPU.
+        """Read the encoder, by default the one in the package.
 
         Raises InputError where the file is missing, truncated or of another shape.
         """
         path = find(WHISPER_FILE) if path is None else path
-        header, state = read_checkpoint(path, ["config"])
-        try:
-            filters = state.pop("mel_filters").numpy()
-            network = WhisperNetwork(_config(header["config"]))
-            network.load_state_dict(state)
-        except (KeyError, TypeError, RuntimeError):
-            raise InputError(
-                f"'{path}' is no Whisper encoder of the shape in its header; take the one of this version."
-            ) from None
-        return cls(network, filters)
+        _, tensors = read_arrays(path, ["config"])
+        if "mel_filters" not in tensors or not graph_spec(GRAPH).fits(tensors):
+            raise InputError(f"'{path}' is no Whisper encoder of the shape of tiny.en; take the one of this version.")
+        return cls(Graph(GRAPH, tensors), tensors["mel_filters"])
 
     @property
     def feature_size(self) -> int:
-        return _STEPS_PER_FRAME * _LAYERS_KEPT * self.network.norm.normalized_shape[0]
+        (width,) = graph_spec(GRAPH).tensors["norm.weight"]
+        return _STEPS_PER_FRAME * LAYERS_KEPT * width
 
     def start_carry(self) -> WhisperCarry:
         columns = (_LEFT_FRAMES + self.block_frames + self.right_frames) * MEL_COLUMNS_PER_FRAME
@@ -162,23 +95,17 @@ class WhisperEncoder(BlockEncoder[WhisperCarry]):
         window = np.concatenate([carry.window[:, columns.shape[1] :], columns], axis=1)
         return WhisperCarry(window, track_level(carry.level, columns))
 
-    @torch.inference_mode()
     def _encode_window(self, mel: Array) -> Array:
-        """Encode scaled log-mel (80, L) into features (16, C). torch.tensor copies: same alignment, same bits."""
-        layers = self.network(torch.tensor(mel)[None])[-_LAYERS_KEPT:]
+        """Encode scaled log-mel (80, L) into features (16, C)."""
+        (layers,) = self.network(mel[None])
         first = _LEFT_FRAMES * _STEPS_PER_FRAME
-        steps = torch.cat(layers, dim=-1)[0, first : first + self.block_frames * _STEPS_PER_FRAME]
-        features: Array = rearrange(steps, "(t s) c -> t (s c)", s=_STEPS_PER_FRAME).numpy()
-        return features
+        steps = layers[0, first : first + self.block_frames * _STEPS_PER_FRAME]
+        return np.ascontiguousarray(rearrange(steps, "(t s) c -> t (s c)", s=_STEPS_PER_FRAME))
 
 
 def average_upper_layers(features: Array) -> Array:
     """Average the upper two layers of features (T, 2304) over a frame's two steps: (T, 768), for A/V sync."""
     steps = features.astype(np.float32)
-    layers = reduce(steps, "t (s l c) -> t l c", "mean", s=_STEPS_PER_FRAME, l=_LAYERS_KEPT)
+    layers = reduce(steps, "t (s l c) -> t l c", "mean", s=_STEPS_PER_FRAME, l=LAYERS_KEPT)
     upper: Array = rearrange(layers[:, 1:], "t l c -> t (l c)")
     return upper
-
-
-def _config(header: dict[str, Any]) -> WhisperConfig:
-    return WhisperConfig(**{name: int(value) for name, value in header.items()})

@@ -84,7 +84,9 @@ class Speech:
         """Compute the features (C,) of silence: the middle frame of two silent seconds."""
         samples = np.zeros(2 * FRAME_RATE_HZ * SAMPLES_PER_FRAME, np.float32)
         features, state = self.audio_encoder.encode(self.audio_encoder.start(), samples)
-        silence: Array = np.concatenate([features, self.audio_encoder.flush(state)])[FRAME_RATE_HZ]
+        if len(features) <= FRAME_RATE_HZ:
+            features = np.concatenate([features, self.audio_encoder.flush(state)])
+        silence: Array = features[FRAME_RATE_HZ]
         return silence
 
 

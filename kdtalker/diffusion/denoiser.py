@@ -8,14 +8,18 @@ section 3). One class holds the published network and our small one; every dimen
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from kdtalker.core.arrays import Array
 from kdtalker.core.motion import MOTION_WIDTH
 from kdtalker.diffusion.config import DenoiserConfig
+from kdtalker.diffusion.header import require_shapes
+from kdtalker.weights.checkpoint import read_checkpoint
 
 LEADING_TOKENS = 2  # the canonical keypoints and the reference frame stand before the frames
 _NEAR, _BUCKETS, _FARTHEST = 8, 16, 128  # position bias per direction: exact below 8 frames, logarithmic up to 128
@@ -113,7 +117,8 @@ class Denoiser(nn.Module):
     """Predict the noise or the clean motion of each token (see `DenoiserConfig.prediction`).
 
     Train with `denoiser(x, timesteps, denoiser.adapt(features))`. "No audio", for classifier-free guidance,
-    is an adapted audio of zeros, which is also what features of zeros become.
+    is an adapted audio of zeros, which is also what features of zeros become. Implements MotionDenoiser, on any
+    device; in eval mode, else its dropout joins in.
     """
 
     rotary_frequencies: Tensor
@@ -161,6 +166,38 @@ class Denoiser(nn.Module):
             h = layer(h, condition, rotation, bias)
         prediction: Tensor = self.output(h)
         return prediction
+
+    @torch.inference_mode()
+    def encode_audio(self, features: Array) -> Array:
+        return _to_array(self.adapt(self._to_device(features)))
+
+    @torch.inference_mode()
+    def denoise(self, tokens: Array, timesteps: Array, audio: Array) -> Array:
+        return _to_array(self(*map(self._to_device, (tokens, timesteps, audio))))
+
+    def _to_device(self, values: Array) -> Tensor:
+        return torch.from_numpy(values).to(self.output.weight.device)
+
+
+def load_denoiser(path: Path, config: DenoiserConfig) -> Denoiser:
+    """Load the denoiser of a checkpoint, whose header says `config`, for inference. Raises InputError where the file
+    does not fit it, or is damaged."""
+    with torch.device("meta"):
+        denoiser = Denoiser(config)
+    require_shapes(path, {name: tuple(value.shape) for name, value in denoiser.state_dict().items()})
+    denoiser.load_state_dict(read_checkpoint(path, ())[1], strict=True, assign=True)
+    return denoiser.eval().requires_grad_(False)
+
+
+def _to_array(values: Tensor) -> Array:
+    array: Array = values.float().cpu().numpy()
+    return array
+
+
+def leading_tokens(canonical: Tensor, reference: Tensor) -> Tensor:
+    """Stack normalised canonical keypoints (B, 63) and reference frame (B, 70) as leading tokens (B, 2, 70)."""
+    padded = F.pad(canonical, (MOTION_WIDTH - canonical.shape[1], 0))
+    return torch.stack([padded, reference], dim=1)
 
 
 def token_timesteps(timesteps: Tensor, known: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr
@@ -12,7 +13,7 @@ from kdtalker.core.motion import SPACES
 from kdtalker.diffusion.calibration import Calibration
 from kdtalker.diffusion.config import DenoiserConfig
 from kdtalker.diffusion.normalisation import Normalisation
-from kdtalker.weights.header import read_header
+from kdtalker.weights.header import read_header, tensor_shapes
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,17 @@ def read_motion_header(path: Path) -> MotionHeader:
         return MotionHeader(space, config, Normalisation.from_header(header["normalisation"]), card, calibration)
     except InputError as error:
         raise InputError(f"'{path}' is not a motion model of this program: {error}") from None
+
+
+def require_shapes(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare the tensors of a motion model with those of the network that its header describes, shapes by name.
+
+    Raises InputError where they differ."""
+    found = tensor_shapes(path)
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise InputError(
+                f"'{path}' does not fit its own header: "
+                f"{name} has the shape {found.get(name, 'missing')}, wanted {wanted.get(name, 'none')}; "
+                "download or train the model again."
+            )

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
@@ -21,8 +19,8 @@ from kdtalker.core.motion import KEYPOINTS, MOTION_WIDTH, Motion, from_head_fram
 from kdtalker.core.protocols import Sampling
 from kdtalker.diffusion.calibration import POSE_AND_SHIFT, Calibration
 from kdtalker.diffusion.config import DenoiserConfig
-from kdtalker.diffusion.denoiser import Denoiser
-from kdtalker.diffusion.header import read_motion_header
+from kdtalker.diffusion.header import MotionHeader, read_motion_header
+from kdtalker.diffusion.network import GraphDenoiser, MotionDenoiser
 from kdtalker.diffusion.normalisation import Normalisation
 from kdtalker.diffusion.sampler import sample_window
 from kdtalker.diffusion.windows import (
@@ -36,8 +34,6 @@ from kdtalker.diffusion.windows import (
     sample_noise,
     window_features,
 )
-from kdtalker.weights.checkpoint import read_checkpoint, write_checkpoint
-from kdtalker.weights.header import tensor_shapes
 
 _DIVERGED = 1e18  # a motion vector with a number beyond this has diverged
 
@@ -48,7 +44,7 @@ class DiffusionMotionModel:
     keypoints; space: the keypoint space; card: the model card, texts by name; calibration: of mouth and head, None
     where a model samples all numbers alike."""
 
-    denoiser: Denoiser
+    denoiser: MotionDenoiser
     normalisation: Normalisation
     space: str
     card: dict[str, str] = field(default_factory=dict)
@@ -59,7 +55,12 @@ class DiffusionMotionModel:
         return self.denoiser.config
 
     def save(self, path: Path, *, half: bool = True) -> None:
-        """Write one safetensors file, matrices as float16 where `half`; all else stands in its header."""
+        """Write a model in torch as one safetensors file, matrices as float16 where `half`; all else stands in its
+        header."""
+        from kdtalker.diffusion.denoiser import Denoiser
+        from kdtalker.weights.checkpoint import write_checkpoint
+
+        assert isinstance(self.denoiser, Denoiser)
         header = {
             "space": self.space,
             "config": self.config.header(),
@@ -70,24 +71,23 @@ class DiffusionMotionModel:
 
     @staticmethod
     def load(path: Path) -> DiffusionMotionModel:
-        """Read what `save` wrote, ready to sample. Raises InputError for a missing, damaged or other file."""
+        """Read what `save` wrote in torch, ready to sample. Raises InputError for a missing, damaged or other file."""
+        from kdtalker.diffusion.denoiser import load_denoiser
+
         header = read_motion_header(path)
-        with torch.device("meta"):
-            denoiser = Denoiser(header.config)
-        wanted = {name: tuple(value.shape) for name, value in denoiser.state_dict().items()}
-        found = tensor_shapes(path)
-        for name in sorted(wanted.keys() | found.keys()):
-            if wanted.get(name) != found.get(name):
-                raise InputError(
-                    f"'{path}' does not fit its own header: "
-                    f"{name} has the shape {found.get(name, 'missing')}, wanted {wanted.get(name, 'none')}; "
-                    "download or train the model again."
-                )
-        _, state = read_checkpoint(path, ())
-        denoiser.load_state_dict(state, strict=True, assign=True)
-        return DiffusionMotionModel(
-            denoiser.eval().requires_grad_(False), header.normalisation, header.space, header.card, header.calibration
-        )
+        return DiffusionMotionModel._of(load_denoiser(path, header.config), header)
+
+    @staticmethod
+    def load_graph(path: Path) -> DiffusionMotionModel | None:
+        """Read what `save` wrote, to run without torch; None where its architecture is another than that of the
+        graph. Raises InputError as `load`."""
+        header = read_motion_header(path)
+        denoiser = GraphDenoiser.load(path, header.config)
+        return None if denoiser is None else DiffusionMotionModel._of(denoiser, header)
+
+    @staticmethod
+    def _of(denoiser: MotionDenoiser, header: MotionHeader) -> DiffusionMotionModel:
+        return DiffusionMotionModel(denoiser, header.normalisation, header.space, header.card, header.calibration)
 
     def offset(self, rest: Motion) -> Array:
         """Compute the offset (70,) of motion vectors: rest's pose and shift for relative models, else 0."""
@@ -191,36 +191,25 @@ class DiffusionMotionModel:
         """Return the batching key of a stream: context length and sampling settings."""
         return len(context_frames(self.config, state)), state.sampling
 
-    def _mouth(self, device: torch.device) -> Tensor | None:
-        if self.calibration is None:
-            return None
-        return torch.from_numpy(self.calibration.mouth_matrix(self.normalisation.std)).to(device)
-
     def _sample(self, states: list[WindowState]) -> Array:
         """Sample the next window of each state: (B, window - context, 70); relative models keep the source's scale."""
-        config = self.config
-        device = self.denoiser.output.weight.device
+        config, calibration = self.config, self.calibration
         references = [reference_token(config, state) for state in states]
         noise = [
             sample_noise(state.seed, state.emitted, config.window - len(context_frames(config, state)))
             for state in states
         ]
-
-        def batch(rows: Sequence[Array]) -> Tensor:
-            return torch.from_numpy(np.stack(rows)).to(device)
-
-        sampled = sample_window(
+        predicted = sample_window(
             self.denoiser,
-            batch([state.canonical for state in states]),
-            batch(references),
-            batch([window_features(config, state) for state in states]),
-            known=batch([context_frames(config, state) for state in states]),
-            noise=batch(noise),
+            np.stack([state.canonical for state in states]),
+            np.stack(references),
+            np.stack([window_features(config, state) for state in states]),
+            known=np.stack([context_frames(config, state) for state in states]),
+            noise=np.stack(noise),
             sampling=states[0].sampling,
-            mouth=self._mouth(device),
-            mouth_guidance=1.0 if self.calibration is None else float(self.calibration.mouth_guidance),
+            mouth=None if calibration is None else calibration.mouth_matrix(self.normalisation.std),
+            mouth_guidance=1.0 if calibration is None else float(calibration.mouth_guidance),
         )
-        predicted: Array = sampled.float().cpu().numpy()
         if config.relative:
             predicted[..., :1] = np.stack([state.reference[:1] for state in states])[:, None]
         return predicted

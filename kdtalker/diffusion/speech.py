@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 def load_model(path: Path, space: str) -> DiffusionMotionModel:
-    """Load what `python -m train.export` wrote. Raises InputError for another file or keypoint space."""
+    """Load what `python -m train.export` wrote: without torch where there is a graph of its architecture. Raises
+    InputError for another file or keypoint space."""
     check_checkpoint(path, space)
-    return DiffusionMotionModel.load(path)
+    return DiffusionMotionModel.load_graph(path) or DiffusionMotionModel.load(path)
 
 
 def load_trained(path: Path, space: str, find: Find = find) -> tuple[AudioEncoder[Any], DiffusionMotionModel]:

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from kdtalker.core.errors import InputError, OutputError
+from kdtalker.core.errors import OutputError
 from kdtalker.core.files import AtomicFile
-from kdtalker.weights.header import read_header
+from kdtalker.weights.arrays import read_arrays
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any], *, half: bool) -> None:
@@ -43,19 +43,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
 
 
 def read_checkpoint(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the header's values under these names, and all tensors as float32 on the CPU.
-
-    Raises InputError where the file is missing, a folder, truncated, no safetensors or lacks a name, and where tensors
-    hold numbers that are not finite.
-    """
-    header = read_header(path, names)
-    try:
-        state = {name: value.to(torch.float32) for name, value in load_file(path).items()}
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise InputError(f"'{path}' cannot be read as a model ({error}); download it again.") from None
-    for name, value in state.items():
-        if not torch.isfinite(value).all():
-            raise InputError(
-                f"'{path}' holds numbers that are not finite in {name}; it is damaged or failed in training."
-            )
-    return header, state
+    """Read the header's values under these names, and all tensors as float32 on the CPU. Raises InputError as
+    `read_arrays`."""
+    header, arrays = read_arrays(path, names)
+    return header, {name: torch.from_numpy(value) for name, value in arrays.items()}

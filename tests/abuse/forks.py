@@ -25,9 +25,8 @@ from threading import Thread
 LIBRARIES = {
     "toy": ["toy", "av", "ffmpeg", "imageio_ffmpeg", "PIL.Image", "tqdm", "tempfile", "kdtalker.apps.film_command",
             "kdtalker.media.video", "kdtalker.media.picture", "kdtalker.media.video_writer"],
-    "real": ["toy", "torch", "torch._dynamo", "torch.utils.data", "diffusers.schedulers.scheduling_dpmsolver_multistep",
-             "scipy.spatial.transform", "scipy.stats", "librosa.filters", "ai_edge_litert.interpreter", "safetensors",
-             "av", "ffmpeg", "imageio_ffmpeg", "PIL.Image", "tqdm", "kdtalker.apps.film_command",
+    "real": ["toy", "scipy.spatial.transform", "onnxruntime", "ai_edge_litert.interpreter", "safetensors", "av",
+             "ffmpeg", "imageio_ffmpeg", "PIL.Image", "tqdm", "kdtalker.apps.film_command",
              "kdtalker.media.video_writer", "kdtalker.renderers.mesh.renderer", "kdtalker.renderers.mesh.engine",
              "kdtalker.diffusion.speech", "kdtalker.audio.whisper",
              "kdtalker.diffusion.model"],

@@ -1,6 +1,5 @@
 """The inside of the mouth: teeth of the photograph that stand still in the skull, nothing drawn beyond the lips."""
 
-import dataclasses
 from pathlib import Path
 
 import cv2
@@ -11,11 +10,13 @@ import torch
 from kdtalker.edits.basic import add_offset, turn_head
 from kdtalker.media.picture import read_image
 from kdtalker.renderers.mesh.engine import MeshEngine
-from kdtalker.renderers.mesh.mouth.frame import HEIGHT_PX, WIDTH_PX, LipShape, MouthFrame
-from kdtalker.renderers.mesh.mouth.interior import TEXTURE_PX, MouthInterior, move_textures
+from kdtalker.renderers.mesh.mouth.fit import FIT_STEPS, Scene, fit_mouth
+from kdtalker.renderers.mesh.mouth.frame import HEIGHT_PX, TEXTURE_PX, WIDTH_PX, LipShape, MouthFrame
+from kdtalker.renderers.mesh.mouth.interior import MouthInterior, move_textures
 from kdtalker.renderers.mesh.mouth.networks import MouthNetworks
 from kdtalker.renderers.mesh.mouth.source import SourceMouth, sample_frame
 from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP
+from kdtalker.weights.find import find
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -37,6 +38,19 @@ def opened(renderer, source, gap):
     return add_offset(source.rest, offset, np.ones(1, np.float32))
 
 
+@pytest.fixture(scope="module")
+def model():
+    """The network in torch."""
+    return MouthInterior.load(find("mesh_interior.safetensors"))
+
+
+def photographed(renderer, source):
+    """A source's mouth as it was photographed: the picture in the mouth's frame, and its lips."""
+    vertices, resting = renderer.deform_mesh(source, source.rest)
+    frame = MouthFrame.of(resting, source.mouth.aspect)
+    return sample_frame(source.picture, frame), LipShape.of_mesh(frame, vertices, resting)
+
+
 def test_points_of_the_frame_and_of_the_picture_are_the_same(renderer, smiling):
     _, resting = renderer.deform_mesh(smiling, smiling.rest)
     frame = MouthFrame.of(resting, smiling.mouth.aspect)
@@ -48,20 +62,50 @@ def test_points_of_the_frame_and_of_the_picture_are_the_same(renderer, smiling):
 
 def test_the_photographed_inside_is_drawn_where_it_was_photographed(renderer, smiling):
     """Drawn from the fitted textures, it is nearer to the photograph than what the encoder alone makes of it."""
-    vertices, resting = renderer.deform_mesh(smiling, smiling.rest)
-    frame = MouthFrame.of(resting, smiling.mouth.aspect)
-    lips = LipShape.of_mesh(frame, vertices, resting)
-    real = sample_frame(smiling.picture, frame).astype(int)
-    model = MouthNetworks.load().interior
-    picture = torch.from_numpy(real).permute(2, 0, 1)[None] / 255
-    code, *_ = model.encoder(
-        picture, torch.from_numpy(lips.mask)[None, None], torch.from_numpy(lips.geometry)[None], smiling.mouth.colour
-    )
-    encoded = dataclasses.replace(smiling.mouth, textures=model.textures(code, smiling.mouth.colour).detach())
+    real, lips = photographed(renderer, smiling)
+    network, codes = MouthNetworks.load().interior, smiling.mouth.codes
+    encoded, _ = network.encode(real, lips, codes.colour)
     errors = [
-        np.abs(mouth.draw(model, lips).astype(int) - real)[lips.mask > 0.9].mean() for mouth in (smiling.mouth, encoded)
+        np.abs(network.draw(one, lips, 1.0).astype(int) - real)[lips.mask > 0.9].mean() for one in (codes, encoded)
     ]
     assert errors[0] < min(16, 0.7 * errors[1])
+
+
+def test_the_fit_is_gradient_descent_on_the_definition(renderer, smiling, model):
+    """The same steps by torch's autograd over `MouthInterior` give the same textures."""
+    picture, lips = photographed(renderer, smiling)
+    network = MouthNetworks.load().interior
+    codes, plates = network.encode(picture, lips, smiling.mouth.codes.colour)
+    scene = Scene.of(picture, lips, network.light(codes, lips))
+    real, mask = torch.from_numpy(picture).permute(2, 0, 1) / 255, torch.from_numpy(lips.mask)
+    given = [torch.from_numpy(values)[None] for values in (lips.maps, lips.geometry, lips.jaw)]
+    rest = [torch.from_numpy(values)[None] for values in (codes.colour, codes.style, codes.place)]
+
+    def error(textures):
+        return ((model(textures, tuple(given), *rest).composite()[0] - real) ** 2 * mask).sum()
+
+    assert [scene.error(one) for one in plates] == pytest.approx(
+        [float(error(torch.from_numpy(one)[None])) for one in plates], rel=1e-4
+    )
+    base = torch.logit(torch.from_numpy(codes.textures)[None], 1e-3)
+    details = torch.zeros_like(base)
+    for _ in range(FIT_STEPS):
+        details.requires_grad_()
+        loss = error(torch.sigmoid(base + details)) + 1e-3 * (details**2).sum()
+        details = details.detach() - 8 * torch.autograd.grad(loss, details)[0]
+    wanted = torch.sigmoid(base + details)[0].numpy()
+    np.testing.assert_allclose(scene.fit(codes.textures), wanted, atol=2e-4)
+    assert np.abs(wanted - codes.textures).max() > 0.2
+
+
+def test_the_plate_that_draws_an_open_mouth_best_is_fitted(renderer, smiling):
+    picture, lips = photographed(renderer, smiling)
+    network = MouthNetworks.load().interior
+    codes, plates = network.encode(picture, lips, smiling.mouth.codes.colour)
+    scene = Scene.of(picture, lips, network.light(codes, lips))
+    best = plates[int(np.argmin([scene.error(one) for one in plates]))]
+    fitted = fit_mouth(picture, lips, smiling.mouth.codes.colour, network).textures
+    np.testing.assert_array_equal(fitted, scene.fit(best))
 
 
 def test_nothing_is_drawn_beyond_the_lips(renderer, smiling):
@@ -108,23 +152,19 @@ def test_a_mouth_that_only_turns_keeps_its_own_pixels(renderer, smiling):
     assert renderer.blend_weights(smiling, opened(renderer, smiling, 0.2)).inside == 1
 
 
-def test_a_closed_mouth_gets_a_plate_and_is_not_fitted(renderer):
+def test_a_closed_mouth_gets_a_plate_and_is_not_fitted(renderer, model):
     source = renderer.encode_source(cv2.resize(read_image(EXAMPLES / "grace_hopper.jpg"), (512, 512)))
     assert isinstance(source.mouth, SourceMouth)
-    model = MouthNetworks.load().interior
-    vertices, resting = renderer.deform_mesh(source, source.rest)
-    frame = MouthFrame.of(resting, source.mouth.aspect)
-    lips = LipShape.of_mesh(frame, vertices, resting)
-    picture = torch.from_numpy(sample_frame(source.picture, frame)).permute(2, 0, 1)[None] / 255
-    given = torch.from_numpy(lips.mask)[None, None], torch.from_numpy(lips.geometry)[None]
-    code, *_ = model.encoder(picture, *given, source.mouth.colour)
-    expected = model.plate_textures(code, source.mouth.colour)[model.nearest_plate(code)]
-    np.testing.assert_allclose(source.mouth.textures[0], expected.detach(), atol=0.02)
+    picture, lips = photographed(renderer, source)
+    textures, nearest, *_ = model.encode(
+        *(torch.from_numpy(values) for values in (picture, lips.mask, lips.geometry, source.mouth.codes.colour))
+    )
+    np.testing.assert_allclose(source.mouth.codes.textures, textures[nearest], atol=0.02)
 
 
-def test_plates_have_edges_where_the_mean_has_none():
+def test_plates_have_edges_where_the_mean_has_none(model):
     """The detail of a plate is fine: textures with it have steeper gradients of those without."""
-    model, colour = MouthNetworks.load().interior, torch.full((1, 6), 0.5)
+    colour = torch.full((1, 6), 0.5)
     code = model.plate_codes[:1]
     without, with_detail = (
         values[:, :, :3].diff(dim=-1).abs().mean()
@@ -133,8 +173,7 @@ def test_plates_have_edges_where_the_mean_has_none():
     assert with_detail > 1.4 * without
 
 
-def test_each_plate_is_found_by_its_own_code():
-    model = MouthNetworks.load().interior
+def test_each_plate_is_found_by_its_own_code(model):
     assert [model.nearest_plate(code) for code in model.plate_codes] == list(range(len(model.plates)))
 
 
@@ -144,9 +183,3 @@ def test_it_is_drawn_on_the_device_that_its_inputs_are_on():
     code, colour, style, place = zeros
     lips = tuple(values.to("meta") for values in lips_of(0))
     assert model(model.textures(code, colour), lips, colour, style, place).composite().device.type == "meta"
-
-
-def test_a_portrait_is_encoded_in_inference_mode_too(renderer, smiling):
-    with torch.inference_mode():
-        source = renderer.encode_source(smiling.picture)
-    np.testing.assert_array_equal(source.mouth.textures, smiling.mouth.textures)

@@ -8,7 +8,7 @@ import toy_films
 from toy_films import opening_mouth, write_films
 from toy_training import assert_same_runs, command, killed_at_random
 
-from kdtalker.renderers.mesh.mouth.shading import RatioNetwork
+from kdtalker.renderers.mesh.mouth.ratio_network import RatioNetwork
 from train.data.cache import load_record
 from train.shading.batches import augment, batch_of
 from train.shading.pairs import ShadingPairs

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 import toy_films
 from toy_films import shutting_eyes, write_films
 from toy_training import assert_same_runs, command, killed_at_random
@@ -48,8 +49,8 @@ def run(films, tmp_path_factory):
 
 def test_a_run_leaves_weights_that_paint(run):
     painter = PartUNet.load(run / "eyes.safetensors")
-    views = np.zeros((1, 64, 64, 6), np.uint8)
-    assert painter.paint(views, views).shape == (1, 64, 64, 5)
+    views = torch.zeros((1, 64, 64, 6), dtype=torch.uint8)
+    assert painter.layers(views, views).shape == (1, 64, 64, 5)
     (row,) = map(json.loads, (run / "log.jsonl").read_text().splitlines())
     assert row["step"] == 2
     assert row["painted"] > 10

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from kdtalker.audio.encoders import encode_all
 from kdtalker.audio.whisper import RIGHT_FRAMES, WhisperEncoder
@@ -62,8 +61,7 @@ def _reverberate(samples: Array, decay_s: float, rng: np.random.Generator) -> Ar
 
 def load_augmented(shard: Shard, encoder: AudioEncoder[Any], folder: Path, copy: int) -> tuple[Array, float]:
     """Load features (T, C) float16 of augmented copy number `copy` of a shard, as a view of its file in `folder`, which
-    is made where it is missing or of other sound, and the speed at which its motion is to be resampled. Whisper encodes
-    in bfloat16."""
+    is made where it is missing or of other sound, and the speed at which its motion is to be resampled."""
     rng = np.random.default_rng((zlib.crc32(shard.name.encode()), copy))
     speed, right_frames = float(rng.uniform(*SPEED)), int(rng.integers(0, RIGHT_FRAMES + 1))
     path = folder / f"{shard.name}_{copy}_{zlib.crc32(shard.sound.tobytes()):08x}.npy"
@@ -74,8 +72,7 @@ def load_augmented(shard: Shard, encoder: AudioEncoder[Any], folder: Path, copy:
         faster = resample_frames(shard.sound.astype(np.float32)[:, None], speed)[:, 0]
         if isinstance(encoder, WhisperEncoder):
             encoder = WhisperEncoder(encoder.network, encoder.mel_filters, right_frames)
-        with torch.autocast("cpu", torch.bfloat16):
-            encoded = encode_all(encoder, perturb_sound(faster, rng)).astype(np.float16)
+        encoded = encode_all(encoder, perturb_sound(faster, rng)).astype(np.float16)
         write_atomically(path, lambda file: np.save(file, encoded))
     features: Array = np.load(path, mmap_mode="r")
     return features, speed

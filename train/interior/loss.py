@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdtalker.renderers.mesh.mouth.interior import TEXTURE_PX, Layers, MouthInterior
+from kdtalker.renderers.mesh.mouth.frame import TEXTURE_PX
+from kdtalker.renderers.mesh.mouth.interior import Layers, MouthInterior
 from train.harness.texture import texture_loss
 from train.interior.batches import MouthBatch
 from train.interior.recipe import InteriorRecipe

@@ -6,16 +6,14 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MESH_SPACE, MOTION_WIDTH
 from kdtalker.diffusion.calibration import POSE_AND_SHIFT, Calibration
-from kdtalker.diffusion.denoiser import LEADING_TOKENS, token_timesteps
 from kdtalker.diffusion.fir_smoothing import EXPRESSION_KERNEL
 from kdtalker.diffusion.model import DiffusionMotionModel
-from kdtalker.diffusion.sampler import leading_tokens
+from kdtalker.diffusion.sampler import WindowBatch
 from kdtalker.renderers.mesh.anatomy import build_expression_model
 from kdtalker.renderers.mesh.geometry import FaceModel
 from train.data.sync import CORPUS_TAKES
@@ -84,26 +82,20 @@ def _fit_guidance(model: DiffusionMotionModel, clips: list[Clip], mouth: Array) 
     return float(GUIDANCES[int(np.abs(np.log(np.array(ratios) + 1e-9)).argmin())])
 
 
-@torch.inference_mode()
 def predict_openings(model: DiffusionMotionModel, clip: Clip, mouth: Array) -> tuple[Array, Array]:
     """Predict the mouth openings (T,) of a clip from noise alone, with its sound and without."""
     normalisation, frames = model.normalisation, len(clip.motion)
-    device = model.denoiser.output.weight.device
     reference = clip.motion[:1].copy()
     reference[:, POSE_AND_SHIFT] = 0
-
-    def batch(values: Array) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(values, np.float32)[None]).to(device)
-
-    canonical = batch(normalisation.normalise_canonical(clip.canonical.reshape(-1)))
-    noise = batch(np.random.default_rng(0).standard_normal((frames, MOTION_WIDTH), np.float32))
-    tokens = torch.cat([leading_tokens(canonical, batch(normalisation.normalise(reference)[0])), noise], dim=1)
-    noisiest = torch.tensor([model.config.train_timesteps - 1], device=device)
-    timesteps = token_timesteps(noisiest, torch.zeros(1, frames, dtype=torch.bool, device=device))
-    audio = model.denoiser.adapt(batch(clip.features))
-    audio = torch.cat([audio, torch.zeros_like(audio)])
-    made = (
-        model.denoiser(tokens.repeat(2, 1, 1), timesteps.repeat(2, 1), audio)[:, LEADING_TOKENS:].float().cpu().numpy()
+    window = WindowBatch.prepare(
+        model.denoiser,
+        normalisation.normalise_canonical(clip.canonical.reshape(1, -1)),
+        normalisation.normalise(reference),
+        np.asarray(clip.features, np.float32)[None],
+        known=np.zeros((1, 0, MOTION_WIDTH), np.float32),
+        new_frames=frames,
     )
+    noise = np.random.default_rng(0).standard_normal((1, frames, MOTION_WIDTH), np.float32)
+    made = np.concatenate(window.predict(noise, model.config.train_timesteps - 1, [1, 0]))
     heard, without = normalisation.restore(made)[..., 7:] @ mouth
     return heard, without

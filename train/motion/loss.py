@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.motion import MOTION_WIDTH
-from kdtalker.diffusion.denoiser import LEADING_TOKENS, Denoiser, token_timesteps
-from kdtalker.diffusion.sampler import leading_tokens, make_scheduler
+from kdtalker.diffusion.denoiser import LEADING_TOKENS, Denoiser, leading_tokens, token_timesteps
+from kdtalker.diffusion.solver import make_scheduler
 from train.motion.dataset import Corpus
 from train.motion.recipe import Recipe
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from kdtalker.core.errors import InputError
-from kdtalker.renderers.mesh.mouth.shading import RatioNetwork
+from kdtalker.renderers.mesh.mouth.ratio_network import RatioNetwork
 from kdtalker.weights.checkpoint import write_checkpoint
 from train.data.films import Film, find_films
 from train.harness.command import command

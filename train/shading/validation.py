@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdtalker.renderers.mesh.mouth.shading import RatioNetwork
+from kdtalker.renderers.mesh.mouth.ratio_network import RatioNetwork
 from train.harness.figures import Figure
 from train.harness.run import to_device
 from train.shading.batches import ShadingBatch, batch_of

@@ -14,6 +14,7 @@ from kdtalker.audio.encoders import PUBLISHED_ENCODER, load_encoder
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.motion import KEYPOINTS, LIVEPORTRAIT_SPACE, Motion
 from kdtalker.core.protocols import Box, Edit, Engine, Openings, Speech, Square
+from kdtalker.diffusion.denoiser import Denoiser
 from kdtalker.diffusion.kalman_smoothing import KalmanSmoothedModel
 from kdtalker.diffusion.published import load_published_model
 from kdtalker.diffusion.speech import load_trained
@@ -82,7 +83,8 @@ class LivePortraitEngine(Engine[LivePortraitSource]):
             model = load_published_model(self.find, self.device)
         else:
             encoder, model = load_trained(self.checkpoint, LIVEPORTRAIT_SPACE, self.find)
-            model.denoiser.to(self.device)
+            if isinstance(model.denoiser, Denoiser):
+                model.denoiser.to(self.device)
         return Speech(encoder, KalmanSmoothedModel(model))
 
     def start_from(self, motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:

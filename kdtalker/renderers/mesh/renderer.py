@@ -15,8 +15,8 @@ from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.portrait import face_square
 from kdtalker.face.tracker import FaceTracker, hold_last
 from kdtalker.renderers.mesh.anatomy import build_expression_model
+from kdtalker.renderers.mesh.eyes.painter import EyePainter
 from kdtalker.renderers.mesh.eyes.parts import EYES, Part, make_view
-from kdtalker.renderers.mesh.eyes.unet import PartUNet
 from kdtalker.renderers.mesh.geometry import FaceModel, to_square
 from kdtalker.renderers.mesh.head.mirror import mirror_side
 from kdtalker.renderers.mesh.head.pose_limits import limit_pose
@@ -42,7 +42,7 @@ class MeshRenderer:
         tracker: FaceTracker,
         segmenter: LiteRTModel,
         model: FaceModel,
-        eyes: Mapping[Part, PartUNet],
+        eyes: Mapping[Part, EyePainter],
         mouth: MouthNetworks,
     ) -> None:
         self._tracker, self._segmenter, self.model = tracker, segmenter, model
@@ -51,7 +51,7 @@ class MeshRenderer:
     @staticmethod
     def load(tracker: FaceTracker) -> MeshRenderer:
         """Load the weights that ship with the package. Raises InputError where one is missing or damaged."""
-        eyes = dict.fromkeys(EYES, PartUNet.load(find("mesh_eyes.safetensors")))
+        eyes = dict.fromkeys(EYES, EyePainter.load(find("mesh_eyes.safetensors")))
         return MeshRenderer(
             tracker, LiteRTModel("selfie_segmentation.tflite"), FaceModel.load(), eyes, MouthNetworks.load()
         )

@@ -25,8 +25,8 @@ from kdtalker.renderers.mesh.geometry import FaceModel, to_pixels, to_square, un
 from kdtalker.renderers.mesh.head.depth import estimate_depth, side_depth, widening_weight
 from kdtalker.renderers.mesh.head.inpaint import inpaint_background
 from kdtalker.renderers.mesh.head.mirror import MirroredSide, mirror_side
-from kdtalker.renderers.mesh.mouth.interior import MouthInterior
 from kdtalker.renderers.mesh.mouth.lips import Lips
+from kdtalker.renderers.mesh.mouth.networks import InteriorNetwork
 from kdtalker.renderers.mesh.mouth.source import SourceMouth
 from kdtalker.renderers.mesh.reach import Reach
 from kdtalker.renderers.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP, SKIN
@@ -95,7 +95,7 @@ class MeshSource:
 
 
 def encode_source(
-    face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: FaceModel, interior: MouthInterior
+    face: Image, tracker: FaceTracker, segmenter: LiteRTModel, model: FaceModel, interior: InteriorNetwork
 ) -> MeshSource:
     """Encode a face crop (S, S, 3) RGB by the face nearest to its centre. Raises InputError where no face is found."""
     side, tracked = len(face), _find_middle_face(face, tracker)

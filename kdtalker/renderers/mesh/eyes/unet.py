@@ -1,4 +1,4 @@
-"""Refine the skin of closing eyelids by a U-Net."""
+"""The U-Net that refines the skin of closing eyelids, in torch; `EyePainter` runs its graph."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from einops import rearrange
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdtalker.core.arrays import Array
+from kdtalker.renderers.mesh.eyes.painter import rename_older
 from kdtalker.weights.checkpoint import read_checkpoint
 
 VIEW_CHANNELS = 6  # of one input view: RGB, two masks and the signed height over the part's line
-
-# Names of the modules in the shipped weights and in older runs, mapped when a state is loaded.
-_OLD_NAMES = {"enter": "stem", "seen": "encoder", "told": "decoder", "leave": "head"}
 
 
 class Residual(nn.Module):
@@ -77,11 +72,7 @@ class PartUNet(nn.Module):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a state, also one with the module names of older checkpoints."""
-        renamed = {}
-        for key, value in state_dict.items():
-            module, _, rest = key.partition(".")
-            renamed[f"{_OLD_NAMES.get(module, module)}.{rest}"] = value
-        return super().load_state_dict(renamed, strict, assign)
+        return super().load_state_dict(rename_older(state_dict), strict, assign)
 
     @staticmethod
     def load(path: Path) -> PartUNet:
@@ -89,18 +80,13 @@ class PartUNet(nn.Module):
         header, state = read_checkpoint(path, ("side_px", "widths"))
         network = PartUNet(**header).eval().requires_grad_(False)
         network.load_state_dict(state)
-        for weights in network.parameters():
-            if weights.ndim == 4:
-                weights.data = weights.data.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
         return network
 
-    @torch.inference_mode()
-    def paint(self, warped: NDArray[np.uint8], source: NDArray[np.uint8]) -> Array:
+    def layers(self, warped: Tensor, source: Tensor) -> Tensor:
         """Predict from uint8 views (B, side_px, side_px, 6) the layers (B, side_px, side_px, 5) to blend: change of RGB
         in levels, share of source pixels 0..1, alpha 0..1."""
-        change, share, alpha = self(*(normalise_views(torch.from_numpy(view)) for view in (warped, source)))
-        layers = rearrange(torch.cat([127.5 * change, share, alpha], 1), "b c h w -> b h w c")
-        return np.ascontiguousarray(layers.numpy())
+        change, share, alpha = self(normalise_views(warped), normalise_views(source))
+        return rearrange(torch.cat([127.5 * change, share, alpha], 1), "b c h w -> b h w c")
 
 
 def normalise_views(views: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP
 WIDTH_PX, HEIGHT_PX = 160, 120  # of an image in the mouth's frame
 PX_PER_WIDTH = 125.0  # px for the width of the resting mouth
 ORIGIN = (79.5, 44.0)  # px of the middle between the mouth's corners, at rest
+TEXTURE_PX = 80  # height of a teeth texture, as wide as the frame
+LEAST_LOGIT = 1e-3  # smallest distance of a texture's values from 0 and 1
 CELL_PX = 4  # the shading network works on cells of this side
 MOST_SLANT = 1.5  # of the normal, that of a head that is turned by 56 degrees
 CHIN = (152, 148, 377, 176, 400)  # vertices whose motion is the jaw's

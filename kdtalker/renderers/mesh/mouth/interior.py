@@ -1,4 +1,5 @@
-"""Draw the inside of the mouth in layers: tongue and depth, lower teeth that follow the jaw, upper teeth.
+"""The network that draws the inside of the mouth, in torch; `InteriorNetwork` runs its graphs. It draws layers: tongue
+and depth, lower teeth that follow the jaw, upper teeth.
 
 The teeth are textures (RGBA) of a linear model that are chosen once for a source image, so that every frame shows the
 same ones; a small network only shades them and draws what is behind. All images lie in the mouth's frame: the resting
@@ -15,12 +16,18 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdtalker.renderers.mesh.mouth.frame import CELL_PX, GEOMETRY_SIZE, HEIGHT_PX, MAPS, WIDTH_PX
+from kdtalker.renderers.mesh.mouth.frame import (
+    CELL_PX,
+    GEOMETRY_SIZE,
+    HEIGHT_PX,
+    LEAST_LOGIT,
+    MAPS,
+    TEXTURE_PX,
+    WIDTH_PX,
+)
 from kdtalker.weights.checkpoint import read_checkpoint
 
 COLOUR_SIZE = 6  # mean colours of skin and lips, RGB 0..1
-LEAST_LOGIT = 1e-3  # smallest distance of a texture's values from 0 and 1
-TEXTURE_PX = 80  # height of a teeth texture, as wide as the frame
 LOWER_TOP_PX = 18.0  # row of the frame at which the lower teeth's texture begins while the jaw rests
 JAW_SHARE = 0.8  # of the chin's motion, done by the lower teeth
 SCALE_UNIT = 0.02  # unit of the log scale of teeth, which counts as much as a px of displacement
@@ -125,15 +132,44 @@ class MouthInterior(nn.Module):
         textures = self.textures(code, colour)
         return torch.sigmoid(torch.logit(textures, LEAST_LOGIT) + self.plates) if len(self.plates) else textures
 
-    def nearest_plate(self, code: Tensor) -> int:
-        """Find the plate whose code is nearest to a code (1, 2, code_size)."""
-        return int(((self.plate_codes - code) ** 2).sum((1, 2)).argmin()) if len(self.plates) else 0
+    def nearest_plate(self, code: Tensor) -> Tensor:
+        """Find the plate () whose code is nearest to a code (1, 2, code_size)."""
+        return ((self.plate_codes - code) ** 2).sum((1, 2)).argmin() if len(self.plates) else torch.tensor(0)
+
+    def encode(self, picture: Tensor, mask: Tensor, geometry: Tensor, colour: Tensor) -> tuple[Tensor, ...]:
+        """Encode one photographed mouth, a uint8 picture (H, W, 3), mask (H, W), geometry (GEOMETRY_SIZE,) and colour
+        (COLOUR_SIZE,): textures with each plate, the nearest plate (), style (style_size,) and place (2, 3)."""
+        real = rearrange(picture, "h w c -> 1 c h w").float() / 255
+        code, style, place = self.encoder(real, mask[None, None], geometry[None], colour[None])
+        return self.plate_textures(code, colour[None]), self.nearest_plate(code), style[0], place[0]
+
+    def draw(self, textures: Tensor, lips: tuple[Tensor, Tensor, Tensor], *codes: Tensor, saturation: Tensor) -> Tensor:
+        """Draw one frame (H, W, 3) uint8 from textures (2, 4, TEXTURE_PX, WIDTH_PX), maps, geometry and jaw of a
+        `LipShape`, the codes colour, style and place, and a saturation () 0..1."""
+        batched = (lips[0][None], lips[1][None], lips[2][None])
+        colour, style, place = (code[None] for code in codes)
+        image = self(textures[None], batched, colour, style, place).composite()[0]
+        grey = image.mean(0, keepdim=True)
+        image = rearrange(grey + saturation * (image - grey), "c h w -> h w c")
+        levels: Tensor = image.mul(255).round().clamp(0, 255).to(torch.uint8)
+        return levels
 
     def forward(
         self, textures: Tensor, lips: tuple[Tensor, Tensor, Tensor], colour: Tensor, style: Tensor, place: Tensor
     ) -> Layers:
-        """Draw layers. lips: maps, geometry and jaw of `LipShape`, with a batch axis; style (B, style_size); place
-        (B, 2, 3): x and y in px and log scale across in SCALE_UNIT, of the upper and the lower teeth."""
+        """Draw layers; see `light` for the arguments."""
+        background, gain, visible, moves, scale = self.light(lips, colour, style, place)
+        moved = move_textures(textures, moves, scale)
+        return Layers(background, moved[:, :, :3] * gain, moved[:, :, 3:] * visible)
+
+    def light(
+        self, lips: tuple[Tensor, Tensor, Tensor], colour: Tensor, style: Tensor, place: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Predict all but the teeth's textures: background (B, 3, H, W); of the upper and the lower teeth the gain of
+        colours and the visible share of alpha, both (B, 2, 1, H, W), moves (B, 2, 2) px, log scale across (B, 2).
+
+        lips: maps, geometry and jaw of `LipShape`, with a batch axis; style (B, style_size); place (B, 2, 3): x and y
+        in px and log scale across in SCALE_UNIT, of the upper and the lower teeth."""
         maps, geometry, jaw = lips
         hidden = self.global_net(torch.cat([geometry, colour, style], 1))
         x = maps
@@ -148,9 +184,7 @@ class MouthInterior(nn.Module):
         moves = self.placement(hidden).reshape(-1, 2, 2) * reach
         moves = moves + torch.stack([torch.zeros_like(jaw), JAW_SHARE * jaw], 1)
         moves = moves + maps.new_tensor([[0.0, 0.0], [0.0, LOWER_TOP_PX]])
-        moves, scale = moves + place[..., :2], SCALE_UNIT * place[..., 2]
-        moved = move_textures(textures, moves, scale)
-        return Layers(background, moved[:, :, :3] * gain, moved[:, :, 3:] * visible)
+        return background, gain, visible, moves + place[..., :2], SCALE_UNIT * place[..., 2]
 
     @staticmethod
     def load(path: Path) -> MouthInterior:
@@ -163,13 +197,16 @@ class MouthInterior(nn.Module):
 
 def move_textures(textures: Tensor, moves: Tensor, scale: Tensor) -> Tensor:
     """Resample textures (B, 2, C, TEXTURE_PX, WIDTH_PX) to images (B, 2, C, HEIGHT_PX, WIDTH_PX), moved by (B, 2, 2) px
-    and scaled across around the middle by exp(scale), (B, 2)."""
-    sides = (torch.arange(side, device=textures.device) * 1.0 for side in (HEIGHT_PX, WIDTH_PX))
-    rows, columns = torch.meshgrid(*sides, indexing="ij")
-    x, y = moves.flatten(0, 1).T[..., None, None]
+    and scaled across around the middle by exp(scale), (B, 2). Bilinear interpolation along rows and columns is a matrix
+    on either side, faster than sampling on a grid."""
+    rows, columns = (torch.arange(side, device=textures.device) * 1.0 for side in (HEIGHT_PX, WIDTH_PX))
     middle = (WIDTH_PX - 1) / 2
-    across = torch.exp(-scale).flatten()[:, None, None] * (columns - middle - x) / middle
-    down = (rows - y) * (2 / (TEXTURE_PX - 1)) - 1
-    grid = torch.stack([across, down], -1)
-    moved = F.grid_sample(textures.flatten(0, 1), grid, padding_mode="zeros", align_corners=True)
-    return rearrange(moved, "(b layer) c h w -> b layer c h w", layer=2)
+    across = middle + torch.exp(-scale)[..., None] * (columns - middle - moves[..., :1])
+    down = _interpolation(rows - moves[..., 1:], TEXTURE_PX)
+    return down[:, :, None] @ (textures @ _interpolation(across, WIDTH_PX).transpose(-1, -2)[:, :, None])
+
+
+def _interpolation(places: Tensor, size: int) -> Tensor:
+    """Build matrices (..., N, size) of linear interpolation at places (..., N) of a row of `size` px, 0 beyond it."""
+    distance = (places[..., None] - torch.arange(size, device=places.device)).abs()
+    return (1 - distance).clamp(min=0)

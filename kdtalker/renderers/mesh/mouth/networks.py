@@ -1,24 +1,101 @@
-"""Hold the networks that draw a mouth."""
+"""Run the networks that draw a mouth, as graphs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from kdtalker.renderers.mesh.mouth.interior import MouthInterior
-from kdtalker.renderers.mesh.mouth.shading import RatioNetwork
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kdtalker.core.arrays import Array, Image
+from kdtalker.renderers.mesh.eyes.parts import Crop
+from kdtalker.renderers.mesh.mouth.frame import LipShape
+from kdtalker.renderers.mesh.mouth.shading import MOST_LIGHTER
+from kdtalker.weights.arrays import read_arrays
 from kdtalker.weights.find import find
+from kdtalker.weights.graphs import Graph, load_graphs
+
+SHADING, ENCODE, LIGHT, DRAW = "shading", "interior_encode", "interior_light", "interior_draw"  # graphs
+
+
+@dataclass(frozen=True)
+class MouthCodes:
+    """Hold what a photographed mouth is encoded to: textures (2, 4, TEXTURE_PX, WIDTH_PX) of its teeth, RGBA in 0..1;
+    colour (COLOUR_SIZE,) of skin and lips, style (style_size,) and place (2, 3) as `MouthInterior` takes them."""
+
+    textures: Array
+    colour: Array
+    style: Array
+    place: Array
+
+
+@dataclass(frozen=True)
+class InteriorNetwork:
+    """Run `MouthInterior`, one mouth at a time."""
+
+    encoder: Graph
+    light_graph: Graph
+    painter: Graph
+
+    @staticmethod
+    def load(path: Path) -> InteriorNetwork:
+        """Load the weights of a `MouthInterior`. Raises InputError where the file is missing or another model's."""
+        _, tensors = read_arrays(path, ("code_size", "style_size", "width", "plates"))
+        return InteriorNetwork(*load_graphs((ENCODE, LIGHT, DRAW), tensors, path))
+
+    def encode(self, picture: Image, lips: LipShape, colour: Array) -> tuple[MouthCodes, Array]:
+        """Encode a picture (HEIGHT_PX, WIDTH_PX, 3) of a mouth, open or closed; returns its codes, with the textures of
+        the nearest plate, and the textures (N, 2, 4, TEXTURE_PX, WIDTH_PX) of all plates."""
+        textures, nearest, style, place = self.encoder(picture, lips.mask, lips.geometry, colour)
+        return MouthCodes(textures[int(nearest)], colour, style, place), textures
+
+    def light(self, codes: MouthCodes, lips: LipShape) -> list[Array]:
+        """Predict what surrounds and lights the teeth, without batch axes; see `MouthInterior.light`."""
+        return self.light_graph(lips.maps, lips.geometry, lips.jaw, codes.colour, codes.style, codes.place)
+
+    def draw(self, codes: MouthCodes, lips: LipShape, saturation: float) -> NDArray[np.uint8]:
+        """Draw one frame (HEIGHT_PX, WIDTH_PX, 3); saturation 0..1."""
+        image: NDArray[np.uint8] = self.painter(
+            codes.textures, lips.maps, lips.geometry, lips.jaw, codes.colour, codes.style, codes.place,
+            np.asarray(saturation, np.float32),
+        )[0]  # fmt: skip
+        return image
+
+
+@dataclass(frozen=True)
+class ShadingNetwork:
+    """Run `RatioNetwork`."""
+
+    graph: Graph
+
+    @staticmethod
+    def load(path: Path) -> ShadingNetwork:
+        """Load the weights of a `RatioNetwork`. Raises InputError where the file is missing or another model's."""
+        _, tensors = read_arrays(path, ("widths",))
+        return ShadingNetwork(*load_graphs((SHADING,), tensors, path))
+
+    def predict(self, picture: Image, crop: Crop, opening: Array, displacement: Array) -> Array:
+        """Predict the log ratio image (SIDE_PX, SIDE_PX, 3) of a warped frame (S, S, 3), 0 inside the mouth. opening
+        (SIDE_PX, SIDE_PX) 0..1: mask of the opening; displacement (2, SIDE_PX, SIDE_PX) px of the crop."""
+        ratio: Array = self.graph(crop.sample(picture), opening, displacement)[0]
+        outside = 1 - cv2.dilate(opening, np.ones((3, 3), np.uint8))
+        log_ratio: Array = np.minimum(ratio, np.float32(MOST_LIGHTER)) * outside[..., None]
+        return log_ratio
 
 
 @dataclass(frozen=True)
 class MouthNetworks:
     """Hold the networks that draw a mouth: interior of its inside, shading of the skin around it."""
 
-    interior: MouthInterior
-    shading: RatioNetwork
+    interior: InteriorNetwork
+    shading: ShadingNetwork
 
     @staticmethod
     def load() -> MouthNetworks:
         """Load the weights that ship with the package. Raises InputError where one is missing or damaged."""
         return MouthNetworks(
-            MouthInterior.load(find("mesh_interior.safetensors")), RatioNetwork.load(find("mesh_shading.safetensors"))
+            InteriorNetwork.load(find("mesh_interior.safetensors")),
+            ShadingNetwork.load(find("mesh_shading.safetensors")),
         )

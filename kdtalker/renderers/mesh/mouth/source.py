@@ -6,14 +6,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
-from einops import rearrange
-from numpy.typing import NDArray
-from torch import Tensor
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.renderers.mesh.curves import catmull_rom, soft_polygon
 from kdtalker.renderers.mesh.eyes.parts import Crop, opening_weight
+from kdtalker.renderers.mesh.mouth.fit import fit_mouth
 from kdtalker.renderers.mesh.mouth.frame import (
     CHIN,
     HEIGHT_PX,
@@ -23,9 +20,8 @@ from kdtalker.renderers.mesh.mouth.frame import (
     MouthFrame,
     frame_aspect,
 )
-from kdtalker.renderers.mesh.mouth.interior import LEAST_LOGIT, MouthInterior
+from kdtalker.renderers.mesh.mouth.networks import InteriorNetwork, MouthCodes, ShadingNetwork
 from kdtalker.renderers.mesh.mouth.shading import (
-    RatioNetwork,
     apply_ratio,
     crop_around,
     crop_mask,
@@ -39,9 +35,6 @@ from kdtalker.renderers.mesh.topology import (
     OUTER_UPPER_LIP,
 )
 
-OPEN_AREA = 0.006  # share of the frame that the photographed opening must cover for its teeth to be fitted
-FIT_STEPS, FIT_RATE = 60, 8.0  # of gradient descent: textures change by as much as their alpha shows them
-DETAILS_PENALTY = 1e-3  # on squares of what the fit adds to the logits of the textures
 DRAWN_RAMP = (0.002, 0.012)  # mean displacement of the inner lips, in mouth widths, over which the drawn inside sets in
 FULL_CHROMA = 12.0  # mean range of RGB around the mouth, in levels, from which on a picture is in full colour
 ANTIALIASED_BELOW = 0.7  # scale from which on the drawn image is smoothed before it is made smaller
@@ -66,37 +59,31 @@ class WarpedFrame:
 
 @dataclass(frozen=True)
 class SourceMouth:
-    """Hold an encoded mouth: landmarks (468, 3) px and its width_px at rest; aspect of its frame;
-    textures (1, 2, 4, h, w) of its teeth; colour (1, 6), style (1, E) and place (1, 2, 3) as `MouthInterior` takes
-    them; saturation 0..1, 0 for a grey picture; crop, the area whose skin is shaded."""
+    """Hold an encoded mouth: landmarks (468, 3) px and its width_px at rest; aspect of its frame; codes, its teeth and
+    what else `InteriorNetwork` draws it by; saturation 0..1, 0 for a grey picture; crop, the area whose skin is
+    shaded."""
 
     landmarks: Array
     width_px: float
     aspect: float
-    textures: Tensor
-    colour: Tensor
-    style: Tensor
-    place: Tensor
+    codes: MouthCodes
     saturation: float
     crop: Crop
 
     @staticmethod
-    @torch.inference_mode(False)
-    def fit(face: Image, landmarks: Array, resting: Array, identity: Array, model: MouthInterior) -> SourceMouth:
+    def fit(face: Image, landmarks: Array, resting: Array, identity: Array, network: InteriorNetwork) -> SourceMouth:
         """Fit codes to a face crop (S, S, 3) with landmarks (468, 3) px, a resting mesh (468, 3) px and canonical
         vertices (468, 3); the teeth that it shows become part of the textures."""
         aspect = frame_aspect(identity)
         frame = MouthFrame.of(resting, aspect)
         lips = LipShape.of_mesh(frame, landmarks, resting)
         picture = sample_frame(face, frame)
-        colour = torch.from_numpy(mean_colours(picture, frame.to_frame(landmarks[:, :2]), lips.mask))[None]
+        colour = mean_colours(picture, frame.to_frame(landmarks[:, :2]), lips.mask)
         width_px = float(np.linalg.norm(resting[291, :2] - resting[61, :2]))
-        fitted = _fit_textures(picture, lips, colour, model)
+        codes = fit_mouth(picture, lips, colour, network)
         chroma = float(np.ptp(picture, axis=-1).mean())
         saturation = min(chroma / FULL_CHROMA, 1.0)
-        return SourceMouth(
-            landmarks, width_px, aspect, colour=colour, saturation=saturation, crop=crop_around(frame), **fitted
-        )
+        return SourceMouth(landmarks, width_px, aspect, codes, saturation, crop_around(frame))
 
     def frame(self, resting: Array) -> MouthFrame:
         """Compute the mouth's frame of a resting mesh (468, 3) px."""
@@ -113,7 +100,7 @@ class SourceMouth:
         moved = np.linalg.norm(vertices[:, SHADED_BY, :2] - self.landmarks[SHADED_BY, :2], axis=-1).mean(-1)
         return np.asarray(np.interp(moved / (self.width_px + 1e-6), SHADED_RAMP, (0, 1)))
 
-    def shade(self, frame: WarpedFrame, weight: float, network: RatioNetwork) -> None:
+    def shade(self, frame: WarpedFrame, weight: float, network: ShadingNetwork) -> None:
         """Shade the skin of the face around the mouth of a frame, in place, at a weight 0..1."""
         crop = crop_around(frame.mouth)
         opening = crop_mask(crop, trace_opening(frame.vertices))
@@ -121,16 +108,7 @@ class SourceMouth:
         face = crop_mask(crop, frame.vertices[list(FACE_OVAL), :2], FACE_BLUR_PX)
         apply_ratio(frame.picture, crop, weigh_ratio(log_ratio, face, weight, self.saturation))
 
-    @torch.inference_mode()
-    def draw(self, model: MouthInterior, lips: LipShape) -> NDArray[np.uint8]:
-        """Draw the inside of the mouth of one frame, (HEIGHT_PX, WIDTH_PX, 3)."""
-        layers = model(self.textures, batch_of(lips), self.colour, self.style, self.place)
-        image = layers.composite()[0]
-        image = image.mean(0, keepdim=True).lerp(image, self.saturation)
-        image = rearrange(image, "c h w -> h w c").mul(255).round().clamp(0, 255)
-        return np.ascontiguousarray(image.to(torch.uint8).numpy())
-
-    def paint(self, warped: WarpedFrame, weight: float, model: MouthInterior) -> None:
+    def paint(self, warped: WarpedFrame, weight: float, network: InteriorNetwork) -> None:
         """Draw the inside of the mouth into a frame, in place, at a weight 0..1."""
         picture, vertices, resting = warped.picture, warped.vertices, warped.resting
         frame = warped.mouth
@@ -139,7 +117,7 @@ class SourceMouth:
         high = np.clip(np.ceil(points.max(0)) + 4, 0, len(picture)).astype(int)
         if (high - low < 2).any():
             return
-        drawn = self.draw(model, LipShape.of_mesh(frame, vertices, resting))
+        drawn = network.draw(self.codes, LipShape.of_mesh(frame, vertices, resting), self.saturation)
         matrix = frame.matrix.astype(np.float64)
         scale = float(np.linalg.norm(matrix[:, 0]))
         if scale < ANTIALIASED_BELOW:
@@ -151,11 +129,6 @@ class SourceMouth:
         mask = weight * soft_polygon((int(size[1]), int(size[0])), points - low, BORDER_PX)[..., None]
         area = picture[low[1] : high[1], low[0] : high[0]]
         area[:] = np.round(area + mask * (inside.astype(np.float32) - area))
-
-
-def batch_of(lips: LipShape) -> tuple[Tensor, Tensor, Tensor]:
-    """Give lips a batch axis, as `MouthInterior` takes them."""
-    return tuple(torch.from_numpy(values)[None] for values in (lips.maps, lips.geometry, lips.jaw))  # type: ignore[return-value]
 
 
 def sample_frame(picture: Image, frame: MouthFrame) -> Image:
@@ -182,36 +155,6 @@ def mean_colours(picture: Image, points: Array, inside: Array) -> Array:
     skin = np.median(picture[around], axis=0)
     colour = np.median(picture[lips], axis=0) if lips.any() else skin
     return np.asarray(np.concatenate([skin, colour]) / 255, np.float32)
-
-
-def _fit_textures(picture: Image, lips: LipShape, colour: Tensor, model: MouthInterior) -> dict[str, Tensor]:
-    """Encode a photographed mouth and choose a plate for it; where the mouth is open, choose the one that draws it best
-    and fit the textures to it by gradient descent (analysis by synthesis), so that its own teeth are seen in every
-    frame. Returns `textures`, `style` and `place`."""
-    real = rearrange(torch.from_numpy(picture), "h w c -> 1 c h w") / 255
-    mask, shape = torch.from_numpy(lips.mask)[None, None], batch_of(lips)
-    with torch.no_grad():
-        code, style, place = model.encoder(real, mask, shape[1], colour)
-        textures, chosen = model.plate_textures(code, colour), model.nearest_plate(code)
-    given = (*shape, colour, style, place)
-    if lips.mask.mean() <= OPEN_AREA:
-        return {"textures": textures[[chosen]], "style": style, "place": place}
-
-    def error(candidates: Tensor) -> Tensor:
-        maps, geometry, jaw, *codes = (values.expand(len(candidates), *values.shape[1:]) for values in given)
-        drawn = model(candidates, (maps, geometry, jaw), *codes).composite()
-        summed: Tensor = ((drawn - real) ** 2 * mask).sum((1, 2, 3))
-        return summed
-
-    with torch.no_grad():
-        base = torch.logit(textures[[int(error(textures).argmin())]], LEAST_LOGIT)
-    details = torch.zeros_like(base)
-    with torch.enable_grad():
-        for _ in range(FIT_STEPS):
-            details.requires_grad_()
-            loss = error(torch.sigmoid(base + details)).sum() + DETAILS_PENALTY * (details**2).sum()
-            details = details.detach() - FIT_RATE * torch.autograd.grad(loss, details)[0]
-    return {"textures": torch.sigmoid(base + details), "style": style, "place": place}
 
 
 def trace_opening(vertices: Array) -> Array:
