@@ -18,7 +18,7 @@ import numpy as np
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import FRAMINGS, Motion
-from kdtalker.core.options import Options
+from kdtalker.core.options import LONGEST_SIDE_PX, Options
 from kdtalker.core.protocols import Box, Edit, EncodedPortrait, Engine, Record, SourceT
 from kdtalker.edits.perform import apply_options, check_options
 from kdtalker.edits.transfer import transfer_stream
@@ -75,11 +75,13 @@ class TalkingPortraitPipeline(Generic[SourceT]):
         box: Box | None = None,
         crop: bool = False,
         alpha: bool = False,
+        max_side: int = LONGEST_SIDE_PX,
         framing: str = FRAMINGS[0],
     ) -> EncodedPortrait[SourceT]:
         """Find and encode the face in an (H, W, 3) RGB image: the largest, number `face` by size from 0, or the one
         in `box` (left, top, width, height in px). crop: frames are the face's square alone. alpha: frames are
-        (H, W, 4), the person alone with straight alpha. framing: "speech" for sound, "driving" for a driving video or
+        (H, W, 4), the person alone with straight alpha. max_side: px of the longer side, to which larger pictures are
+        scaled down. framing: "speech" for sound, "driving" for a driving video or
         template; the published engine crops the face differently for the two.
 
         Raises InputError where there is no such face, and for another framing.
@@ -87,7 +89,7 @@ class TalkingPortraitPipeline(Generic[SourceT]):
         if framing not in FRAMINGS:
             raise InputError(f"The framing '{framing}' was asked for, known are {' and '.join(FRAMINGS)}.")
         renderer = self.engine.renderer
-        canvas = self.engine.find_portrait(image, face=face, box=box, crop=crop, framing=framing)
+        canvas = self.engine.find_portrait(image, face=face, box=box, crop=crop, max_side=max_side, framing=framing)
         source = renderer.encode_source(canvas.face)
         if not alpha:
             return EncodedPortrait(canvas, source, framing)

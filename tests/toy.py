@@ -155,7 +155,7 @@ class ToyEngine(Engine):
     def renderer(self):
         return self.toy_renderer
 
-    def find_portrait(self, image, *, face=None, box=None, crop=False, framing="speech"):
+    def find_portrait(self, image, *, face=None, box=None, crop=False, max_side=1920, framing="speech"):
         if np.ptp(image) == 0:
             raise InputError("No face was found in the picture; choose one with a face that looks at the camera.")
         if face is not None and face != 0:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from kdtalker import __version__
 from kdtalker.core.errors import InputError, did_you_mean
-from kdtalker.core.options import Options, controls
+from kdtalker.core.options import LONGEST_SIDE_PX, Options, controls
 from kdtalker.core.threads import get_threads
 from kdtalker.tts.line import DEFAULT_VOICE, VOICE_HELP
 
@@ -80,6 +80,8 @@ def film_parser() -> Parser:
     )
     which.add_argument("--box", type=_box, metavar="X,Y,W,H", help="the face in this box, in px from the upper left")
     add("--crop", action="store_true", help="film only the square around the face, 512 px wide")
+    add("--max-side", type=_whole_number, default=LONGEST_SIDE_PX, metavar="PX",
+        help=f"scale larger pictures down to this (default: {LONGEST_SIDE_PX}, which every phone plays)")  # fmt: skip
     add("--crf", type=_whole_number, default=18, metavar="0..51",
         help="quality of the film; smaller is better (default: 18; .gif ignores it)")  # fmt: skip
     add("--engine", choices=ENGINES, default=ENGINES[0],

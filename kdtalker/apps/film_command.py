@@ -143,7 +143,9 @@ def _prepare(
         warming = loader.submit(_warm_up, pipeline) if driving.speech is not None else None
         progress.stage("finding the face")
         framing = driving.motion.framing if driving.motion is not None else "driving" if job.driving else "speech"
-        portrait = pipeline.portrait(image, face=job.face, box=job.box, crop=job.crop, alpha=job.alpha, framing=framing)
+        portrait = pipeline.portrait(
+            image, face=job.face, box=job.box, crop=job.crop, alpha=job.alpha, max_side=job.max_side, framing=framing
+        )
         if warming:
             warming.result()
     _return_freed_memory()

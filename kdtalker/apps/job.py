@@ -17,6 +17,7 @@ from kdtalker.tts.line import DEFAULT_VOICE, Line
 from kdtalker.weights.find import locate
 from kdtalker.weights.table import TABLE
 
+SMALLEST_SIDE_PX, LARGEST_SIDE_PX = 256, 4096  # that --max-side takes; H.264 goes no further
 MOST_THREADS = 64  # that --threads takes; more than four do not help
 
 # arguments that only --engine liveportrait takes
@@ -42,6 +43,7 @@ class Job:
     face: int | None
     box: tuple[float, float, float, float] | None
     crop: bool
+    max_side: int
     crf: int
     engine: str
     device: str
@@ -66,6 +68,10 @@ def parse(arguments: Sequence[str]) -> Job:
     job = Job(**values, line=line, options=options)
     if not 0 <= job.crf <= 51:
         raise InputError(f"Option 'crf' is {job.crf}, wanted a whole number from 0 to 51.")
+    if not SMALLEST_SIDE_PX <= job.max_side <= LARGEST_SIDE_PX:
+        raise InputError(
+            f"Option 'max-side' is {job.max_side}, wanted px from {SMALLEST_SIDE_PX} to {LARGEST_SIDE_PX}."
+        )
     if not 1 <= job.threads <= MOST_THREADS:
         raise InputError(f"Option 'threads' is {job.threads}, wanted a whole number from 1 to {MOST_THREADS}.")
     is_voiced = job.audio is not None or job.line is not None

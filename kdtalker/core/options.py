@@ -9,6 +9,8 @@ from typing import Any
 from kdtalker.core.errors import InputError
 from kdtalker.core.moods import MOODS
 
+LONGEST_SIDE_PX = 1920  # default limit of a film's longer side, which every phone plays
+
 
 @dataclass(frozen=True)
 class Control:

@@ -224,7 +224,14 @@ class Engine(ABC, Generic[SourceT]):
 
     @abstractmethod
     def find_portrait(
-        self, image: Image, *, face: int | None = None, box: Box | None = None, crop: bool = False, framing: str
+        self,
+        image: Image,
+        *,
+        face: int | None = None,
+        box: Box | None = None,
+        crop: bool = False,
+        max_side: int,
+        framing: str,
     ) -> Canvas:
         """Find a face in an image (H, W, 3) and crop it; arguments as of `TalkingPortraitPipeline.portrait`."""
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from kdtalker.core.arrays import Image
 from kdtalker.core.errors import InputError
+from kdtalker.core.options import LONGEST_SIDE_PX
 from kdtalker.face.tracker import Face, FaceTracker
 
 SQUARE_SIDE = 2.3  # side of the square crop, in longer sides of the face's bounding box
 SQUARE_RISE = 0.125  # shift of the square above the centre of the face, as a share of the square's side
-MAX_SIDE_PX = 1920  # of a picture's longer side: every phone plays such videos
 MIN_EYE_DISTANCE_PX = 24  # between the centres of the eyes; smaller faces are refused
 CROP_SIDE_PX = 512  # side of the output where the square crop alone is shown
 MAX_ASPECT_RATIO = 20  # longer to shorter side of a picture; narrower strips are refused
@@ -40,15 +40,16 @@ class Portrait:
         face: int | None = None,
         box: tuple[float, float, float, float] | None = None,
         crop: bool = False,
+        max_side: int = LONGEST_SIDE_PX,
     ) -> Portrait:
         """Find the face in an (H, W, 3) picture: the largest, number `face` by size from 0, or the one nearest to
-        `box` (left, top, width, height in px of the picture given). Larger pictures are scaled down to 1920 px, which
-        is logged; with `crop` the square alone, resampled to 512 px, becomes the picture.
+        `box` (left, top, width, height in px of the picture given). Pictures with a side longer than max_side px are
+        scaled down to that, which is logged; with `crop` the square alone, resampled to 512 px, becomes the picture.
 
         Raises InputError where the picture is narrower than 1:20, there is no face or not the one asked for, or its
         eyes are less than 24 px apart in the resulting picture.
         """
-        shown, chosen, scale = find_face(picture, tracker, face=face, box=box, crop=crop)
+        shown, chosen, scale = find_face(picture, tracker, face=face, box=box, crop=crop, max_side=max_side)
         square = face_square(chosen, scale)
         return _crop_square(shown, *square) if crop else Portrait(shown, *square)
 
@@ -84,24 +85,25 @@ def find_face(
     face: int | None,
     box: tuple[float, float, float, float] | None,
     crop: bool,
+    max_side: int,
 ) -> tuple[Image, Face, float]:
-    """Find the face that `Portrait.find` describes, in the picture scaled down to 1920 px.
+    """Find the face that `Portrait.find` describes, in the picture scaled down to max_side px.
 
     Returns the picture to show (scaled down, or with `crop` the original), the face in px of the scaled picture, and
     the factor from px of the scaled picture to px of the one to show. Raises InputError as `Portrait.find`.
     """
-    small, shrink = _scale_down(picture)
+    small, shrink = _scale_down(picture, max_side)
     if box is not None:
         box = (box[0] * shrink, box[1] * shrink, box[2] * shrink, box[3] * shrink)
     is_asked_for = face is not None or box is not None
     chosen = _choose(_all_faces(small, tracker, everywhere=is_asked_for), face, box)
     scale = 1 / shrink if crop else 1.0
-    _check_eyes(chosen.eye_distance_px * scale)
+    _check_eyes(chosen.eye_distance_px * scale, max_side)
     if crop:
         return picture, chosen, scale
     if shrink < 1:
         sizes = *picture.shape[1::-1], *small.shape[1::-1]
-        _log.warning("The portrait of %d x %d px was scaled down to %d x %d px, which every phone plays.", *sizes)
+        _log.warning("The portrait of %d x %d px was scaled down to %d x %d px; --max-side sets the limit.", *sizes)
     return small, chosen, scale
 
 
@@ -117,7 +119,7 @@ def find_squares(picture: Image, tracker: FaceTracker) -> list[tuple[int, int, i
     """Find the square crops (left, top, side in px) of all faces of a picture (H, W, 3), by falling size.
 
     Raises InputError where there is no face."""
-    small, shrink = _scale_down(picture)
+    small, shrink = _scale_down(picture, LONGEST_SIDE_PX)
     return [face_square(face, 1 / shrink) for face in _all_faces(small, tracker, everywhere=True)]
 
 
@@ -144,20 +146,22 @@ def _crop_square(picture: Image, left: int, top: int, side: int) -> Portrait:
     return Portrait(np.asarray(square, np.uint8), 0, 0, CROP_SIDE_PX)
 
 
-def _scale_down(picture: Image) -> tuple[Image, float]:
-    """Scale a picture down to at most 1920 px; returns it with the factor, 1 where it fits. Raises InputError."""
+def _scale_down(picture: Image, max_side: int) -> tuple[Image, float]:
+    """Scale a picture down to sides of at most max_side px; returns it with the factor, 1 where it fits.
+
+    Raises InputError as `check_shape`."""
     check_shape(picture, "portrait")
-    shrink = min(1.0, MAX_SIDE_PX / max(picture.shape[:2]))
+    shrink = min(1.0, max_side / max(picture.shape[:2]))
     if shrink == 1:
         return picture, shrink
     height, width = (round(length * shrink) for length in picture.shape[:2])
     return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8), shrink
 
 
-def _check_eyes(distance_px: float) -> None:
+def _check_eyes(distance_px: float, max_side: int) -> None:
     if distance_px < MIN_EYE_DISTANCE_PX:
         raise InputError(
-            f"The face is too small: its eyes are {distance_px:.0f} px apart in a picture of {MAX_SIDE_PX} px or "
+            f"The face is too small: its eyes are {distance_px:.0f} px apart in a picture of {max_side} px or "
             f"less, wanted at least {MIN_EYE_DISTANCE_PX}; give a larger picture or cut it closer to the face."
         )
 

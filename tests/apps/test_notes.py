@@ -272,4 +272,4 @@ def test_a_picture_that_is_scaled_down_is_noted_once(tracker, face, caplog):
     Portrait.find(large, tracker, crop=True)  # shows the square alone, which is scaled anyhow
     assert not caplog.records
     Portrait.find(large, tracker)
-    assert "2048 x 2400 px was scaled down to 1638 x 1920 px" in note(caplog)
+    assert "2048 x 2400 px was scaled down to 1638 x 1920 px; --max-side" in note(caplog)

@@ -73,6 +73,7 @@ def test_large_pictures_are_made_smaller_and_their_faces_stay_where_they_were(tw
         there = dict(chosen, box=tuple(4 * number for number in chosen["box"])) if "box" in chosen else chosen
         before, after = Portrait.find(two, tracker, **chosen), Portrait.find(large, tracker, **there)
         assert max(after.picture.shape) == 1920
+        assert Portrait.find(large, tracker, max_side=4096, **there).picture is large
         expected = np.array([before.left, before.top, before.side]) * 4 * scale
         np.testing.assert_allclose([after.left, after.top, after.side], expected, atol=0.03 * after.side)
     squares = np.array([find_squares(picture, tracker) for picture in (two, large)])

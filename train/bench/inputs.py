@@ -16,7 +16,8 @@ from train.bench.record import ROOT
 PORTRAIT = ROOT / "examples" / "grace_hopper.jpg"
 VOICE = ROOT / "examples" / "austen_0870.wav"
 CROP = "512x512"  # the square of the bundled portrait's face
-WIDE = {"1920x1080": 1080, "3840x2160": 2160}  # heights in px of wide pictures
+FULL_HD = 1080
+WIDE = {"1920x1080": FULL_HD, "3840x2160": 2160}  # heights in px of wide pictures
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Inputs:
         path = self.folder / f"{size}.png"
         if not path.exists():
             write_wide(path, WIDE[size])
-        return ["--image", str(path)]
+        side, _, _ = size.partition("x")
+        limit = ["--max-side", side] if WIDE[size] > FULL_HD else []  # an option that earlier commits do not have
+        return ["--image", str(path), *limit]
 
     def voice(self, seconds: float) -> list[str]:
         """Return the arguments of the film command for a sound of a length in s; 0 is one sample, so one frame."""

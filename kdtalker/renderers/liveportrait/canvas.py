@@ -9,6 +9,7 @@ import numpy as np
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.motion import FRAMINGS
+from kdtalker.core.options import LONGEST_SIDE_PX
 from kdtalker.face.portrait import find_face
 from kdtalker.face.region import Region, warp_square
 from kdtalker.face.tracker import FaceTracker
@@ -40,14 +41,15 @@ class LivePortraitCanvas:
         face: int | None = None,
         box: tuple[float, float, float, float] | None = None,
         crop: bool = False,
+        max_side: int = LONGEST_SIDE_PX,
         framing: str = FRAMINGS[0],
     ) -> LivePortraitCanvas:
-        """Find the face and its square crop by the framing's rule; face and box as in `Portrait.find`. crop: the
-        axis-parallel crop, resampled from the full-size image to 512 px, becomes the canvas's picture.
+        """Find the face and its square crop by the framing's rule; face, box and max_side as in `Portrait.find`. crop:
+        the axis-parallel crop, resampled from the full-size image to 512 px, becomes the canvas's picture.
 
         Raises InputError where there is no such face.
         """
-        shown, chosen, scale = find_face(picture, tracker, face=face, box=box, crop=crop)
+        shown, chosen, scale = find_face(picture, tracker, face=face, box=box, crop=crop, max_side=max_side)
         square = PORTRAIT_SQUARES[framing](chosen.landmarks)
         if not crop:
             return LivePortraitCanvas.around(shown, square)

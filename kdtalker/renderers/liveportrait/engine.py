@@ -67,9 +67,18 @@ class LivePortraitEngine(Engine[LivePortraitSource]):
         return LivePortraitEngine(tracker, LivePortraitRenderer(networks, generator, tracker), find, where, checkpoint)
 
     def find_portrait(
-        self, image: Image, *, face: int | None = None, box: Box | None = None, crop: bool = False, framing: str
+        self,
+        image: Image,
+        *,
+        face: int | None = None,
+        box: Box | None = None,
+        crop: bool = False,
+        max_side: int,
+        framing: str,
     ) -> LivePortraitCanvas:
-        return LivePortraitCanvas.find(image, self.tracker, face=face, box=box, crop=crop, framing=framing)
+        return LivePortraitCanvas.find(
+            image, self.tracker, face=face, box=box, crop=crop, max_side=max_side, framing=framing
+        )
 
     def find_faces(self, image: Image) -> list[Square]:
         return find_squares(image, self.tracker)

@@ -33,10 +33,17 @@ class MeshEngine(Engine[MeshSource]):
         return MeshEngine(tracker, MeshRenderer.load(tracker), checkpoint)
 
     def find_portrait(
-        self, image: Image, *, face: int | None = None, box: Box | None = None, crop: bool = False, framing: str
+        self,
+        image: Image,
+        *,
+        face: int | None = None,
+        box: Box | None = None,
+        crop: bool = False,
+        max_side: int,
+        framing: str,
     ) -> Portrait:
         """Find and crop a face, as `Portrait.find`; both framings have the same crop. Raises InputError."""
-        return Portrait.find(image, self.tracker, face=face, box=box, crop=crop)
+        return Portrait.find(image, self.tracker, face=face, box=box, crop=crop, max_side=max_side)
 
     def find_faces(self, image: Image) -> list[Square]:
         """Find the square crops of all faces, by falling size. Raises InputError where there is none."""
