@@ -96,6 +96,19 @@ class RatioNetwork(nn.Module):
         return log_ratio * outside[..., None]
 
 
+def apply_ratio(picture: Image, crop: Crop, log_ratio: Array) -> None:
+    """Multiply the area of a crop in a frame (S, S, 3) by a ratio image, in place: its log (SIDE_PX, SIDE_PX, 3)."""
+    low, high = crop.bounds(len(picture))
+    if (high <= low).any():
+        return
+    matrix = crop.matrix.copy()
+    matrix[:, 2] -= low
+    size = (int(high[0] - low[0]), int(high[1] - low[1]))
+    gain = cv2.warpAffine(cv2.exp(log_ratio), matrix, size, flags=cv2.INTER_LINEAR, borderValue=(1, 1, 1))
+    area = picture[low[1] : high[1], low[0] : high[0]]
+    area[:] = cv2.multiply(area, gain, dtype=cv2.CV_8U)
+
+
 @njit(cache=True, nogil=True)
 def weigh_ratio(log_ratio: Array, mask: Array, weight: float, saturation: float) -> Array:
     """Weigh a log ratio image (h, w, 3) by a mask (h, w) 0..1 and a weight; a saturation of 0 makes it grey."""
@@ -109,19 +122,6 @@ def weigh_ratio(log_ratio: Array, mask: Array, weight: float, saturation: float)
                 colour = grey + colourful * (log_ratio[y, x, channel] - grey)
                 weighed[y, x, channel] = share * mask[y, x] * colour
     return weighed
-
-
-def apply_ratio(picture: Image, crop: Crop, log_ratio: Array) -> None:
-    """Multiply the area of a crop in a frame (S, S, 3) by a ratio image, in place: its log (SIDE_PX, SIDE_PX, 3)."""
-    low, high = crop.bounds(len(picture))
-    if (high <= low).any():
-        return
-    matrix = crop.matrix.copy()
-    matrix[:, 2] -= low
-    size = (int(high[0] - low[0]), int(high[1] - low[1]))
-    gain = cv2.warpAffine(cv2.exp(log_ratio), matrix, size, flags=cv2.INTER_LINEAR, borderValue=(1, 1, 1))
-    area = picture[low[1] : high[1], low[0] : high[0]]
-    area[:] = cv2.multiply(area, gain, dtype=cv2.CV_8U)
 
 
 def crop_around(frame: MouthFrame) -> Crop:
