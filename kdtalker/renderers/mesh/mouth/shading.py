@@ -34,19 +34,6 @@ def weigh_ratio(log_ratio: Array, mask: Array, weight: float, saturation: float)
     return weighed
 
 
-def apply_ratio(picture: Image, crop: Crop, log_ratio: Array) -> None:
-    """Multiply the area of a crop in a frame (S, S, 3) by a ratio image, in place: its log (SIDE_PX, SIDE_PX, 3)."""
-    low, high = crop.bounds(len(picture))
-    if (high <= low).any():
-        return
-    matrix = crop.matrix.copy()
-    matrix[:, 2] -= low
-    size = (int(high[0] - low[0]), int(high[1] - low[1]))
-    gain = cv2.warpAffine(cv2.exp(log_ratio), matrix, size, flags=cv2.INTER_LINEAR, borderValue=(1, 1, 1))
-    area = picture[low[1] : high[1], low[0] : high[0]]
-    area[:] = cv2.multiply(area, gain, dtype=cv2.CV_8U)
-
-
 def crop_around(frame: MouthFrame) -> Crop:
     """Compute the crop around a mouth, whose axes are those of the mouth's frame."""
     per_width = frame.matrix[:, :2] * PX_PER_WIDTH
