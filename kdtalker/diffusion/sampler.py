@@ -87,4 +87,6 @@ def sample_window(
         terms = zip(weights, (frames, prediction, *before), strict=True)
         before = frames, prediction
         frames = np.sum([weight * term for weight, term in terms], axis=0, dtype=np.float32)
-    return frames if mouth is None or estimate is None else frames + (estimate - frames) @ mouth
+    if mouth is None or estimate is None:
+        return frames
+    return np.asarray(frames + (estimate - frames) @ mouth, np.float32)

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array
@@ -53,6 +52,8 @@ class Graph:
         path = FOLDER / f"{name}.onnx"
         try:
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except MemoryError:
+            raise
         except Exception as error:  # the exceptions of ONNX Runtime have no common base of their own
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"The graph '{path}' is missing or damaged ({reason}); reinstall the package.") from None
@@ -91,8 +92,3 @@ def load_graphs(names: tuple[str, ...], tensors: Mapping[str, Array], path: Path
                 f"'{path}' is another network than that of the graph '{name}'; take the one of this version."
             )
     return [Graph(name, tensors) for name in names]
-
-
-def as_float(values: NDArray[Any]) -> Array:
-    """Convert to float32 in C order, as graphs take their inputs."""
-    return np.ascontiguousarray(values, np.float32)

@@ -57,9 +57,9 @@ class Scene:
         at_column = middle + np.exp(-scale)[:, None] * (np.arange(WIDTH_PX) - middle - moves[:, :1])
         down = _interpolation(at_row, TEXTURE_PX)[:, box[-2]]
         across = _interpolation(at_column, WIDTH_PX)[:, box[-1]].transpose(0, 2, 1)[:, None]
-        real = np.float32(1 / 255) * picture.transpose(2, 0, 1)
-        cut = [np.ascontiguousarray(values[box], np.float32) for values in (real, background, gain, visible)]
-        return Scene(cut[0], lips.mask[box], *cut[1:], down=down[:, None], across=across)
+        real = np.asarray(picture.transpose(2, 0, 1) / 255, np.float32)
+        background, gain, visible = (np.ascontiguousarray(values[box]) for values in (background, gain, visible))
+        return Scene(real[box], lips.mask[box], background, gain, visible, down[:, None], across)
 
     def error(self, textures: Array) -> float:
         """Compute the squared error inside the opening of the drawing from textures (2, 4, TEXTURE_PX, WIDTH_PX)."""
@@ -92,7 +92,7 @@ class Scene:
 
     def _layers(self, textures: Array) -> tuple[Array, Array]:
         """Resample textures and light them: colours (2, 3, h, w) and alpha (2, 1, h, w)."""
-        moved: Array = self.down @ textures @ self.across
+        moved = np.asarray(self.down @ textures @ self.across, np.float32)
         return moved[:, :3] * self.gain, moved[:, 3:] * self.visible
 
 

@@ -81,8 +81,7 @@ class ShadingNetwork:
         (SIDE_PX, SIDE_PX) 0..1: mask of the opening; displacement (2, SIDE_PX, SIDE_PX) px of the crop."""
         ratio: Array = self.graph(crop.sample(picture), opening, displacement)[0]
         outside = 1 - cv2.dilate(opening, np.ones((3, 3), np.uint8))
-        log_ratio: Array = np.minimum(ratio, np.float32(MOST_LIGHTER)) * outside[..., None]
-        return log_ratio
+        return np.asarray(np.minimum(ratio, MOST_LIGHTER) * outside[..., None], np.float32)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,19 @@ MOST_LIGHTER = 0.08  # largest log ratio that is drawn: dark folds keep their hu
 MOST_DISPLACEMENT_PX = 20.0  # of the crop: more is clipped
 
 
+def apply_ratio(picture: Image, crop: Crop, log_ratio: Array) -> None:
+    """Multiply the area of a crop in a frame (S, S, 3) by a ratio image, in place: its log (SIDE_PX, SIDE_PX, 3)."""
+    low, high = crop.bounds(len(picture))
+    if (high <= low).any():
+        return
+    matrix = crop.matrix.copy()
+    matrix[:, 2] -= low
+    size = (int(high[0] - low[0]), int(high[1] - low[1]))
+    gain = cv2.warpAffine(cv2.exp(log_ratio), matrix, size, flags=cv2.INTER_LINEAR, borderValue=(1, 1, 1))
+    area = picture[low[1] : high[1], low[0] : high[0]]
+    area[:] = cv2.multiply(area, gain, dtype=cv2.CV_8U)
+
+
 @njit(cache=True, nogil=True)
 def weigh_ratio(log_ratio: Array, mask: Array, weight: float, saturation: float) -> Array:
     """Weigh a log ratio image (h, w, 3) by a mask (h, w) 0..1 and a weight; a saturation of 0 makes it grey."""
