@@ -42,7 +42,7 @@ def validate_mouths(model: MouthInterior, dataset: MouthDataset) -> tuple[dict[s
 def draw_source(model: MouthInterior, batch: MouthBatch) -> Tensor:
     """Draw the frames of one film (B, 3, H, W) by the codes of the first, with the plate that is nearest to them."""
     code, style, place = encode(model, batch, len(batch.real))
-    textures = model.plate_textures(code[:1], batch.colour[:1])[[model.nearest_plate(code[:1])]]
+    textures = model.plate_textures(code[:1], batch.colour[:1])[[int(model.nearest_plate(code[:1]))]]
     layers = model(textures.expand(len(code), -1, -1, -1, -1), batch.lips, batch.colour, style, place)
     image: Tensor = layers.composite()
     return image
