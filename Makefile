@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INSTALLED_FROM := pyproject.toml constraints.txt
+# numba compiles the renderer in the first film and keeps that.
+FIRST_FILM := $(BIN)/python inference.py --image examples/grace_hopper.jpg --audio examples/austen_0870.wav --duration 2 \
+	--output $(VENV)/first.mp4 --quiet > /dev/null
 
 .PHONY: demo app test abuse browser lint bench docs
 
@@ -40,14 +43,17 @@ docs: $(VENV)/.docs  # README.md is the site's first page
 
 $(VENV)/.run: $(INSTALLED_FROM) | $(BIN)/python
 	$(INSTALL) -e .
+	$(FIRST_FILM)
 	touch $@
 
 $(VENV)/.app: $(INSTALLED_FROM) | $(BIN)/python
 	$(INSTALL) -e '.[app,tts]'
+	$(FIRST_FILM)
 	touch $@ $(VENV)/.run
 
 $(VENV)/.dev: $(INSTALLED_FROM) | $(BIN)/python
 	$(INSTALL) -e '.[app,dev,train,tts]'
+	$(FIRST_FILM)
 	touch $@ $(VENV)/.run $(VENV)/.app
 
 $(VENV)/.docs: $(INSTALLED_FROM) | $(BIN)/python
