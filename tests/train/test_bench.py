@@ -29,7 +29,7 @@ def results(tmp_path, monkeypatch):
 
 
 def result(name, **figures):
-    made = record.Record(name, "film", commit=name)
+    made = record.BenchRecord(name, "film", commit=name)
     for values in zip(*figures.values(), strict=True):
         made.add(dict(zip(figures, values, strict=True)), {"raw": values[0]})
     return made
@@ -55,7 +55,7 @@ def test_a_command_that_fails_tells_why(capfd):
 def test_what_is_written_is_read_again(results):
     made = result("a", speed=[1.0, 2.0, 4.0])
     path = made.save()
-    assert path == results / "a.json" and record.Record.load(path) == made
+    assert path == results / "a.json" and record.BenchRecord.load(path) == made
     assert made.machine["cores"] >= 1 and made.machine["cpu"] and "torch" in made.versions
     assert made.table().splitlines()[1].split() == ["speed", "2", "1", "4", "3"]
 
@@ -69,7 +69,7 @@ def test_other_files_are_no_results(damage):
     path = result("a", speed=[1.0]).save()
     path.write_text(damage(path.read_text()))
     with pytest.raises(InputError, match=r"a\.json"):
-        record.Record.load(path)
+        record.BenchRecord.load(path)
 
 
 def test_two_results_are_compared_by_their_medians(capsys):
@@ -147,7 +147,7 @@ def test_the_share_of_passes_in_a_training_is_measured(tmp_path, results, monkey
     config = write_config(tmp_path / "c.toml", write_shards(tmp_path / "shards"), tmp_path / "run")
     training.main([str(config)])
     (path,) = results.glob("training-*.json")
-    kept = record.Record.load(path)
+    kept = record.BenchRecord.load(path)
     (raw,) = kept.rounds
     assert min(raw["passes_s"]) > 0 and len(kept.figures) == len(training.CLOCKS)
 

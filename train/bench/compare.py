@@ -17,7 +17,7 @@ from pathlib import Path
 from kdtalker.core.errors import InputError
 from train.bench.film import FilmBenchmark, add_arguments, measure_in_turns
 from train.bench.inputs import Inputs
-from train.bench.record import ROOT, Record, align, describe_commit, number
+from train.bench.record import ROOT, BenchRecord, align, describe_commit, number
 
 
 def open_checkout(name: str, stack: ExitStack) -> Path:
@@ -35,7 +35,7 @@ def open_checkout(name: str, stack: ExitStack) -> Path:
     return folder
 
 
-def compare_table(first: Record, second: Record) -> str:
+def compare_table(first: BenchRecord, second: BenchRecord) -> str:
     """Format the medians of the figures that both records have, their ratio, and each one's spread: largest minus
     smallest value in % of the median, of two rounds or more."""
     rows: list[tuple[str, ...]] = [("figure", "A", "B", "B / A", "spread A", "spread B")]
@@ -62,11 +62,11 @@ def main(arguments: Sequence[str]) -> None:
     with ExitStack() as stack:
         for name, letter in zip(chosen.sides, "AB", strict=True):
             if Path(name).is_file():
-                records.append(Record.load(Path(name)))
+                records.append(BenchRecord.load(Path(name)))
                 continue
             tree = open_checkout(name, stack)
             commit = describe_commit(tree)
-            records.append(Record(f"{commit}-{letter}", "film", commit))
+            records.append(BenchRecord(f"{commit}-{letter}", "film", commit))
             measured.append((tree, records[-1]))
         if measured:
             inputs = Inputs(Path(stack.enter_context(tempfile.TemporaryDirectory())))

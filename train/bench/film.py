@@ -13,7 +13,7 @@ from typing import Any
 
 from train.bench.inputs import CROP, PORTRAIT, VOICE, WIDE, Inputs
 from train.bench.process import measure_command
-from train.bench.record import ROOT, Record, describe_commit
+from train.bench.record import ROOT, BenchRecord, describe_commit
 
 ROUNDS = 5
 SOUND_S = {CROP: 6.0, "1920x1080": 6.0, "3840x2160": 3.0}  # of the sound, for each portrait's size
@@ -134,7 +134,7 @@ def _beyond_start(films: Raw, resource: str) -> float:
     return beyond
 
 
-def measure_in_turns(benchmark: FilmBenchmark, sides: Sequence[tuple[Path, Record]], rounds: int) -> None:
+def measure_in_turns(benchmark: FilmBenchmark, sides: Sequence[tuple[Path, BenchRecord]], rounds: int) -> None:
     """Measure checkouts in turns, A B A B ...; the records are saved after each round."""
     for tree, _ in sides:
         benchmark.warm_up(tree)
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--long", action="store_true", help="then ten minutes and an hour of sound, once each")
     parser.add_argument("--name", default=describe_commit(ROOT), help="of results/bench/NAME.json; default: the commit")
     chosen = parser.parse_args(arguments)
-    record = Record(chosen.name, "film")
+    record = BenchRecord(chosen.name, "film")
     with tempfile.TemporaryDirectory() as folder:
         benchmark = FilmBenchmark(Inputs(Path(folder)), chosen.parts, chosen.seconds)
         measure_in_turns(benchmark, [(ROOT, record)], chosen.rounds)

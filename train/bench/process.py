@@ -19,7 +19,7 @@ PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 @dataclass(frozen=True)
 class Usage:
-    """Hold what one run of a command took: wall-clock time in s, processor time (user and system) of its process tree
+    """Hold the cost of one run of a command: wall-clock time in s, processor time (user and system) of its process tree
     in s, and the largest sum of the tree's resident sets in MB."""
 
     wall_s: float

@@ -48,7 +48,7 @@ def describe_versions() -> dict[str, str]:
 
 
 @dataclass
-class Record:
+class BenchRecord:
     """Hold the results of a benchmark.
 
     name: of the JSON file; benchmark: the command; commit: of the code that was measured; figures: by name with unit
@@ -80,10 +80,10 @@ class Record:
         return path
 
     @staticmethod
-    def load(path: Path) -> Record:
+    def load(path: Path) -> BenchRecord:
         """Read what `save` wrote. Raises InputError for another file."""
         try:
-            record = Record(**json.loads(path.read_text("utf-8")))
+            record = BenchRecord(**json.loads(path.read_text("utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"'{path}' is no result of a benchmark ({error}).") from None
         if record.schema != SCHEMA:

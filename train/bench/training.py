@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdtalker.diffusion.denoiser import Denoiser
-from train.bench.record import ROOT, Record, describe_commit
+from train.bench.record import ROOT, BenchRecord, describe_commit
 from train.harness.config import read_config
 from train.motion.dataset import Corpus
 from train.motion.loss import DenoisingLoss
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     recipe = read_config(parser.parse_args(arguments).config, PRESETS)
     torch.set_num_threads(1)
     corpus = Corpus.load(recipe)
-    record = Record(f"training-{describe_commit(ROOT)}", "training")
+    record = BenchRecord(f"training-{describe_commit(ROOT)}", "training")
     time_trainings(recipe, corpus)  # imports, and whatever else is done once
     for _ in range(ROUNDS):
         passes, (short, long) = time_passes(recipe, corpus), time_trainings(recipe, corpus)

@@ -46,7 +46,7 @@ BATCH = torch.export.Dim("batch", min=1, max=1024)
 
 @dataclass(frozen=True)
 class Definition:
-    """Hold what a graph is made of: a method of a network, example inputs, which of their axes vary, and the network's
+    """Hold the source of a graph: a method of a network, example inputs, which of their axes vary, and the network's
     dimensions."""
 
     network: nn.Module

@@ -22,7 +22,7 @@ SHADING, ENCODE, LIGHT, DRAW = "shading", "interior_encode", "interior_light", "
 
 @dataclass(frozen=True)
 class MouthCodes:
-    """Hold what a photographed mouth is encoded to: textures (2, 4, TEXTURE_PX, WIDTH_PX) of its teeth, RGBA in 0..1;
+    """Hold the codes of a photographed mouth: textures (2, 4, TEXTURE_PX, WIDTH_PX) of its teeth, RGBA in 0..1;
     colour (COLOUR_SIZE,) of skin and lips, style (style_size,) and place (2, 3) as `MouthInterior` takes them."""
 
     textures: Array
