@@ -29,7 +29,7 @@ def set_threads(count: int) -> None:
 
 
 def get_threads() -> int:
-    """Return the number of threads of this process that may work on films: by default the cores that it may use, 4 at most."""
+    """Return the number of threads that may work on films: by default the cores of this process, 4 at most."""
     return _Limit.threads
 
 
