@@ -30,7 +30,7 @@ from kdtalker.core.protocols import (
     SourceT,
 )
 from kdtalker.core.rates import SAMPLE_RATE_HZ
-from kdtalker.core.threads import Ahead
+from kdtalker.core.threads import Future
 from kdtalker.edits.perform import add_nods, add_procedural_motion
 from kdtalker.edits.transfer import ping_pong, replace_head, transfer_stream
 
@@ -72,7 +72,7 @@ class Session(Generic[SourceT]):
         self._frame = 0  # the number of the next frame
         self._frames: Iterator[Image] = iter(())  # of the motion that is being drawn
         self._following: Iterator[Array] | None = None  # sound that is taken as it is needed
-        self._generated: Ahead[tuple[Motion, Prosody]] | None = None  # the motion after that
+        self._generated: Future[tuple[Motion, Prosody]] | None = None  # the motion after that
 
     def push(self, samples: Array) -> Iterator[Image]:
         """Add samples (N,), float32 mono at 16 kHz, -1..1; N from 0. Returns the frames that they make possible."""
@@ -118,14 +118,14 @@ class Session(Generic[SourceT]):
                 self._generated = self._generate()  # in a thread, beside the drawing
                 self._frames = draw_frames(self._engine.renderer, self._portrait, drawn, self._record)
 
-    def _generate(self) -> Ahead[tuple[Motion, Prosody]] | None:
+    def _generate(self) -> Future[tuple[Motion, Prosody]] | None:
         """Start to generate motion from the next piece of sound; None where more is needed, or all has been drawn."""
         stream = self._stream = self._stream or self._start()
         if not self._queue and self._following is not None:
             self._follow_on(next(self._following, None))
         if self._queue:
-            return Ahead(partial(stream.advance, self._queue.popleft()))
-        return Ahead(stream.end) if self._has_ended and not stream.has_ended else None
+            return Future(partial(stream.advance, self._queue.popleft()))
+        return Future(stream.end) if self._has_ended and not stream.has_ended else None
 
     def _follow_on(self, samples: Array | None) -> None:
         """Queue the next samples of the sound that is followed; None: it has ended."""

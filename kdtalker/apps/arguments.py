@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from kdtalker import __version__
 from kdtalker.core.errors import InputError, did_you_mean
 from kdtalker.core.options import LONGEST_SIDE_PX, Options, controls
-from kdtalker.core.threads import get_threads
+from kdtalker.core.threads import MOST_USEFUL, get_threads
 from kdtalker.tts.line import DEFAULT_VOICE, VOICE_HELP
 
 ENGINES = ("mesh", "liveportrait")
@@ -98,7 +98,7 @@ def film_parser() -> Parser:
             help=f"for --engine liveportrait: {part} as open as in the driving video, or a ratio: {gap}")  # fmt: skip
     _add_options(parser)
     add("--threads", type=_whole_number, default=get_threads(), metavar="N",
-        help="threads that work on the film; 4 at most are used (default: one a core)")  # fmt: skip
+        help=f"threads that work on the film; more than {MOST_USEFUL} do not help (default: {MOST_USEFUL}, on one core 1)")  # fmt: skip
     add("--quiet", action="store_true", help="show no progress, only errors and the last line")
     add("--version", action="version", version=f"kdtalker {__version__}")
     return parser

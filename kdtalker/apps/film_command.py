@@ -9,9 +9,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from kdtalker.core.files import AtomicFile, commit_together
 from kdtalker.core.motion import Motion
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.core.signals import Interruption
-from kdtalker.core.threads import RunAhead, set_threads
+from kdtalker.core.threads import Future, Prefetch, set_threads
 from kdtalker.diffusion.header import check_checkpoint
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ def load_engine(job: Job) -> TalkingPortraitPipeline[Any]:
 
     from kdtalker.pipeline import TalkingPortraitPipeline
 
-    set_threads(job.threads)
     if job.engine == "mesh":
         cv2.setNumThreads(1)
         return TalkingPortraitPipeline.mesh(job.checkpoint)
@@ -83,6 +82,7 @@ def _check_address_space() -> None:
 def make_film(job: Job, load: Load) -> str:
     """Make the film of a job, speaking its text first if there is one. Returns a line that sums it up."""
     began, progress = time.perf_counter(), Progress(quiet=job.quiet)
+    set_threads(job.threads)
     if job.checkpoint is not None:
         check_checkpoint(job.checkpoint, job.engine)  # engines are named after their keypoint spaces
     if job.line is None:
@@ -105,7 +105,7 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
     progress.stage(f"making {_length(driving.frames)}")
     count = 0
     with ExitStack() as files:
-        frames = files.enter_context(RunAhead(made, FRAMES_AHEAD))
+        frames = files.enter_context(Prefetch(made, FRAMES_AHEAD))
         first = next(frames)
         height, width = first.shape[:2]
         saved = files.enter_context(AtomicFile(job.save_motion)) if job.save_motion else None
@@ -134,20 +134,19 @@ def _prepare(
 ) -> tuple[TalkingPortraitPipeline[Any], EncodedPortrait[Any], DrivingInput]:
     """Read the inputs, load the networks and encode the portrait. A thread loads what is needed next: the mesh engine,
     whose networks are there at once, while the inputs are read, and the speech models while the face is found."""
-    with ThreadPoolExecutor(1) as loader:
-        loading = loader.submit(load, job) if job.engine == "mesh" else None
-        progress.stage("reading the portrait and what moves it")
-        image, driving = _read_inputs(job)
-        progress.stage("loading the networks")
-        pipeline = loading.result() if loading else load(job)
-        warming = loader.submit(_warm_up, pipeline) if driving.speech is not None else None
-        progress.stage("finding the face")
-        framing = driving.motion.framing if driving.motion is not None else "driving" if job.driving else "speech"
-        portrait = pipeline.portrait(
-            image, face=job.face, box=job.box, crop=job.crop, alpha=job.alpha, max_side=job.max_side, framing=framing
-        )
-        if warming:
-            warming.result()
+    loading = Future(partial(load, job)) if job.engine == "mesh" else None
+    progress.stage("reading the portrait and what moves it")
+    image, driving = _read_inputs(job)
+    progress.stage("loading the networks")
+    pipeline = loading.result() if loading else load(job)
+    warming = Future(partial(_warm_up, pipeline)) if driving.speech is not None else None
+    progress.stage("finding the face")
+    framing = driving.motion.framing if driving.motion is not None else "driving" if job.driving else "speech"
+    portrait = pipeline.portrait(
+        image, face=job.face, box=job.box, crop=job.crop, alpha=job.alpha, max_side=job.max_side, framing=framing
+    )
+    if warming:
+        warming.result()
     _return_freed_memory()
     return pipeline, portrait, driving
 

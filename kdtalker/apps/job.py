@@ -17,7 +17,7 @@ from kdtalker.tts.line import DEFAULT_VOICE, Line
 from kdtalker.weights.find import locate
 from kdtalker.weights.table import TABLE
 
-SMALLEST_SIDE_PX, LARGEST_SIDE_PX = 256, 4096  # that --max-side takes; H.264 goes no further
+SMALLEST_SIDE_PX, LARGEST_SIDE_PX = 256, 4096  # that --max-side takes; the longest side of H.264 level 5.1
 MOST_THREADS = 64  # that --threads takes; more than four do not help
 
 # arguments that only --engine liveportrait takes

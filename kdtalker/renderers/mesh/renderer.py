@@ -9,7 +9,7 @@ from functools import cached_property
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.motion import MESH_SPACE, Motion, pose_of_rotation
 from kdtalker.core.protocols import ExpressionModel, Openings
-from kdtalker.core.threads import RunAhead
+from kdtalker.core.threads import Prefetch
 from kdtalker.face.landmarks import eye_opening, mouth_opening
 from kdtalker.face.litert import LiteRTModel
 from kdtalker.face.portrait import face_square
@@ -72,7 +72,7 @@ class MeshRenderer:
 
     def _frames(self, source: MeshSource, motion: Motion) -> Iterator[Image]:
         """Refine the parts of one frame while the next one is warped in a thread."""
-        with RunAhead(self._warped(source, limit_pose(motion, source.rest)), 1) as warped:
+        with Prefetch(self._warped(source, limit_pose(motion, source.rest)), 1) as warped:
             for frame, weights in warped:
                 yield self._refine(source, frame, weights)
 
