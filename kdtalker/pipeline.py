@@ -132,7 +132,8 @@ class TalkingPortraitPipeline(Generic[SourceT]):
         edit: Edit | None = None,
         head: Iterable[Motion] | None = None,
     ) -> Iterator[Image]:
-        """Yield the frames (H, W, 3) of a whole sound, which comes in pieces of any size, mono at 16 kHz."""
+        """Yield the frames (H, W, 3) of a whole sound, which comes in pieces of any size, mono at 16 kHz. Reads a
+        piece ahead; for sound that is being recorded use `start` and `push`."""
         yield from self.start(portrait, options, record, edit=edit, head=head).follow(sound)
 
     def reenact(

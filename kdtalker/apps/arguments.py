@@ -98,7 +98,7 @@ def film_parser() -> Parser:
             help=f"for --engine liveportrait: {part} as open as in the driving video, or a ratio: {gap}")  # fmt: skip
     _add_options(parser)
     add("--threads", type=_whole_number, default=get_threads(), metavar="N",
-        help=f"threads that work on the film; more than {MOST_USEFUL} do not help (default: {MOST_USEFUL}, on one core 1)")  # fmt: skip
+        help=f"threads that work on the film, 1 to {MOST_USEFUL} (default: {get_threads()} here)")  # fmt: skip
     add("--quiet", action="store_true", help="show no progress, only errors and the last line")
     add("--version", action="version", version=f"kdtalker {__version__}")
     return parser

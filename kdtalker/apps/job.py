@@ -12,13 +12,13 @@ from kdtalker.apps.arguments import FOLLOW, Backdrop, Parser, film_parser
 from kdtalker.core.errors import InputError
 from kdtalker.core.files import check_file, check_target, is_folder
 from kdtalker.core.options import Options, controls
+from kdtalker.core.threads import MOST_USEFUL
 from kdtalker.media.video_writer import choose_encoding
 from kdtalker.tts.line import DEFAULT_VOICE, Line
 from kdtalker.weights.find import locate
 from kdtalker.weights.table import TABLE
 
 SMALLEST_SIDE_PX, LARGEST_SIDE_PX = 256, 4096  # that --max-side takes; the longest side of H.264 level 5.1
-MOST_THREADS = 64  # that --threads takes; more than four do not help
 
 # arguments that only --engine liveportrait takes
 PUBLISHED_ONLY = ("device", "precision", "compile", "weights", "retarget_eyes", "retarget_lips")
@@ -72,8 +72,8 @@ def parse(arguments: Sequence[str]) -> Job:
         raise InputError(
             f"Option 'max-side' is {job.max_side}, wanted px from {SMALLEST_SIDE_PX} to {LARGEST_SIDE_PX}."
         )
-    if not 1 <= job.threads <= MOST_THREADS:
-        raise InputError(f"Option 'threads' is {job.threads}, wanted a whole number from 1 to {MOST_THREADS}.")
+    if not 1 <= job.threads <= MOST_USEFUL:
+        raise InputError(f"Option 'threads' is {job.threads}, wanted a whole number from 1 to {MOST_USEFUL}.")
     is_voiced = job.audio is not None or job.line is not None
     if is_voiced == (job.driving is not None) and job.motion is None:
         raise InputError(

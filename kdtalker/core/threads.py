@@ -161,8 +161,8 @@ class _BoundedBuffer(Iterator[ItemT]):
             self._changed.notify_all()
 
     def wait(self) -> None:
-        """Wait until the thread has ended; not in that thread itself, where a reader may be garbage collected, nor while
-        the interpreter exits, which has stopped it."""
+        """Wait until the thread has ended; not in that thread itself, where a reader may be garbage collected, nor
+        while the interpreter exits, which has stopped it."""
         if get_ident() == self._producer or sys.is_finalizing():
             return
         with self._changed:

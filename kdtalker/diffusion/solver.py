@@ -7,6 +7,7 @@ x' = w0 x + w1 p + w2 x_before + w3 p_before.
 from __future__ import annotations
 
 import json
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def solver_rows(config: DenoiserConfig, steps: int) -> Array:
         with np.load(TABLE) as table:
             if str(steps) in table and str(table[SCHEDULE]) == schedule_of(config):
                 return np.asarray(table[str(steps)], np.float32)
-    except (OSError, ValueError, KeyError, BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zlib.error, BadZipFile):
         raise InputError(f"'{TABLE}' is missing or damaged; reinstall the package.") from None
     return trace_scheduler(config, steps)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Image
-from kdtalker.core.compiled import Number, index, single
+from kdtalker.core.compiled import Number, index, kernel, single
 
 Bytes = NDArray[np.uint8]  # (N,)
 
@@ -49,7 +48,7 @@ class YUVPlanes:
         return self._planes
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _convert(frame: Bytes, last: Bytes, planes: Bytes, height: int, width: int, everything: bool) -> int:  # noqa: PLR0917
     """Convert the blocks of a frame (3 h w,) that differ from the last one, and keep them in that."""
     size, step, count = height * width, 3 * width, 0
@@ -70,7 +69,7 @@ def _convert(frame: Bytes, last: Bytes, planes: Bytes, height: int, width: int, 
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _differ(one: Bytes, other: Bytes, start: int, count: int) -> bool:
     """Test whether `count` bytes from `start` on differ."""
     different = 0
@@ -79,14 +78,14 @@ def _differ(one: Bytes, other: Bytes, start: int, count: int) -> bool:
     return different > 0
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _copy(source: Bytes, target: Bytes, start: int, count: int) -> None:
     """Copy `count` bytes from `start` on."""
     for at in range(np.uint64(start), np.uint64(start + count)):
         target[at] = source[at]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def _convert_luma(frame: Bytes, start: int, planes: Bytes, to: int, count: int) -> None:
     """Convert `count` pixels of a frame from byte `start` on to luma, from byte `to` of the planes on."""
     first, place = np.uint64(start), np.uint64(to)
@@ -96,7 +95,7 @@ def _convert_luma(frame: Bytes, start: int, planes: Bytes, to: int, count: int) 
         planes[place + x] = np.uint8(np.int32(_Y[0] * red + _Y[1] * green + _Y[2] * blue + _Y[3]))
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def _convert_chroma(  # noqa: PLR0917 (compiled code takes no keywords)
     frame: Bytes, upper: int, lower: int, planes: Bytes, to_cb: int, to_cr: int, count: int
 ) -> None:
@@ -112,7 +111,7 @@ def _convert_chroma(  # noqa: PLR0917 (compiled code takes no keywords)
         planes[cr + x] = np.uint8(np.int32(_CR[0] * red + _CR[1] * green + _CR[2] * blue + _CR[3]))
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def _sum_of_four(frame: Bytes, upper: Number, lower: Number) -> Number:
     """Sum a channel of a square of four pixels, whose left ones are at bytes upper and lower."""
     right = upper + _THREE

@@ -73,13 +73,16 @@ def _manifest() -> dict[str, GraphSpec]:
             name: GraphSpec(row["dimensions"], {key: tuple(shape) for key, shape in row["tensors"].items()})
             for name, row in rows.items()
         }
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         raise InputError(f"'{path}' is missing or damaged; reinstall the package.") from None
 
 
 def graph_spec(name: str) -> GraphSpec:
     """Return the description of a graph. Raises InputError where the manifest is missing or damaged."""
-    return _manifest()[name]
+    spec = _manifest().get(name)
+    if spec is None:
+        raise InputError(f"'{FOLDER / MANIFEST}' is missing or damaged; reinstall the package.")
+    return spec
 
 
 def load_graphs(names: tuple[str, ...], tensors: Mapping[str, Array], path: Path) -> list[Graph]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array, Image
-from kdtalker.core.compiled import Number, index, single
+from kdtalker.core.compiled import Number, index, kernel, single
 from kdtalker.renderers.mesh.bicubic import ACROSS, DOWN, INSIDE, OUTSIDE, PAD, STEPS, sample_bicubic
 from kdtalker.renderers.mesh.raster import FAR, Columns
 
@@ -21,7 +20,7 @@ _ZERO, _HALF, _ONE = map(single, (0, 0.5, 1))
 _NEXT = index(1)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def composite(  # noqa: PLR0917 (compiled code takes no keywords)
     texture: Image,
     person: Array,
@@ -60,7 +59,7 @@ def composite(  # noqa: PLR0917 (compiled code takes no keywords)
                 blend_pixel(frame, y, x, red, green, blue, a)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def fade_in(background: Image, frame: Image, y: int, x: int, share: Number) -> None:
     """Blend a pixel of the background (S, S, 3) into frame (S, S, 3), in place."""
     red, green, blue = background[y, x, 0], background[y, x, 1], background[y, x, 2]
@@ -68,7 +67,7 @@ def fade_in(background: Image, frame: Image, y: int, x: int, share: Number) -> N
         blend_pixel(frame, y, x, red, green, blue, share)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def blend_texture(  # noqa: PLR0917 (compiled code takes no keywords)
     texture: Image,
     alpha: Array,
@@ -105,7 +104,7 @@ def blend_texture(  # noqa: PLR0917 (compiled code takes no keywords)
             )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def blend_pixel(  # noqa: PLR0917 (compiled code takes no keywords)
     frame: Image, y: int, x: int, red: Number, green: Number, blue: Number, share: Number
 ) -> None:
@@ -119,7 +118,7 @@ def blend_pixel(  # noqa: PLR0917 (compiled code takes no keywords)
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def set_pixel(frame: Image, y: int, x: int, red: Number, green: Number, blue: Number) -> None:  # noqa: PLR0917
     """Round a colour and set a pixel of frame (h, w, 3) to it, in place."""
     frame[y, x, 0] = np.uint8(int(red + _HALF))
@@ -127,7 +126,7 @@ def set_pixel(frame: Image, y: int, x: int, red: Number, green: Number, blue: Nu
     frame[y, x, 2] = np.uint8(int(blue + _HALF))
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def soften_edges(frame: Image, flow: Array, columns: Columns, places: NDArray[np.int32], colours: Image) -> None:
     """Antialias frame (S, S, 3) in place by a 3x3 binomial filter along occlusion edges, where flow (2, S, S) is
     discontinuous. places (N, 2) and colours (N, 3) are buffers for the pixels that change."""
@@ -159,7 +158,7 @@ def soften_edges(frame: Image, flow: Array, columns: Columns, places: NDArray[np
             frame[places[number, 0], places[number, 1], channel] = colours[number, channel]
 
 
-@njit(cache=True, nogil=True, fastmath=True, inline="always")
+@kernel(fastmath=True, inline="always")
 def _is_jump(rows: tuple[Array, ...], x: Number) -> Number:
     """Test whether the displacement differs by _JUMP_PX between a pixel and one of its four neighbours. rows (S,) of
     the flow's two components, each above, here and below."""
@@ -171,7 +170,7 @@ def _is_jump(rows: tuple[Array, ...], x: Number) -> Number:
     return (right >= _JUMP_PX) | (left >= _JUMP_PX) | (down >= _JUMP_PX) | (up >= _JUMP_PX)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def sample_linear(values: Array, x: Number, y: Number) -> Number:
     """Interpolate values (S, S) linearly at (x, y); beyond their border they are repeated."""
     last = np.float32(len(values) - 1)
@@ -183,7 +182,7 @@ def sample_linear(values: Array, x: Number, y: Number) -> Number:
     return above + down * (below - above)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def find_place(side: int, x: Number, y: Number) -> tuple[Number, Number, Number]:
     """Find the pixel of a texture of a picture (side, side, 3) that is upper left of (x, y), as an index, and how far
     (x, y) is to the right of it and below, in 1 / STEPS px."""
@@ -194,7 +193,7 @@ def find_place(side: int, x: Number, y: Number) -> tuple[Number, Number, Number]
     return start, column % STEPS, row % STEPS
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def sample_texture(texture: Image, side: int, start: Number, column: Number, row: Number) -> Any:
     """Sample a texture of a picture (side, side, 3) at a place of `find_place`: RGB 0..255."""
     step = 4 * (side + 2 * PAD)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numba import njit
 
 from kdtalker.core.arrays import Array
+from kdtalker.core.compiled import kernel
 
 SUPERSAMPLING = 4  # factor at which polygons are rasterised before they are averaged down
 SPLINE_STEPS = 6  # points of the curve per segment
@@ -17,7 +17,7 @@ def catmull_rom(points: Array) -> Array:
     return np.asarray(_spline(np.ascontiguousarray(points, np.float32)))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _spline(points: Array) -> Array:
     segments = len(points) - 1
     curve = np.empty((SPLINE_STEPS * segments + 1, 2), np.float32)

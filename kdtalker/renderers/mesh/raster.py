@@ -6,10 +6,10 @@ picture than in a small one."""
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array
+from kdtalker.core.compiled import kernel
 
 Columns = NDArray[np.int32]  # (S, 2), the first column of each row that is drawn, and the one after the last
 
@@ -22,7 +22,7 @@ def all_columns(side: int) -> Columns:
     return np.repeat(np.array([[0, side]], np.int32), side, axis=0)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def reset_flow(flow: Array, depth: Array, columns: Columns) -> None:
     """Reset flow (2, S, S) px to the identity and the depth buffer (S, S) to the background, in place."""
     for y in range(len(depth)):
@@ -30,7 +30,7 @@ def reset_flow(flow: Array, depth: Array, columns: Columns) -> None:
             flow[0, y, x], flow[1, y, x], depth[y, x] = x, y, FAR
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True, error_model="numpy")
 def backward_flow(  # noqa: PLR0917 (compiled code takes no keywords)
     target: Array, source: Array, triangles: NDArray[np.int32], flow: Array, depth: Array, columns: Columns
 ) -> None:
@@ -76,7 +76,7 @@ def backward_flow(  # noqa: PLR0917 (compiled code takes no keywords)
                     row_y[x] = place_y + step * y_step
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def _span(start: float, step: float, first: int, last: int) -> tuple[int, int]:
     """Narrow the steps first..last of a scanline to those where start + step * n is inside a triangle's edge."""
     if abs(step) < 1e-9:

@@ -66,8 +66,10 @@ class MeshRenderer:
         return encode_source(face, self._tracker, self._segmenter, self.model, self._mouth.interior)
 
     def render(self, source: MeshSource, motion: Motion) -> Iterator[Image]:
-        """Render one frame (S, S, 3) RGB for each of the motion's. Raises InputError for another keypoint space."""
+        """Render one frame (S, S, 3) RGB for each of the motion's. Raises InputError for another keypoint space
+        and for numbers that no motion has."""
         motion.require_space(self.space)
+        motion.require_plausible("The motion")
         return self._frames(source, motion)
 
     def _frames(self, source: MeshSource, motion: Motion) -> Iterator[Image]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array, Image, smoothstep
+from kdtalker.core.compiled import kernel
 from kdtalker.renderers.mesh.curves import catmull_rom
 
 SAMPLES = 2  # of the textures per px of the source image, so that bilinear sampling stays sharp
@@ -154,13 +154,13 @@ def _lash_light(photo: Array, skin: Array, upper: Array, width: float) -> Array:
     return np.asarray(np.clip(light, *LASH_RANGE), np.float32)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True, error_model="numpy")
 def _ease(progress: float) -> float:
     progress = min(max(progress, 0.0), 1.0)
     return progress * progress * (3 - 2 * progress)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True, error_model="numpy")
 def _sample(texture: Array, x: float, y: float) -> Colour:
     """Sample a texture (h, w, 3) bilinearly; beyond its border it is repeated."""
     x, y = min(max(x, 0), texture.shape[1] - 1.001), min(max(y, 0), texture.shape[0] - 1.001)
@@ -184,7 +184,7 @@ def _sample(texture: Array, x: float, y: float) -> Colour:
     )
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True, error_model="numpy")
 def _lid(  # noqa: PLR0917 (compiled code takes no keywords)
     photo: Array, skin: Array, x: float, y: float, place: float, keep: float, closing: float
 ) -> Colour:
@@ -199,19 +199,19 @@ def _lid(  # noqa: PLR0917 (compiled code takes no keywords)
     return red, green, blue
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True, error_model="numpy")
 def _darker(detail: float, closing: float) -> float:
     """Keep of a detail what is darker, and less of what is lighter the more a lid has closed."""
     return min(detail, 0) + (1 - closing) * max(detail, 0)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True, error_model="numpy")
 def _turned_light(photo: float, skin: float, turned: float) -> float:
     """Compute the light that lashes which turn down leave over, from the photograph and its skin."""
     return 1 - turned * (1 - min(max((photo + 10) / (skin + 10), TURNED_LIGHT), 1))
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True, error_model="numpy")
 def _draw_pixel(  # noqa: PLR0917 (compiled code takes no keywords)
     old: NDArray[np.uint8],
     textures: tuple[Array, Array, Array],
@@ -255,7 +255,7 @@ def _draw_pixel(  # noqa: PLR0917 (compiled code takes no keywords)
     old[2] = np.uint8(min(max(old[2] + alpha * (blue - old[2]) + 0.5, 0), 255))
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True, error_model="numpy")
 def _edge(edges: Array, which: int, x: float) -> float:
     """Interpolate one of the edges (4, w) at x."""
     at = int(x)
@@ -263,7 +263,7 @@ def _edge(edges: Array, which: int, x: float) -> float:
     return height
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True, error_model="numpy")
 def _draw(  # noqa: PLR0917 (compiled code takes no keywords)
     area: Image,
     to_eye: Array,

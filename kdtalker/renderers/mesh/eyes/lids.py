@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from kdtalker.core.arrays import Array, Image, smoothstep
+from kdtalker.core.compiled import kernel
 from kdtalker.face.landmarks import EYE_CONTOURS
 from kdtalker.renderers.mesh.eyes.lid_layer import LidLayer
 
@@ -107,7 +107,7 @@ def _fit_affine(points: Array, targets: Array) -> Array:
     return np.asarray(np.linalg.solve(columns @ rows, columns @ targets), np.float64)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True, error_model="numpy")
 def _move_eyeball(  # noqa: PLR0917 (compiled code takes no keywords)
     flow: Array, low: Array, high: Array, contour: Array, to_source: Array, shift: Array
 ) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array, Image
+from kdtalker.core.compiled import kernel
 
 COARSE_PX = 128  # side of the small picture on which shifts are compared
 SHIFT_LENGTHS = (0.12, 0.2, 0.32)  # lengths of the candidate shifts, as shares of the side
@@ -87,7 +87,7 @@ def _average(values: Array) -> Array:
     return np.asarray(near + FAR_WEIGHT * far, np.float32)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def _minimise_seams(labels: Labels, costs: Array, picture: Array, shifts: NDArray[np.int64], known: Array) -> None:
     """Minimise costs (L, C, C) plus the seams between neighbours with other shifts (L, 2) by iterated conditional
     modes: labels are updated in place where the picture (C, C, 3) is not known (C, C)."""
@@ -111,7 +111,7 @@ def _minimise_seams(labels: Labels, costs: Array, picture: Array, shifts: NDArra
                         labels[y, x] = label
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def _seam(picture: Array, y: int, x: int, one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
     """Compute the squared difference of two copies of a picture (C, C, 3) at one pixel."""
     last = len(picture) - 1

@@ -8,9 +8,9 @@ from functools import cached_property
 
 import cv2
 import numpy as np
-from numba import njit
 
 from kdtalker.core.arrays import Array
+from kdtalker.core.compiled import kernel
 from kdtalker.renderers.mesh.curves import catmull_rom, soft_polygon
 from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP
 
@@ -98,7 +98,7 @@ def _invert(linear: Array) -> Array:
     return np.asarray(np.array([[d, -b], [-c, a]]) / (determinant or 1e-12), np.float64)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _draw_maps(mask: Array, upper: Array, lower: Array) -> Array:
     """Draw the input (MAPS, cells, cells) of the shading network from a mask (cells, cells) of the opening and its
     upper and lower curve (N, 2) px, from left to right."""

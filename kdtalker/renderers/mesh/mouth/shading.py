@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numba import njit
 
 from kdtalker.core.arrays import Array, Image
+from kdtalker.core.compiled import kernel
 from kdtalker.renderers.mesh.composite import sample_linear
 from kdtalker.renderers.mesh.curves import soft_polygon
 from kdtalker.renderers.mesh.eyes.parts import Crop
@@ -32,7 +32,7 @@ def apply_ratio(picture: Image, crop: Crop, log_ratio: Array) -> None:
     area[:] = cv2.multiply(area, gain, dtype=cv2.CV_8U)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def weigh_ratio(log_ratio: Array, mask: Array, weight: float, saturation: float) -> Array:
     """Weigh a log ratio image (h, w, 3) by a mask (h, w) 0..1 and a weight; a saturation of 0 makes it grey."""
     weighed = np.empty_like(log_ratio)
@@ -69,7 +69,7 @@ def measure_displacement(flow: Array, crop: Crop, source_crop: Crop) -> Array:
     return np.asarray(_measure_displacement(flow, crop.matrix, to_source_crop))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _measure_displacement(flow: Array, matrix: Array, to_source_crop: Array) -> Array:
     displacement = np.empty((2, SIDE_PX, SIDE_PX), np.float32)
     last, most = np.float32(flow.shape[-1] - 1), np.float32(MOST_DISPLACEMENT_PX)
