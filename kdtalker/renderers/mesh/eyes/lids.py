@@ -13,7 +13,7 @@ from kdtalker.renderers.mesh.eyes.lid_layer import LidLayer
 
 # Lids nearer than this share of the source's gap are drawn still nearer, so that no slit is left when they close.
 CLOSING_SHARE = 0.4
-OVERLAP = 0.27  # of the source's gap, by which a shut upper lid covers the lower one
+OVERLAP = 0.3  # of the source's gap, by which a shut upper lid covers the lower one
 CORNER_WIDTH = 0.35  # of the eye's width, along which the sclera stretches when the iris moves
 MIN_GAP_PX = 1.0  # eyes with a smaller gap in the source image are closed already
 # Width of an eye over the other's at which it begins to be seen well enough for lids to be drawn over it, and is.

@@ -19,7 +19,7 @@ HEIGHT_RANGE = 0.6  # part widths above and below the upper curve that the heigh
 TAPER = 0.09  # width of the taper along a crop's border, as a share of its side
 # Mean gaps of the contours in part widths, below which a part is closed and above which it is open.
 GAP_RAMP = (0.03, 0.055)
-LID_GAP_RAMP = (0.05, 0.09)  # the same for lids, which `Lids.close` draws shut before they are
+LID_GAP_RAMP = (0.03, 0.06)  # the same for lids, which `Lids.close` draws shut before they are
 
 Curve = tuple[int, ...]  # landmarks from one end of the part to the other
 
@@ -188,7 +188,9 @@ def opening_weight(
     upper, lower = map(list, inside)
     contour = [*{*upper, *lower}]
     moved = np.linalg.norm(vertices[:, contour, :2] - source[contour, :2], axis=-1).mean(-1)
-    gap = np.linalg.norm(vertices[:, upper, :2] - vertices[:, lower, :2], axis=-1).mean(-1)
+    along = source[upper[-1], :2] - source[upper[0], :2]  # curves may slide along each other: that opens nothing
+    down = np.array([-along[1], along[0]]) * np.sign(along[0]) / (np.linalg.norm(along) + 1e-6)
+    gap = np.maximum((vertices[:, lower] - vertices[:, upper])[..., :2] @ down, 0).mean(-1)
     begun, opened = (
         np.interp(value / (width_px + 1e-6), bounds, (0, 1)) for value, bounds in ((moved, ramp), (gap, gap_ramp))
     )
