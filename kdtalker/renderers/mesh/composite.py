@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.compiled import Number, index, kernel, single
 from kdtalker.renderers.mesh.bicubic import ACROSS, DOWN, INSIDE, OUTSIDE, PAD, STEPS, sample_bicubic
-from kdtalker.renderers.mesh.raster import FAR, Columns
+from kdtalker.renderers.mesh.raster import FAR, Spans
 
 _ACROSS, _DOWN = ACROSS.ravel(), DOWN.ravel()
 _sample: Any = sample_bicubic  # an intrinsic, whose first parameter is not passed
@@ -26,7 +26,7 @@ def composite(  # noqa: PLR0917 (compiled code takes no keywords)
     person: Array,
     background: Image,
     flow: Array,
-    columns: Columns,
+    columns: Spans,
     frame: Image,
     still_px: float,
     moved_px: float,
@@ -127,7 +127,7 @@ def set_pixel(frame: Image, y: int, x: int, red: Number, green: Number, blue: Nu
 
 
 @kernel(fastmath=True)
-def soften_edges(frame: Image, flow: Array, columns: Columns, places: NDArray[np.int32], colours: Image) -> None:
+def soften_edges(frame: Image, flow: Array, columns: Spans, places: NDArray[np.int32], colours: Image) -> None:
     """Antialias frame (S, S, 3) in place by a 3x3 binomial filter along occlusion edges, where flow (2, S, S) is
     discontinuous. places (N, 2) and colours (N, 3) are buffers for the pixels that change."""
     side, count = len(frame), 0

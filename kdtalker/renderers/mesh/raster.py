@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from kdtalker.core.arrays import Array
 from kdtalker.core.compiled import kernel
 
-Columns = NDArray[np.int32]  # (S, 2), the first column of each row that is drawn, and the one after the last
+Spans = NDArray[np.int32]  # (S, 2), the first column of each row that is drawn, and the one after the last
 
 FAR = np.float32(1e30)  # depth of the background; fastmath assumes that infinities do not occur
 _EDGE = 1e-4  # tolerance in barycentric units: pixels on shared edges belong to a triangle, so that no cracks appear
 
 
-def all_columns(side: int) -> Columns:
+def all_columns(side: int) -> Spans:
     """Return the columns of a whole picture of (side, side) px."""
     return np.repeat(np.array([[0, side]], np.int32), side, axis=0)
 
 
 @kernel(fastmath=True)
-def reset_flow(flow: Array, depth: Array, columns: Columns) -> None:
+def reset_flow(flow: Array, depth: Array, columns: Spans) -> None:
     """Reset flow (2, S, S) px to the identity and the depth buffer (S, S) to the background, in place."""
     for y in range(len(depth)):
         for x in range(max(columns[y, 0], 0), columns[y, 1]):
@@ -32,7 +32,7 @@ def reset_flow(flow: Array, depth: Array, columns: Columns) -> None:
 
 @kernel(fastmath=True, error_model="numpy")
 def backward_flow(  # noqa: PLR0917 (compiled code takes no keywords)
-    target: Array, source: Array, triangles: NDArray[np.int32], flow: Array, depth: Array, columns: Columns
+    target: Array, source: Array, triangles: NDArray[np.int32], flow: Array, depth: Array, columns: Spans
 ) -> None:
     """Rasterise triangles (M, 3) of target vertices (N, 3; x, y, z in px) with depth test: each covered pixel of flow
     (2, S, S) gets its place in the source image by barycentric interpolation of source (N, 2) px. flow and the depth

@@ -18,6 +18,7 @@ from kdtalker.face.segmentation import segment_person
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.renderers.mesh.anatomy import SMILE, solve_offset
 from kdtalker.renderers.mesh.bicubic import make_texture
+from kdtalker.renderers.mesh.dirty_tiles import DirtyTiles
 from kdtalker.renderers.mesh.eyes.glasses import glasses_stiffness, wears_glasses
 from kdtalker.renderers.mesh.eyes.lids import Lids
 from kdtalker.renderers.mesh.eyes.parts import EYES, SourcePart
@@ -28,7 +29,6 @@ from kdtalker.renderers.mesh.head.mirror import MirroredSide, mirror_side
 from kdtalker.renderers.mesh.mouth.lips import Lips
 from kdtalker.renderers.mesh.mouth.networks import InteriorNetwork
 from kdtalker.renderers.mesh.mouth.source import SourceMouth
-from kdtalker.renderers.mesh.reach import Reach
 from kdtalker.renderers.mesh.topology import FACE_OVAL, INNER_LOWER_LIP, INNER_UPPER_LIP, SKIN
 
 # Rings of vertices between the outline of the face (0) and the border of the square (1), and the weight of the head's
@@ -89,9 +89,9 @@ class MeshSource:
         return make_texture(self.picture, self.person)
 
     @cached_property
-    def reach(self) -> Reach:
+    def dirty_tiles(self) -> DirtyTiles:
         """Measure once where a frame may differ from the picture."""
-        return Reach.of(self.picture, self.background, self.person)
+        return DirtyTiles.of(self.picture, self.background, self.person)
 
 
 def encode_source(

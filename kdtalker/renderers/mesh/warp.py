@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.renderers.mesh.composite import composite, soften_edges
+from kdtalker.renderers.mesh.dirty_tiles import Box
 from kdtalker.renderers.mesh.pose import PosedFrame
-from kdtalker.renderers.mesh.raster import Columns, all_columns, backward_flow, reset_flow
-from kdtalker.renderers.mesh.reach import Box
+from kdtalker.renderers.mesh.raster import Spans, all_columns, backward_flow, reset_flow
 from kdtalker.renderers.mesh.source import MeshSource
 
 MOVED_PX = 1.5  # displacement from which on the unmoved picture is not blended in
@@ -38,22 +38,22 @@ class WarpBuffers:
         return WarpBuffers(flow, depth, np.empty((most, 2), np.int32), np.empty((most, 3), np.uint8))
 
 
-def find_columns(source: MeshSource, posed: PosedFrame, crop: Box) -> Columns:
+def find_columns(source: MeshSource, posed: PosedFrame, crop: Box) -> Spans:
     """Find the columns of each row in which a frame may differ from the source image, or whose flow is wanted: that of
     the face and of a crop, given by two corners (2,) px."""
     moved = float(np.abs(posed.points[:, :2] - posed.origin).max()) * np.sqrt(2)
     face = posed.points[: len(source.landmarks), :2]
-    return source.reach.columns(moved, (face.min(0) - 1, face.max(0) + 1), crop)
+    return source.dirty_tiles.columns(moved, (face.min(0) - 1, face.max(0) + 1), crop)
 
 
-def compute_flow(source: MeshSource, posed: PosedFrame, columns: Columns, buffers: WarpBuffers) -> None:
+def compute_flow(source: MeshSource, posed: PosedFrame, columns: Spans, buffers: WarpBuffers) -> None:
     """Rasterise the backward flow of a frame into the buffers' flow and depth, in some columns of each row."""
     reset_flow(buffers.flow, buffers.depth, columns)
     source.lids.move_eyeballs(posed.lids, buffers.flow, STILL_PX, posed.iris)
     backward_flow(posed.points, posed.origin, source.triangles, buffers.flow, buffers.depth, columns)
 
 
-def warp_picture(source: MeshSource, posed: PosedFrame, columns: Columns, buffers: WarpBuffers) -> Image:
+def warp_picture(source: MeshSource, posed: PosedFrame, columns: Spans, buffers: WarpBuffers) -> Image:
     """Warp the source image by the buffers' flow and composite it over the background: (S, S, 3)."""
     frame, flow = source.picture.copy(), buffers.flow
     composite(source.samples, source.person, source.background, flow, columns, frame, STILL_PX, MOVED_PX)
