@@ -20,7 +20,7 @@ from kdtalker.edits.lips import LIP_EASE_IN_S, blend_to_rest, close_lips, measur
 
 EASE_IN_S = 0.8  # transition from the source frame to the pose and expression of the Options
 BROW_RAISE = 0.45  # amount of the brow blendshape at the strongest emphasis, for --emphasis 1
-NOD_DEG = 2.0  # pitch of the deepest nod, for --emphasis 1
+NOD_DEG = 4.0  # pitch of the deepest nod, for --emphasis 1
 NECK_SHIFT = 0.016  # a face sinks by this much of its scale a degree of pitch: heads turn about the neck (fit to films)
 
 

@@ -241,7 +241,7 @@ def test_nods_are_scaled_with_head_and_emphasis(pipeline, portrait, monkeypatch,
     with_nods = pitch_of(**options)
     monkeypatch.setattr("kdtalker.edits.perform.NOD_DEG", 0.0)
     apart = with_nods - pitch_of(**options)
-    assert apart[:, 1].max() == pytest.approx(2 * share, rel=0.5, abs=1e-5)
+    assert apart[:, 1].max() == pytest.approx(4 * share, rel=0.5, abs=1e-5)
     assert np.abs(apart[:, [0, 2]]).max() < 1e-5
 
 
