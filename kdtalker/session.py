@@ -78,9 +78,14 @@ class Session(Generic[SourceT]):
         """Add samples (N,), float32 mono at 16 kHz, -1..1; N from 0. Returns the frames that they make possible."""
         if self._has_ended:
             raise InputError("This session was flushed, it takes no more sound; start another.")
-        samples = np.array(samples, np.float32)
+        samples = np.asarray(samples)
         if samples.ndim != 1:
             raise InputError(f"Sound has the shape {samples.shape}, wanted (samples,): mono at 16 kHz.")
+        if samples.dtype.kind != "f":
+            raise InputError(
+                f"Sound has numbers of the type {samples.dtype}, wanted float32 from -1 to 1: divide int16 by 32768."
+            )
+        samples = np.array(samples, np.float32)
         samples = np.clip(np.nan_to_num(samples), -1, 1)
         self._queue.extend(samples[start : start + PIECE_SAMPLES] for start in range(0, len(samples), PIECE_SAMPLES))
         return self._take()

@@ -98,7 +98,7 @@ def film_parser() -> Parser:
             help=f"for --engine liveportrait: {part} as open as in the driving video, or a ratio: {gap}")  # fmt: skip
     _add_options(parser)
     add("--threads", type=_whole_number, default=get_threads(), metavar="N",
-        help=f"threads that work on the film, 1 to {MOST_USEFUL} (default: {get_threads()} here)")  # fmt: skip
+        help=f"threads that work on the film, 1 to {MOST_USEFUL} (default: {MOST_USEFUL}; on one core 1)")  # fmt: skip
     add("--quiet", action="store_true", help="show no progress, only errors and the last line")
     add("--version", action="version", version=f"kdtalker {__version__}")
     return parser
@@ -115,7 +115,7 @@ def _add_options(parser: Parser) -> None:
                 flag, choices=control.choices, default=default, help=f"{control.help} (default: {default})"
             )
         else:
-            ends = f"{control.minimum:g}..{control.maximum:g}"
+            ends = "..".join(str(int(end)) if kind is int else f"{end:g}" for end in (control.minimum, control.maximum))
             read = _whole_number if kind is int else _number
             parser.add_argument(
                 flag, type=read, default=default, metavar=ends, help=f"{control.help} (default: {default})"

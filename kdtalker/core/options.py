@@ -51,7 +51,7 @@ class Options:
     eyes: float = _option(1.0, "Eyes", "strength of lids and brows, times that of the expression", 0, 2, 0.05)
     head: float = _option(1.0, "Head", "strength of the head's motion; 1 is as generated", 0, 2, 0.05)
     absolute: bool = _option(False, "Absolute", "use absolute motion: do not retarget to the source pose")
-    still: bool = _option(False, "Still head", "keep the head as in the picture; only the face moves")
+    still: bool = _option(False, "Still head", "keep head and shoulders as in the picture; only the face moves")
     blink: float = _option(15.0, "Blinks", "blinks a minute; 0 is none", 0, 40, 1, "Face")
     gaze: str = _option(
         "camera", "Gaze", "eyes stay on the camera, or wander freely", group="Face", choices=("camera", "free")
