@@ -120,6 +120,12 @@ def test_a_pushed_buffer_may_be_used_again(pipeline, portrait):
     assert digest([*frames, *session.flush()]) == digest(pipeline.animate(portrait, [samples]))
 
 
+@pytest.mark.parametrize("samples", [np.zeros(640, np.int16), np.zeros((640, 2), np.float32), "sound", [1j]])
+def test_what_is_no_mono_sound_in_floats_is_refused(pipeline, portrait, samples):
+    with pytest.raises(InputError, match="Sound has"):
+        pipeline.start(portrait).push(samples)
+
+
 def test_bad_samples_make_a_film_too(pipeline, portrait):
     samples = toy.sound(1)
     samples[::7], samples[::11] = np.nan, 30.0
