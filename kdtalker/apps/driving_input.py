@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import SpooledTemporaryFile
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
 
 from kdtalker.apps.job import Job, is_template
 from kdtalker.core.arrays import Array
-from kdtalker.core.errors import InputError
+from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.motion import Motion
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frame_count
 from kdtalker.media.sound import read_sound
@@ -21,21 +24,22 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 LENGTH_TOLERANCE_S = 0.2  # a sound beside --motion may differ so much in length before a note is logged
-KEPT_S = 60  # a sound of at most this length is decoded once and kept
+IN_MEMORY_S = 60  # a longer sound waits in a temporary file
+_BYTES = 4  # of a sample
 
 
 @dataclass(frozen=True)
 class DrivingInput:
     """Hold the driving input: the number of frames, the length of the sound (None: that of the frames) and its
-    file, a saved motion, the eye and lip ratios of a template, and the speech of which motion is made: the chunks of a
-    short sound, or an iterator that decodes it again."""
+    file, a saved motion, the eye and lip ratios of a template, and the samples of which motion is made, to be read once.
+    """
 
     frames: int
     sound_s: float | None
     sound: Path | None
     motion: Motion | None = None
     openings: Openings | None = None
-    speech: Iterable[Array] | None = None
+    speech: Iterator[Array] | None = None
 
 
 def open_driving_input(job: Job) -> DrivingInput:
@@ -63,17 +67,30 @@ def open_driving_input(job: Job) -> DrivingInput:
     return DrivingInput(len(motion), None, job.audio, motion)
 
 
-def _read_speech(job: Job) -> tuple[int, Iterable[Array]]:
-    """Decode the sound to count its samples; returns them too, to be decoded again where the sound is long."""
+def _read_speech(job: Job) -> tuple[int, Iterator[Array]]:
+    """Decode the sound to count its samples; returns them too, to be read once. Raises OutputError where there is no
+    room for those of a long sound."""
     if job.audio is None:
-        return 0, ()
-    samples, kept = 0, []
+        return 0, iter(())
+    spool, samples = SpooledTemporaryFile(_BYTES * IN_MEMORY_S * SAMPLE_RATE_HZ), 0
     for chunk in read_sound(job.audio, job.start, job.duration, report=True):
+        try:
+            spool.write(chunk.astype(np.float32).tobytes())
+        except OSError as error:
+            raise OutputError(
+                f"The samples of '{job.audio}' do not fit into the folder for temporary files ({error.strerror}); make "
+                "room, or let TMPDIR name another folder."
+            ) from None
         samples += len(chunk)
-        if samples <= KEPT_S * SAMPLE_RATE_HZ:
-            kept.append(chunk)
-    is_whole = samples <= KEPT_S * SAMPLE_RATE_HZ
-    return samples, kept if is_whole else read_sound(job.audio, job.start, job.duration)
+    spool.seek(0)
+    return samples, _read_back(spool)
+
+
+def _read_back(spool: IO[bytes]) -> Iterator[Array]:
+    """Yield the samples of a temporary file, a second at a time, and remove it."""
+    with spool:
+        while content := spool.read(_BYTES * SAMPLE_RATE_HZ):
+            yield np.frombuffer(content, np.float32)
 
 
 def _note_lengths(sound_s: float, motion: Motion) -> None:
