@@ -31,8 +31,8 @@ _BYTES = 4  # of a sample
 @dataclass(frozen=True)
 class DrivingInput:
     """Hold the driving input: the number of frames, the length of the sound (None: that of the frames) and its
-    file, a saved motion, the eye and lip ratios of a template, and the samples of which motion is made, to be read once.
-    """
+    file, a saved motion, the eye and lip ratios of a template, and the samples of which motion is made, to be read
+    once."""
 
     frames: int
     sound_s: float | None
@@ -72,7 +72,8 @@ def _read_speech(job: Job) -> tuple[int, Iterator[Array]]:
     room for those of a long sound."""
     if job.audio is None:
         return 0, iter(())
-    spool, samples = SpooledTemporaryFile(_BYTES * IN_MEMORY_S * SAMPLE_RATE_HZ), 0
+    samples = 0
+    spool = SpooledTemporaryFile(_BYTES * IN_MEMORY_S * SAMPLE_RATE_HZ)  # noqa: SIM115 - _read_back closes it
     for chunk in read_sound(job.audio, job.start, job.duration, report=True):
         try:
             spool.write(chunk.astype(np.float32).tobytes())

@@ -21,7 +21,11 @@ import test_template
 import toy
 
 from kdtalker import Motion, __version__
+from kdtalker.apps.driving_input import IN_MEMORY_S, open_driving_input
+from kdtalker.apps.job import parse
 from kdtalker.core.motion import MOTION_WIDTH
+from kdtalker.core.rates import frame_count
+from kdtalker.media.sound import read_sound
 from kdtalker.media.video import read_video
 
 ROOT = Path(__file__).parents[2]
@@ -353,6 +357,22 @@ def small_disk():
 def test_a_full_disk_ends_in_1(folder):
     cv2.imwrite(str(folder / "face.png"), toy.picture(640, 480))
     assert_fails(folder, film(), 1, "film.mp4", preexec_fn=small_disk)
+
+
+def test_a_full_temporary_folder_ends_in_1(folder):
+    """A long sound waits in a temporary file."""
+    write_wav(folder / "voice.wav", toy.sound(IN_MEMORY_S + 2.0))
+    assert_fails(folder, film(), 1, "voice.wav' do not fit into the folder for temporary files", preexec_fn=small_disk)
+
+
+def test_a_long_sound_is_read_as_it_is(folder):
+    voice = folder / "voice.wav"
+    write_wav(voice, toy.sound(IN_MEMORY_S + 1.3))
+    paths = {"--image": folder / "face.png", "--audio": voice, "--output": folder / "film.mp4"}
+    driving = open_driving_input(parse([str(word) for pair in paths.items() for word in pair]))
+    samples = np.concatenate(list(driving.speech))
+    assert np.array_equal(samples, np.concatenate(list(read_sound(voice))))
+    assert driving.frames == frame_count(len(samples))
 
 
 def test_a_dying_ffmpeg_ends_in_1(folder):
