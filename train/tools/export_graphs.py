@@ -90,12 +90,16 @@ def _define_speech() -> dict[str, Definition]:
     features = torch.randn(2, config.window, config.audio_input)
     audio = torch.randn(2, config.window, config.audio_width)
     given = (torch.randn(2, tokens, MOTION_WIDTH), torch.randint(0, 1000, (2, tokens)).float(), audio)
-    mel = torch.randn(1, encoder.conv1.in_channels, 304)
+    mel, steps = torch.randn(1, encoder.conv1.in_channels, 304), torch.arange(96, 128)
     sizes = {"layers": len(encoder.blocks), "heads": encoder.blocks[0].heads}
     batch = {0: BATCH}
     return {
         whisper.GRAPH: Definition(
-            encoder, lambda mel: torch.cat(encoder(mel)[-whisper.LAYERS_KEPT :], -1), (mel,), ({2: 2 * half},), sizes
+            encoder,
+            lambda mel, steps: torch.cat(encoder(mel, steps)[-whisper.LAYERS_KEPT :], -1),
+            (mel, steps),
+            ({2: 2 * half}, {0: torch.export.Dim("kept", min=2, max=encoder.positions.shape[0])}),
+            sizes,
         ),
         ADAPTER: Definition(denoiser, denoiser.adapt, (features,), (batch,), dimensions),
         DENOISER: Definition(denoiser, denoiser.forward, given, (batch,) * 3, dimensions),
