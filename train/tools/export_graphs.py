@@ -34,7 +34,7 @@ from kdtalker.renderers.mesh.mouth import networks
 from kdtalker.renderers.mesh.mouth.frame import CELL_PX, GEOMETRY_SIZE, HEIGHT_PX, MAPS, TEXTURE_PX, WIDTH_PX
 from kdtalker.renderers.mesh.mouth.interior import COLOUR_SIZE, MouthInterior
 from kdtalker.renderers.mesh.mouth.ratio_network import RatioNetwork
-from kdtalker.renderers.mesh.mouth.shading import SIDE_PX
+from kdtalker.renderers.mesh.mouth.ratio_tensors import CELL_CHANNELS, CELLS
 from kdtalker.weights.checkpoint import read_checkpoint
 from kdtalker.weights.find import find
 from kdtalker.weights.graphs import FOLDER, MANIFEST
@@ -115,7 +115,7 @@ def _define_painters() -> dict[str, Definition]:
     codes = (torch.rand(COLOUR_SIZE), torch.randn(interior.style_size), torch.randn(2, 3))
     textures, mask = torch.rand(2, 4, TEXTURE_PX, WIDTH_PX), torch.rand(HEIGHT_PX, WIDTH_PX)
     photographed = (_picture(HEIGHT_PX, WIDTH_PX)[0], mask, lips[1], codes[0])
-    crop = (_picture(SIDE_PX, SIDE_PX)[0], torch.rand(SIDE_PX, SIDE_PX), 3 * torch.randn(2, SIDE_PX, SIDE_PX))
+    cells = torch.randn(1, CELL_CHANNELS, CELLS, CELLS)
 
     def light(maps: Tensor, geometry: Tensor, jaw: Tensor, *codes: Tensor) -> list[Tensor]:
         lips = maps[None], geometry[None], jaw[None]
@@ -130,7 +130,7 @@ def _define_painters() -> dict[str, Definition]:
 
     return {
         painter.GRAPH: made(eyes, eyes.layers, *views),
-        networks.SHADING: made(shading, shading.log_ratio, *crop),
+        networks.SHADING: made(shading, shading.predict_cells, cells),
         networks.ENCODE: made(interior, interior.encode, *photographed),
         networks.LIGHT: made(interior, light, *lips, *codes),
         networks.DRAW: made(interior, draw, textures, *lips, *codes, torch.tensor(0.5)),

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array, Image
 from kdtalker.renderers.mesh.eyes.parts import Crop
 from kdtalker.renderers.mesh.mouth.frame import LipShape
-from kdtalker.renderers.mesh.mouth.shading import MOST_LIGHTER
+from kdtalker.renderers.mesh.mouth.ratio_tensors import pack_cells, unpack_ratio
 from kdtalker.weights.arrays import read_arrays
 from kdtalker.weights.find import find
 from kdtalker.weights.graphs import Graph, load_graphs
@@ -79,9 +78,8 @@ class ShadingNetwork:
     def predict(self, picture: Image, crop: Crop, opening: Array, displacement: Array) -> Array:
         """Predict the log ratio image (SIDE_PX, SIDE_PX, 3) of a warped frame (S, S, 3), 0 inside the mouth. opening
         (SIDE_PX, SIDE_PX) 0..1: mask of the opening; displacement (2, SIDE_PX, SIDE_PX) px of the crop."""
-        ratio: Array = self.graph(crop.sample(picture), opening, displacement)[0]
-        outside = 1 - cv2.dilate(opening, np.ones((3, 3), np.uint8))
-        return np.asarray(np.minimum(ratio, MOST_LIGHTER) * outside[..., None], np.float32)
+        (cells,) = self.graph(pack_cells(crop.sample(picture), opening, displacement))
+        return unpack_ratio(cells, opening, displacement)
 
 
 @dataclass(frozen=True)
