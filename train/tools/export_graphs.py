@@ -31,7 +31,7 @@ from kdtalker.diffusion.solver import SCHEDULE, TABLE, schedule_of, trace_schedu
 from kdtalker.renderers.mesh.eyes import painter
 from kdtalker.renderers.mesh.eyes.unet import VIEW_CHANNELS, PartUNet
 from kdtalker.renderers.mesh.mouth import networks
-from kdtalker.renderers.mesh.mouth.frame import CELL_PX, GEOMETRY_SIZE, HEIGHT_PX, MAPS, TEXTURE_PX, WIDTH_PX
+from kdtalker.renderers.mesh.mouth.frame import CELL_PX, GEOMETRY_SIZE, HEIGHT_PX, MAPS, WIDTH_PX
 from kdtalker.renderers.mesh.mouth.interior import COLOUR_SIZE, MouthInterior
 from kdtalker.renderers.mesh.mouth.ratio_network import RatioNetwork
 from kdtalker.renderers.mesh.mouth.ratio_tensors import CELL_CHANNELS, CELLS
@@ -113,7 +113,7 @@ def _define_painters() -> dict[str, Definition]:
     views = _picture(side, side, VIEW_CHANNELS), _picture(side, side, VIEW_CHANNELS)
     lips = (torch.randn(MAPS, HEIGHT_PX // CELL_PX, WIDTH_PX // CELL_PX), torch.randn(GEOMETRY_SIZE), torch.randn(2))
     codes = (torch.rand(COLOUR_SIZE), torch.randn(interior.style_size), torch.randn(2, 3))
-    textures, mask = torch.rand(2, 4, TEXTURE_PX, WIDTH_PX), torch.rand(HEIGHT_PX, WIDTH_PX)
+    mask = torch.rand(HEIGHT_PX, WIDTH_PX)
     photographed = (_picture(HEIGHT_PX, WIDTH_PX)[0], mask, lips[1], codes[0])
     cells = torch.randn(1, CELL_CHANNELS, CELLS, CELLS)
 
@@ -121,9 +121,9 @@ def _define_painters() -> dict[str, Definition]:
         lips = maps[None], geometry[None], jaw[None]
         return [values[0] for values in interior.light(lips, *(code[None] for code in codes))]
 
-    def draw(textures: Tensor, *given: Tensor) -> Tensor:
-        maps, geometry, jaw, *codes, saturation = given
-        return interior.draw(textures, (maps, geometry, jaw), *codes, saturation=saturation)
+    def predict_cells(maps: Tensor, geometry: Tensor, jaw: Tensor, *codes: Tensor) -> list[Tensor]:
+        lips = maps[None], geometry[None], jaw[None]
+        return [values[0] for values in interior.predict_cells(lips, *(code[None] for code in codes))]
 
     def made(network: Any, method: Callable[..., Any], *inputs: Tensor) -> Definition:
         return Definition(network, method, inputs, None, network.dimensions)
@@ -133,7 +133,7 @@ def _define_painters() -> dict[str, Definition]:
         networks.SHADING: made(shading, shading.predict_cells, cells),
         networks.ENCODE: made(interior, interior.encode, *photographed),
         networks.LIGHT: made(interior, light, *lips, *codes),
-        networks.DRAW: made(interior, draw, textures, *lips, *codes, torch.tensor(0.5)),
+        networks.CELLS: made(interior, predict_cells, *lips, *codes),
     }
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdtalker.core.arrays import Array, Image
 from kdtalker.renderers.mesh.eyes.parts import Crop
 from kdtalker.renderers.mesh.mouth.frame import LipShape
+from kdtalker.renderers.mesh.mouth.layers import WHOLE_FRAME, FrameBox, draw_layers
 from kdtalker.renderers.mesh.mouth.ratio_tensors import pack_cells, unpack_ratio
 from kdtalker.weights.arrays import read_arrays
 from kdtalker.weights.find import find
 from kdtalker.weights.graphs import Graph, load_graphs
 
-SHADING, ENCODE, LIGHT, DRAW = "shading", "interior_encode", "interior_light", "interior_draw"  # graphs
+SHADING, ENCODE, LIGHT, CELLS = "shading", "interior_encode", "interior_light", "interior_cells"  # graphs
 
 
 @dataclass(frozen=True)
@@ -36,13 +34,13 @@ class InteriorNetwork:
 
     encoder: Graph
     light_graph: Graph
-    painter: Graph
+    cell_graph: Graph
 
     @staticmethod
     def load(path: Path) -> InteriorNetwork:
         """Load the weights of a `MouthInterior`. Raises InputError where the file is missing or another model's."""
         _, tensors = read_arrays(path, ("code_size", "style_size", "width", "plates"))
-        return InteriorNetwork(*load_graphs((ENCODE, LIGHT, DRAW), tensors, path))
+        return InteriorNetwork(*load_graphs((ENCODE, LIGHT, CELLS), tensors, path))
 
     def encode(self, picture: Image, lips: LipShape, colour: Array) -> tuple[MouthCodes, Array]:
         """Encode a picture (HEIGHT_PX, WIDTH_PX, 3) of a mouth, open or closed; returns its codes, with the textures of
@@ -54,12 +52,10 @@ class InteriorNetwork:
         """Predict what surrounds and lights the teeth, without batch axes; see `MouthInterior.light`."""
         return self.light_graph(lips.maps, lips.geometry, lips.jaw, codes.colour, codes.style, codes.place)
 
-    def draw(self, codes: MouthCodes, lips: LipShape, saturation: float) -> NDArray[np.uint8]:
-        """Draw one frame (HEIGHT_PX, WIDTH_PX, 3); saturation 0..1."""
-        image: NDArray[np.uint8] = self.painter(
-            codes.textures, lips.maps, lips.geometry, lips.jaw, codes.colour, codes.style, codes.place,
-            np.asarray(saturation, np.float32),
-        )[0]  # fmt: skip
+    def draw(self, codes: MouthCodes, lips: LipShape, saturation: float, box: FrameBox = WHOLE_FRAME) -> Image:
+        """Draw a box (h, w, 3) of one frame, by default all of it, (HEIGHT_PX, WIDTH_PX, 3); saturation 0..1."""
+        predicted = self.cell_graph(lips.maps, lips.geometry, lips.jaw, codes.colour, codes.style, codes.place)
+        image: Image = draw_layers(codes.textures, *predicted, saturation, box)
         return image
 
 
