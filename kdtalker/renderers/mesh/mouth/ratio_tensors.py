@@ -33,7 +33,7 @@ def unpack_ratio(cells: Array, opening: Array, displacement: Array) -> Array:
     """Turn the graph's output (1, 6, CELLS, CELLS) into a log ratio image (SIDE_PX, SIDE_PX, 3), at most MOST_LIGHTER
     and 0 inside the mouth; opening and displacement as for `pack_cells`."""
     moved = float(np.square(displacement).mean())
-    exponential = cv2.exp(_unpack(cells[0]))
+    exponential = np.asarray(cv2.exp(_unpack(cells[0])), np.float32)
     still_share = moved / (moved + STILL_PX2)
     return np.asarray(_limit(exponential, opening, border_taper(SIDE_PX), still_share), np.float32)
 
