@@ -54,8 +54,10 @@ class InteriorNetwork:
 
     def draw(self, codes: MouthCodes, lips: LipShape, saturation: float, box: FrameBox = WHOLE_FRAME) -> Image:
         """Draw a box (h, w, 3) of one frame, by default all of it, (HEIGHT_PX, WIDTH_PX, 3); saturation 0..1."""
-        predicted = self.cell_graph(lips.maps, lips.geometry, lips.jaw, codes.colour, codes.style, codes.place)
-        image: Image = draw_layers(codes.textures, *predicted, saturation, box)
+        light, base, moves, scale = self.cell_graph(
+            lips.maps, lips.geometry, lips.jaw, codes.colour, codes.style, codes.place
+        )
+        image: Image = draw_layers(codes.textures, light, base, moves, scale, saturation, box)
         return image
 
 
