@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 # torch's idle threads would spin, beside the thread that warps and ffmpeg; read where torch is imported first
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# the matrices of a film are small: a second thread of OpenBLAS would gain nothing, and spin for up to 0.1 s after each;
+# read where numpy is imported first
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # ONNX Runtime would send to Microsoft what it runs, and keep an identifier; read where it is imported first
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 

@@ -29,7 +29,7 @@ MOTION = find("mesh_motion.safetensors")
 DEFINITIONS = define_graphs()
 WEIGHTS = {"whisper": WHISPER_FILE, "motion": MOTION.name, "eyes": "mesh_eyes.safetensors",
            "shading": "mesh_shading.safetensors", "interior": "mesh_interior.safetensors"}  # fmt: skip
-TOLERANCE = {"whisper": 1e-4, "eyes": 1e-3, "interior_draw": 1}  # others 2e-5; of levels where levels come out
+TOLERANCE = {"whisper": 1e-4, "eyes": 1e-3}  # others 2e-5; of levels where levels come out
 
 
 def tensors_of(name):

@@ -29,7 +29,7 @@ from kdtalker.weights.graphs import Graph, graph_spec
 
 WHISPER_FILE = "whisper_tiny_en_encoder.safetensors"
 
-GRAPH = "whisper"  # scaled log-mel (1, 80, 2L) to the last three layers side by side (1, L, 3 · width)
+GRAPH = "whisper"  # scaled log-mel (1, 80, 2L), steps (K,) to the last three layers side by side (1, K, 3 · width)
 
 _LEFT_FRAMES, RIGHT_FRAMES = 48, 12  # context that the network sees before and, by default, after a block
 
@@ -97,10 +97,10 @@ class WhisperEncoder(BlockEncoder[WhisperCarry]):
 
     def _encode_window(self, mel: Array) -> Array:
         """Encode scaled log-mel (80, L) into features (16, C)."""
-        (layers,) = self.network(mel[None])
         first = _LEFT_FRAMES * _STEPS_PER_FRAME
-        steps = layers[0, first : first + self.block_frames * _STEPS_PER_FRAME]
-        return np.ascontiguousarray(rearrange(steps, "(t s) c -> t (s c)", s=_STEPS_PER_FRAME))
+        steps = np.arange(first, first + self.block_frames * _STEPS_PER_FRAME)
+        (layers,) = self.network(mel[None], steps)
+        return np.ascontiguousarray(rearrange(layers[0], "(t s) c -> t (s c)", s=_STEPS_PER_FRAME))
 
 
 def average_upper_layers(features: Array) -> Array:

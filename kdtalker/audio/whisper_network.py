@@ -22,7 +22,8 @@ class WhisperConfig:
 
 
 class WhisperBlock(nn.Module):
-    """Pre-norm transformer layer: (N, L, width) to the same."""
+    """Pre-norm transformer layer: (N, L, width) to the same, or to (N, K, width) at `steps` (K,) alone, which still
+    attend to all."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -34,9 +35,18 @@ class WhisperBlock(nn.Module):
         self.mlp_in = nn.Linear(width, 4 * width)
         self.mlp_out = nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        qkv = self.attention_in(self.attention_norm(x))
-        query, key, value = rearrange(qkv, "n t (qkv heads c) -> qkv n heads t c", qkv=3, heads=self.heads)
+    def forward(self, x: Tensor, steps: Tensor | None = None) -> Tensor:
+        normed = self.attention_norm(x)
+        if steps is None:
+            qkv = rearrange(self.attention_in(normed), "n t (qkv heads c) -> qkv n heads t c", qkv=3, heads=self.heads)
+            query, key, value = qkv
+        else:
+            x, width = x[:, steps], x.shape[-1]
+            weight, bias = self.attention_in.weight, self.attention_in.bias
+            query = functional.linear(normed[:, steps], weight[:width], bias[:width])
+            query = rearrange(query, "n t (heads c) -> n heads t c", heads=self.heads)
+            both = functional.linear(normed, weight[width:], bias[width:])
+            key, value = rearrange(both, "n t (kv heads c) -> kv n heads t c", kv=2, heads=self.heads)
         mixed = functional.scaled_dot_product_attention(query, key, value)
         x = x + self.attention_out(rearrange(mixed, "n heads t c -> n t (heads c)"))
         widened: Tensor = self.mlp_in(self.mlp_norm(x))
@@ -45,7 +55,8 @@ class WhisperBlock(nn.Module):
 
 
 class WhisperNetwork(nn.Module):
-    """Encoder of Whisper: scaled log-mel (N, bands, 2L) to the output of every layer, each (N, L, width).
+    """Encoder of Whisper: scaled log-mel (N, bands, 2L) to the output of every layer, each (N, L, width), or at `steps`
+    (K,) alone (N, K, width), for which the last layer does less.
 
     The final layer norm is applied to the last one. L may be anything up to the config's positions.
     """
@@ -60,12 +71,14 @@ class WhisperNetwork(nn.Module):
         self.blocks = nn.ModuleList(WhisperBlock(config.width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, mel: Tensor) -> list[Tensor]:
+    def forward(self, mel: Tensor, steps: Tensor | None = None) -> list[Tensor]:
         x = functional.gelu(self.conv2(functional.gelu(self.conv1(mel)))).transpose(1, 2)
         x = x + self.positions[: x.shape[1]]
         outputs = []
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x)
-            outputs.append(x)
+            outputs.append(x if steps is None else x[:, steps])
+        outputs.append(last(x, steps))
         outputs[-1] = self.norm(outputs[-1])
         return outputs

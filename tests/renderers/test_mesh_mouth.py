@@ -71,6 +71,22 @@ def test_the_photographed_inside_is_drawn_where_it_was_photographed(renderer, sm
     assert errors[0] < min(16, 0.7 * errors[1])
 
 
+def test_the_loop_over_pixels_draws_what_the_network_does_in_a_box_too(renderer, smiling, model):
+    vertices, resting = renderer.deform_mesh(smiling, opened(renderer, smiling, 0.2))
+    lips, codes = LipShape.of_mesh(smiling.mouth.frame(resting), vertices, resting), smiling.mouth.codes
+    network = MouthNetworks.load().interior
+    for saturation in (1.0, 0.3):
+        given = [codes.textures, lips.maps, lips.geometry, lips.jaw, codes.colour, codes.style, codes.place]
+        textures, maps, geometry, jaw, *rest = map(torch.from_numpy, given)
+        with torch.inference_mode():
+            wanted = model.draw(textures, (maps, geometry, jaw), *rest, saturation=torch.tensor(saturation)).numpy()
+        whole = network.draw(codes, lips, saturation)
+        assert np.abs(whole.astype(int) - wanted).max() <= 1
+        assert (whole != wanted).mean() < 0.01
+        left, top, right, bottom = box = 30, 20, 117, 90
+        np.testing.assert_array_equal(network.draw(codes, lips, saturation, box), whole[top:bottom, left:right])
+
+
 def test_the_fit_is_gradient_descent_on_the_definition(renderer, smiling, model):
     """The same steps by torch's autograd over `MouthInterior` give the same textures."""
     picture, lips = photographed(renderer, smiling)

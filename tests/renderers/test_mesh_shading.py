@@ -6,15 +6,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from kdtalker.edits.basic import add_offset, turn_head
 from kdtalker.media.picture import read_image
 from kdtalker.renderers.mesh.engine import MeshEngine
 from kdtalker.renderers.mesh.eyes.parts import Crop
 from kdtalker.renderers.mesh.mouth.networks import MouthNetworks
-from kdtalker.renderers.mesh.mouth.shading import SIDE_PX, crop_around, measure_displacement
+from kdtalker.renderers.mesh.mouth.ratio_network import RatioNetwork
+from kdtalker.renderers.mesh.mouth.shading import MOST_LIGHTER, SIDE_PX, crop_around, measure_displacement
 from kdtalker.renderers.mesh.mouth.source import trace_opening
 from kdtalker.renderers.mesh.topology import FACE_OVAL
+from kdtalker.weights.find import find
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -67,6 +70,22 @@ def test_what_the_photograph_shows_between_the_lips_is_not_shaded(renderer, sour
     mask = cv2.fillPoly(np.zeros(picture.shape[:2], np.uint8), [middle], 1) > 0
     assert mask.sum() > 50
     np.testing.assert_array_equal(picture[mask], warped.picture[mask])
+
+
+def test_the_graph_with_its_packing_is_the_network(network):
+    """Of a crop that is the whole picture: what the network predicts, limited, and nothing in the opening."""
+    draw = np.random.default_rng(0)
+    picture = draw.integers(0, 256, (SIDE_PX, SIDE_PX, 3)).astype(np.uint8)
+    opening = cv2.GaussianBlur(draw.random((SIDE_PX, SIDE_PX), np.float32), (0, 0), 2)
+    displacement = 3 * draw.standard_normal((2, SIDE_PX, SIDE_PX), np.float32)
+    warped = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        given = warped, torch.from_numpy(opening)[None, None], torch.from_numpy(displacement)[None]
+        wanted = RatioNetwork.load(find("mesh_shading.safetensors"))(*given)[0].permute(1, 2, 0).numpy()
+    outside = 1 - cv2.dilate(opening, np.ones((3, 3), np.uint8))[..., None]
+    found = network.predict(picture, Crop(np.eye(2, 3, dtype=np.float32), SIDE_PX, 1.0), opening, displacement)
+    np.testing.assert_allclose(found, np.minimum(wanted, MOST_LIGHTER) * outside, rtol=0, atol=2e-6)
+    assert np.abs(found).max() > 0.01
 
 
 def test_nothing_has_moved_in_a_crop_that_leaves_the_picture():

@@ -39,7 +39,7 @@ NETWORKS = {
     "motion_denoiser": "mesh_motion.safetensors",
     "eyes": "mesh_eyes.safetensors",
     "shading": "mesh_shading.safetensors",
-    "interior_draw": "mesh_interior.safetensors",
+    "interior_cells": "mesh_interior.safetensors",
 }
 CALLS = 30
 

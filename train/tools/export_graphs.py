@@ -31,10 +31,10 @@ from kdtalker.diffusion.solver import SCHEDULE, TABLE, schedule_of, trace_schedu
 from kdtalker.renderers.mesh.eyes import painter
 from kdtalker.renderers.mesh.eyes.unet import VIEW_CHANNELS, PartUNet
 from kdtalker.renderers.mesh.mouth import networks
-from kdtalker.renderers.mesh.mouth.frame import CELL_PX, GEOMETRY_SIZE, HEIGHT_PX, MAPS, TEXTURE_PX, WIDTH_PX
+from kdtalker.renderers.mesh.mouth.frame import CELL_PX, GEOMETRY_SIZE, HEIGHT_PX, MAPS, WIDTH_PX
 from kdtalker.renderers.mesh.mouth.interior import COLOUR_SIZE, MouthInterior
 from kdtalker.renderers.mesh.mouth.ratio_network import RatioNetwork
-from kdtalker.renderers.mesh.mouth.shading import SIDE_PX
+from kdtalker.renderers.mesh.mouth.ratio_tensors import CELL_CHANNELS, CELLS
 from kdtalker.weights.checkpoint import read_checkpoint
 from kdtalker.weights.find import find
 from kdtalker.weights.graphs import FOLDER, MANIFEST
@@ -90,12 +90,16 @@ def _define_speech() -> dict[str, Definition]:
     features = torch.randn(2, config.window, config.audio_input)
     audio = torch.randn(2, config.window, config.audio_width)
     given = (torch.randn(2, tokens, MOTION_WIDTH), torch.randint(0, 1000, (2, tokens)).float(), audio)
-    mel = torch.randn(1, encoder.conv1.in_channels, 304)
+    mel, steps = torch.randn(1, encoder.conv1.in_channels, 304), torch.arange(96, 128)
     sizes = {"layers": len(encoder.blocks), "heads": encoder.blocks[0].heads}
     batch = {0: BATCH}
     return {
         whisper.GRAPH: Definition(
-            encoder, lambda mel: torch.cat(encoder(mel)[-whisper.LAYERS_KEPT :], -1), (mel,), ({2: 2 * half},), sizes
+            encoder,
+            lambda mel, steps: torch.cat(encoder(mel, steps)[-whisper.LAYERS_KEPT :], -1),
+            (mel, steps),
+            ({2: 2 * half}, {0: torch.export.Dim("kept", min=2, max=encoder.positions.shape[0])}),
+            sizes,
         ),
         ADAPTER: Definition(denoiser, denoiser.adapt, (features,), (batch,), dimensions),
         DENOISER: Definition(denoiser, denoiser.forward, given, (batch,) * 3, dimensions),
@@ -109,27 +113,27 @@ def _define_painters() -> dict[str, Definition]:
     views = _picture(side, side, VIEW_CHANNELS), _picture(side, side, VIEW_CHANNELS)
     lips = (torch.randn(MAPS, HEIGHT_PX // CELL_PX, WIDTH_PX // CELL_PX), torch.randn(GEOMETRY_SIZE), torch.randn(2))
     codes = (torch.rand(COLOUR_SIZE), torch.randn(interior.style_size), torch.randn(2, 3))
-    textures, mask = torch.rand(2, 4, TEXTURE_PX, WIDTH_PX), torch.rand(HEIGHT_PX, WIDTH_PX)
+    mask = torch.rand(HEIGHT_PX, WIDTH_PX)
     photographed = (_picture(HEIGHT_PX, WIDTH_PX)[0], mask, lips[1], codes[0])
-    crop = (_picture(SIDE_PX, SIDE_PX)[0], torch.rand(SIDE_PX, SIDE_PX), 3 * torch.randn(2, SIDE_PX, SIDE_PX))
+    cells = torch.randn(1, CELL_CHANNELS, CELLS, CELLS)
 
     def light(maps: Tensor, geometry: Tensor, jaw: Tensor, *codes: Tensor) -> list[Tensor]:
         lips = maps[None], geometry[None], jaw[None]
         return [values[0] for values in interior.light(lips, *(code[None] for code in codes))]
 
-    def draw(textures: Tensor, *given: Tensor) -> Tensor:
-        maps, geometry, jaw, *codes, saturation = given
-        return interior.draw(textures, (maps, geometry, jaw), *codes, saturation=saturation)
+    def predict_cells(maps: Tensor, geometry: Tensor, jaw: Tensor, *codes: Tensor) -> list[Tensor]:
+        lips = maps[None], geometry[None], jaw[None]
+        return [values[0] for values in interior.predict_cells(lips, *(code[None] for code in codes))]
 
     def made(network: Any, method: Callable[..., Any], *inputs: Tensor) -> Definition:
         return Definition(network, method, inputs, None, network.dimensions)
 
     return {
         painter.GRAPH: made(eyes, eyes.layers, *views),
-        networks.SHADING: made(shading, shading.log_ratio, *crop),
+        networks.SHADING: made(shading, shading.predict_cells, cells),
         networks.ENCODE: made(interior, interior.encode, *photographed),
         networks.LIGHT: made(interior, light, *lips, *codes),
-        networks.DRAW: made(interior, draw, textures, *lips, *codes, torch.tensor(0.5)),
+        networks.CELLS: made(interior, predict_cells, *lips, *codes),
     }
 
 

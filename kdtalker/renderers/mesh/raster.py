@@ -26,8 +26,14 @@ def all_columns(side: int) -> Spans:
 def reset_flow(flow: Array, depth: Array, columns: Spans) -> None:
     """Reset flow (2, S, S) px to the identity and the depth buffer (S, S) to the background, in place."""
     for y in range(len(depth)):
-        for x in range(max(columns[y, 0], 0), columns[y, 1]):
-            flow[0, y, x], flow[1, y, x], depth[y, x] = x, y, FAR
+        row_x, row_y, row_z = flow[0, y], flow[1, y], depth[y]  # one after the other, as vectors
+        first, end, height = np.uint64(max(columns[y, 0], 0)), np.uint64(max(columns[y, 1], 0)), np.float32(y)
+        for x in range(first, end):
+            row_x[x] = np.float32(np.int32(x))
+        for x in range(first, end):
+            row_y[x] = height
+        for x in range(first, end):
+            row_z[x] = FAR
 
 
 @kernel(fastmath=True, error_model="numpy")

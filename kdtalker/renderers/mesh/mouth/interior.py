@@ -170,21 +170,30 @@ class MouthInterior(nn.Module):
 
         lips: maps, geometry and jaw of `LipShape`, with a batch axis; style (B, style_size); place (B, 2, 3): x and y
         in px and log scale across in SCALE_UNIT, of the upper and the lower teeth."""
+        cells, base, moves, scale = self.predict_cells(lips, colour, style, place)
+        light = F.interpolate(cells, scale_factor=CELL_PX, mode="bilinear", align_corners=False)
+        background = torch.sigmoid(light[:, :3] + base[..., None, None])
+        gain = torch.exp(light[:, 3:5])[:, :, None]
+        visible = torch.sigmoid(light[:, 5:7] + 2)[:, :, None]
+        return background, gain, visible, moves, scale
+
+    def predict_cells(
+        self, lips: tuple[Tensor, Tensor, Tensor], colour: Tensor, style: Tensor, place: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Predict, from the arguments of `light`, for cells of CELL_PX px the logits (B, 7, rows, columns) of the
+        background, the log gain and the logits of visibility, what is added to the background's, (B, 3), moves
+        (B, 2, 2) px and log scale across (B, 2) of the teeth."""
         maps, geometry, jaw = lips
         hidden = self.global_net(torch.cat([geometry, colour, style], 1))
         x = maps
         for conv, bias in zip(self.convs, self.modulation(hidden)[..., None, None].chunk(3, 1), strict=True):
             now = F.silu(conv(x) + bias)
             x = now + x if x.shape == now.shape else now
-        light = F.interpolate(self.head(x), scale_factor=CELL_PX, mode="bilinear", align_corners=False)
-        background = torch.sigmoid(light[:, :3] + self.base_colour(colour)[..., None, None])
-        gain = torch.exp(light[:, 3:5])[:, :, None]
-        visible = torch.sigmoid(light[:, 5:7] + 2)[:, :, None]
         reach = maps.new_tensor([UPPER_REACH_PX, LOWER_REACH_PX])[:, None]
         moves = self.placement(hidden).reshape(-1, 2, 2) * reach
         moves = moves + torch.stack([torch.zeros_like(jaw), JAW_SHARE * jaw], 1)
         moves = moves + maps.new_tensor([[0.0, 0.0], [0.0, LOWER_TOP_PX]])
-        return background, gain, visible, moves + place[..., :2], SCALE_UNIT * place[..., 2]
+        return self.head(x), self.base_colour(colour), moves + place[..., :2], SCALE_UNIT * place[..., 2]
 
     @staticmethod
     def load(path: Path) -> MouthInterior:

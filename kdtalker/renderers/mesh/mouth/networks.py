@@ -5,19 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from kdtalker.core.arrays import Array, Image
 from kdtalker.renderers.mesh.eyes.parts import Crop
 from kdtalker.renderers.mesh.mouth.frame import LipShape
-from kdtalker.renderers.mesh.mouth.shading import MOST_LIGHTER
+from kdtalker.renderers.mesh.mouth.layers import WHOLE_FRAME, FrameBox, draw_layers
+from kdtalker.renderers.mesh.mouth.ratio_tensors import pack_cells, unpack_ratio
 from kdtalker.weights.arrays import read_arrays
 from kdtalker.weights.find import find
 from kdtalker.weights.graphs import Graph, load_graphs
 
-SHADING, ENCODE, LIGHT, DRAW = "shading", "interior_encode", "interior_light", "interior_draw"  # graphs
+SHADING, ENCODE, LIGHT, CELLS = "shading", "interior_encode", "interior_light", "interior_cells"  # graphs
 
 
 @dataclass(frozen=True)
@@ -37,13 +34,13 @@ class InteriorNetwork:
 
     encoder: Graph
     light_graph: Graph
-    painter: Graph
+    cell_graph: Graph
 
     @staticmethod
     def load(path: Path) -> InteriorNetwork:
         """Load the weights of a `MouthInterior`. Raises InputError where the file is missing or another model's."""
         _, tensors = read_arrays(path, ("code_size", "style_size", "width", "plates"))
-        return InteriorNetwork(*load_graphs((ENCODE, LIGHT, DRAW), tensors, path))
+        return InteriorNetwork(*load_graphs((ENCODE, LIGHT, CELLS), tensors, path))
 
     def encode(self, picture: Image, lips: LipShape, colour: Array) -> tuple[MouthCodes, Array]:
         """Encode a picture (HEIGHT_PX, WIDTH_PX, 3) of a mouth, open or closed; returns its codes, with the textures of
@@ -55,12 +52,12 @@ class InteriorNetwork:
         """Predict what surrounds and lights the teeth, without batch axes; see `MouthInterior.light`."""
         return self.light_graph(lips.maps, lips.geometry, lips.jaw, codes.colour, codes.style, codes.place)
 
-    def draw(self, codes: MouthCodes, lips: LipShape, saturation: float) -> NDArray[np.uint8]:
-        """Draw one frame (HEIGHT_PX, WIDTH_PX, 3); saturation 0..1."""
-        image: NDArray[np.uint8] = self.painter(
-            codes.textures, lips.maps, lips.geometry, lips.jaw, codes.colour, codes.style, codes.place,
-            np.asarray(saturation, np.float32),
-        )[0]  # fmt: skip
+    def draw(self, codes: MouthCodes, lips: LipShape, saturation: float, box: FrameBox = WHOLE_FRAME) -> Image:
+        """Draw a box (h, w, 3) of one frame, by default all of it, (HEIGHT_PX, WIDTH_PX, 3); saturation 0..1."""
+        light, base, moves, scale = self.cell_graph(
+            lips.maps, lips.geometry, lips.jaw, codes.colour, codes.style, codes.place
+        )
+        image: Image = draw_layers(codes.textures, light, base, moves, scale, saturation, box)
         return image
 
 
@@ -79,9 +76,8 @@ class ShadingNetwork:
     def predict(self, picture: Image, crop: Crop, opening: Array, displacement: Array) -> Array:
         """Predict the log ratio image (SIDE_PX, SIDE_PX, 3) of a warped frame (S, S, 3), 0 inside the mouth. opening
         (SIDE_PX, SIDE_PX) 0..1: mask of the opening; displacement (2, SIDE_PX, SIDE_PX) px of the crop."""
-        ratio: Array = self.graph(crop.sample(picture), opening, displacement)[0]
-        outside = 1 - cv2.dilate(opening, np.ones((3, 3), np.uint8))
-        return np.asarray(np.minimum(ratio, MOST_LIGHTER) * outside[..., None], np.float32)
+        (cells,) = self.graph(pack_cells(crop.sample(picture), opening, displacement))
+        return unpack_ratio(cells, opening, displacement)
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdtalker.renderers.mesh.eyes.parts import border_taper
 from kdtalker.renderers.mesh.eyes.unet import Residual
+from kdtalker.renderers.mesh.mouth.ratio_tensors import (
+    CELL_CHANNELS,
+    DISPLACEMENT_UNIT_PX,
+    INPUTS,
+    MOST_LOG_RATIO,
+    STILL_PX2,
+)
 from kdtalker.renderers.mesh.mouth.shading import SIDE_PX
 from kdtalker.weights.checkpoint import read_checkpoint
-
-INPUTS = 6  # channels: RGB, mask of the opening, displacement in x and y
-DISPLACEMENT_UNIT_PX = 6.0  # of the crop
-STILL_PX2 = 0.1  # mean square displacement at which half of the ratio is applied
-MOST_LOG_RATIO = 0.4  # limit of the log ratio, approached softly
 
 
 class RatioNetwork(nn.Module):
@@ -47,7 +48,21 @@ class RatioNetwork(nn.Module):
         """Map crops (B, 3, SIDE_PX, SIDE_PX) 0..1, masks (B, 1, ...) of the opening and displacements (B, 2, ...) px
         to log ratios (B, 3, ...), which fade out along the crop's border. Nothing changes where nothing has moved."""
         x = torch.cat([2 * warped - 1, mask, displacement / DISPLACEMENT_UNIT_PX], 1)
-        x = self.stem(torch.cat([F.pixel_unshuffle(x, 2), self.place.expand(len(x), -1, -1, -1)], 1))
+        x = torch.cat([F.pixel_unshuffle(x, 2), self.place.expand(len(x), -1, -1, -1)], 1)
+        out = self._refine(self.stem(x))
+        red, blue = F.interpolate(out[:, 4:], scale_factor=2, mode="bilinear", align_corners=False).unbind(1)
+        ratio = F.pixel_shuffle(out[:, :4], 2) + torch.stack([red, -(red + blue) / 2, blue], 1)
+        moved = (displacement**2).mean((1, 2, 3), keepdim=True)
+        return MOST_LOG_RATIO * torch.tanh(ratio / MOST_LOG_RATIO) * (moved / (moved + STILL_PX2)) * self.taper
+
+    def predict_cells(self, cells: Tensor) -> Tensor:
+        """Map the input (1, CELL_CHANNELS, CELLS, CELLS) of `ratio_tensors.pack_cells` to what `unpack_ratio` takes,
+        (1, 6, CELLS, CELLS)."""
+        weight = F.pad(self.stem.weight, (0, 0, 0, 0, 0, CELL_CHANNELS - self.stem.in_channels))
+        return self._refine(F.conv2d(cells, weight, self.stem.bias, padding=1))
+
+    def _refine(self, x: Tensor) -> Tensor:
+        """Map the stem's output to luma (B, 4, ...) of 2 x 2 px and chroma (B, 2, ...)."""
         skips = []
         for level, encoder in enumerate(self.encoder):
             x = encoder(x)
@@ -57,11 +72,8 @@ class RatioNetwork(nn.Module):
         for level in reversed(range(len(self.up))):
             x = F.interpolate(self.up[level](F.silu(x)), scale_factor=2, mode="nearest")
             x = self.decoder[level](x + skips[level])
-        out = self.head(F.silu(x))
-        red, blue = F.interpolate(out[:, 4:], scale_factor=2, mode="bilinear", align_corners=False).unbind(1)
-        ratio = F.pixel_shuffle(out[:, :4], 2) + torch.stack([red, -(red + blue) / 2, blue], 1)
-        moved = (displacement**2).mean((1, 2, 3), keepdim=True)
-        return MOST_LOG_RATIO * torch.tanh(ratio / MOST_LOG_RATIO) * (moved / (moved + STILL_PX2)) * self.taper
+        out: Tensor = self.head(F.silu(x))
+        return out
 
     @staticmethod
     def load(path: Path) -> RatioNetwork:
@@ -70,10 +82,3 @@ class RatioNetwork(nn.Module):
         network = RatioNetwork(**header).eval().requires_grad_(False)
         network.load_state_dict(state)
         return network
-
-    def log_ratio(self, view: Tensor, opening: Tensor, displacement: Tensor) -> Tensor:
-        """Map one uint8 crop (SIDE_PX, SIDE_PX, 3), its mask (SIDE_PX, SIDE_PX) and displacement (2, SIDE_PX, SIDE_PX)
-        to the log ratio image (SIDE_PX, SIDE_PX, 3)."""
-        crop = rearrange(view, "h w c -> 1 c h w").float() / 255
-        ratio: Tensor = rearrange(self(crop, opening[None, None], displacement[None])[0], "c h w -> h w c")
-        return ratio

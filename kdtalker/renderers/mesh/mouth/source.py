@@ -20,6 +20,7 @@ from kdtalker.renderers.mesh.mouth.frame import (
     MouthFrame,
     frame_aspect,
 )
+from kdtalker.renderers.mesh.mouth.layers import FrameBox
 from kdtalker.renderers.mesh.mouth.networks import InteriorNetwork, MouthCodes, ShadingNetwork
 from kdtalker.renderers.mesh.mouth.shading import (
     apply_ratio,
@@ -41,6 +42,7 @@ ANTIALIASED_BELOW = 0.7  # scale from which on the drawn image is smoothed befor
 SHADED_BY = [*INNER_LIPS, *OUTER_UPPER_LIP, *OUTER_LOWER_LIP, *CHIN]  # vertices whose displacement calls for shading
 SHADED_RAMP = (0.004, 0.03)  # their mean displacement, in mouth widths, over which shading sets in
 FACE_BLUR_PX = 1.5  # blur of the outline within which skin is shaded, in px of the crop
+SAMPLED_PX = 3  # of the drawn image beyond a place that is sampled bicubically
 BORDER_PX = 0.8  # blur of the border between the inside and the lips
 
 
@@ -117,11 +119,14 @@ class SourceMouth:
         high = np.clip(np.ceil(points.max(0)) + 4, 0, len(picture)).astype(int)
         if (high - low < 2).any():
             return
-        drawn = network.draw(self.codes, LipShape.of_mesh(frame, vertices, resting), self.saturation)
         matrix = frame.matrix.astype(np.float64)
         scale = float(np.linalg.norm(matrix[:, 0]))
-        if scale < ANTIALIASED_BELOW:
-            drawn = np.asarray(cv2.GaussianBlur(drawn, (0, 0), 0.4 / scale), np.uint8)
+        blur = 0.4 / scale if scale < ANTIALIASED_BELOW else 0.0
+        box = frame_box(frame, low, high, SAMPLED_PX + round(3 * blur))
+        drawn = network.draw(self.codes, LipShape.of_mesh(frame, vertices, resting), self.saturation, box)
+        if blur:
+            drawn = np.asarray(cv2.GaussianBlur(drawn, (0, 0), blur), np.uint8)
+        matrix[:, 2] += matrix[:, :2] @ box[:2]
         matrix[:, 2] -= low
         size = high - low
         inside = cv2.warpAffine(drawn, matrix, (int(size[0]), int(size[1])), flags=cv2.INTER_CUBIC,
@@ -129,6 +134,16 @@ class SourceMouth:
         mask = weight * soft_polygon((int(size[1]), int(size[0])), points - low, BORDER_PX)[..., None]
         area = picture[low[1] : high[1], low[0] : high[0]]
         area[:] = np.round(area + mask * (inside.astype(np.float32) - area))
+
+
+def frame_box(frame: MouthFrame, low: Array, high: Array, margin: int) -> FrameBox:
+    """Compute the box of the mouth's frame, at least a px, that a box of the picture with corners low and high (2,) px
+    samples, with a margin in px."""
+    corners = frame.to_frame(np.array([low, (low[0], high[1]), high, (high[0], low[1])], np.float32))
+    left, top = (np.floor(corners.min(0)).astype(int) - margin).tolist()
+    right, bottom = (np.ceil(corners.max(0)).astype(int) + margin + 1).tolist()
+    left, top = min(max(left, 0), WIDTH_PX - 1), min(max(top, 0), HEIGHT_PX - 1)
+    return left, top, min(max(right, left + 1), WIDTH_PX), min(max(bottom, top + 1), HEIGHT_PX)
 
 
 def sample_frame(picture: Image, frame: MouthFrame) -> Image:
