@@ -127,7 +127,7 @@ class MeshRenderer:
         source.lids.draw(picture, posed.lids)
         source.lips.draw_line(picture, posed.vertices, posed.closing)
         displacement = measure_displacement(buffers.flow, crop, source.mouth.crop)
-        return WarpedFrame(picture, posed.vertices, posed.resting, mouth, displacement)
+        return WarpedFrame(picture, posed.vertices, posed.resting, mouth, crop, displacement)
 
     def isolate(self, source: MeshSource, foreground: Image) -> MeshSource:
         """Replace the source image (S, S, 3) by its foreground colours, so that no frame shows the background."""

@@ -49,13 +49,14 @@ BORDER_PX = 0.8  # blur of the border between the inside and the lips
 @dataclass(frozen=True)
 class WarpedFrame:
     """Hold a frame before its parts are refined: picture (S, S, 3), vertices (468, 3) px of its mesh, resting (468, 3)
-    px, the same with a neutral expression, mouth, its frame, and displacement (2, SIDE_PX, SIDE_PX) of the skin around
-    it, as `shading.measure_displacement` computes it."""
+    px, the same with a neutral expression, mouth, its frame, crop, the area whose skin is shaded, and displacement
+    (2, SIDE_PX, SIDE_PX) of that skin, as `shading.measure_displacement` computes it."""
 
     picture: Image
     vertices: Array
     resting: Array
     mouth: MouthFrame
+    crop: Crop
     displacement: Array
 
 
@@ -104,7 +105,7 @@ class SourceMouth:
 
     def shade(self, frame: WarpedFrame, weight: float, network: ShadingNetwork) -> None:
         """Shade the skin of the face around the mouth of a frame, in place, at a weight 0..1."""
-        crop = crop_around(frame.mouth)
+        crop = frame.crop
         opening = crop_mask(crop, trace_opening(frame.vertices))
         log_ratio = network.predict(frame.picture, crop, opening, frame.displacement)
         face = crop_mask(crop, frame.vertices[list(FACE_OVAL), :2], FACE_BLUR_PX)
