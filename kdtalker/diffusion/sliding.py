@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -116,14 +116,17 @@ class SlidingMotionModel:
 
 
 def sliding_speech(
-    encoder: AudioEncoder[Any], model: DiffusionMotionModel, mouth: DiffusionMotionModel | None = None
+    encoder: AudioEncoder[Any],
+    model: DiffusionMotionModel,
+    load_mouth: Callable[[], DiffusionMotionModel] | None = None,
 ) -> Callable[[int], SlidingSpeech] | None:
     """Return what makes the sliding models for a number of look-ahead frames, None where these models cannot slide: one
     without context frames has no frames to continue from, one without calibration samples its mouth with the head, and
-    other encoders do not encode a window anew. mouth: the model of the mouth, where it is another one."""
+    other encoders do not encode a window anew. load_mouth: load the model of the mouth, where it is another one."""
     if not isinstance(encoder, WhisperEncoder) or not model.config.context or model.calibration is None:
         return None
-    return partial(_slide, encoder, model, mouth or model)
+    load_once = cache(load_mouth or (lambda: model))
+    return lambda lookahead: _slide(encoder, model, load_once(), lookahead)
 
 
 def _slide(
