@@ -10,7 +10,6 @@ import toy
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MOTION_WIDTH, Motion
 from kdtalker.core.options import Options, controls
-from kdtalker.core.protocols import Speech
 from kdtalker.edits.basic import hold_head, scale_motion
 from kdtalker.edits.transfer import FADE_S, start_from, transfer_relative
 
@@ -35,24 +34,7 @@ def pipeline():
 
 @pytest.fixture(scope="module")
 def networks():
-    """The real encoder and a real, untrained motion model before the toy renderer."""
-    import torch
-
-    from kdtalker.audio.whisper import WhisperEncoder
-    from kdtalker.diffusion.config import DenoiserConfig
-    from kdtalker.diffusion.denoiser import Denoiser
-    from kdtalker.diffusion.model import DiffusionMotionModel
-    from kdtalker.diffusion.normalisation import Normalisation
-
-    torch.manual_seed(0)
-    encoder = WhisperEncoder.load()
-    width = encoder.feature_size
-    sizes = {"width": 32, "layers": 2, "heads": 2, "head_width": 16, "rotary_width": 8, "time_width": 16}
-    sound = {"audio_width": 24, "audio_input": width, "adapter_blocks": 1}
-    config = DenoiserConfig(**sizes, **sound, window=16, context=4, overlap=3, relative=True, prediction="sample")
-    unit = Normalisation(np.zeros(70), np.ones(70), np.zeros(63), np.ones(63))
-    denoiser = Denoiser(config).eval().requires_grad_(False)
-    return toy.pipeline(toy.ToyEngine(speech=Speech(encoder, DiffusionMotionModel(denoiser, unit, "mesh"))))
+    return toy.pipeline(toy.untrained_engine())
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +221,7 @@ def test_relative_motion_carries_scale_and_shift_to_a_larger_face(motion):
     ("name", "value"),
     [
         ("seed", -1), ("seed", 1.5), ("seed", True), ("steps", -1), ("steps", 101), ("steps", "10"), ("guidance", 6.1),
+        ("lookahead", 9), ("lookahead", -2),
         ("guidance", float("nan")), ("expression", -0.1), ("head", float("inf")), ("still", 1), ("mouth", 2.1),
         ("blink", -1), ("gaze", "away"), ("gaze", 1), ("emotion", ""), ("yaw", 31), ("smile", -1.1),
     ],

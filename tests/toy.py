@@ -6,6 +6,7 @@
 import re
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
 
 import cv2
 import numpy as np
@@ -188,6 +189,31 @@ class ToyEngine(Engine):
 
     def measure_openings(self, source, motion):
         return Openings(eyes=np.ones(len(motion), np.float32), lips=motion.expression.mean((1, 2)))
+
+
+@cache
+def untrained_engine():
+    """The real encoder and a real, untrained motion model, which can slide, before the toy renderer."""
+    import torch
+
+    from kdtalker.audio.whisper import WhisperEncoder
+    from kdtalker.diffusion.calibration import Calibration
+    from kdtalker.diffusion.config import DenoiserConfig
+    from kdtalker.diffusion.denoiser import Denoiser
+    from kdtalker.diffusion.model import DiffusionMotionModel
+    from kdtalker.diffusion.normalisation import Normalisation
+    from kdtalker.diffusion.sliding import sliding_speech
+
+    torch.manual_seed(0)
+    encoder = WhisperEncoder.load()
+    sizes = {"width": 32, "layers": 2, "heads": 2, "head_width": 16, "rotary_width": 8, "time_width": 16}
+    sound = {"audio_width": 24, "audio_input": encoder.feature_size, "adapter_blocks": 1}
+    config = DenoiserConfig(**sizes, **sound, window=16, context=4, overlap=3, relative=True, prediction="sample")
+    unit = Normalisation(np.zeros(70), np.ones(70), np.zeros(63), np.ones(63))
+    calibration = Calibration(ToyRenderer.expression_model.mouth, 1.2, np.ones(6))
+    denoiser = Denoiser(config).eval().requires_grad_(False)
+    model = DiffusionMotionModel(denoiser, unit, "mesh", calibration=calibration)
+    return ToyEngine(speech=Speech(encoder, model, sliding_speech(encoder, model)))
 
 
 def pipeline(engine=None):

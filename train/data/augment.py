@@ -59,20 +59,30 @@ def _reverberate(samples: Array, decay_s: float, rng: np.random.Generator) -> Ar
     return np.asarray(fftconvolve(samples, response)[: len(samples)], np.float32)
 
 
+def draw_copy(shard: Shard, copy: int) -> tuple[float, int, np.random.Generator]:
+    """Draw speed and right context of augmented copy number `copy` of a shard; return them and the generator of the
+    rest."""
+    rng = np.random.default_rng((zlib.crc32(shard.name.encode()), copy))
+    return float(rng.uniform(*SPEED)), int(rng.integers(0, RIGHT_FRAMES + 1)), rng
+
+
+def augment_sound(shard: Shard, speed: float, rng: np.random.Generator) -> Array:
+    """Return the sound (N / speed,) of a shard as another voice in another room would have it."""
+    return perturb_sound(resample_frames(shard.sound.astype(np.float32)[:, None], speed)[:, 0], rng)
+
+
 def load_augmented(shard: Shard, encoder: AudioEncoder[Any], folder: Path, copy: int) -> tuple[Array, float]:
     """Load features (T, C) float16 of augmented copy number `copy` of a shard, as a view of its file in `folder`, which
     is made where it is missing or of other sound, and the speed at which its motion is to be resampled."""
-    rng = np.random.default_rng((zlib.crc32(shard.name.encode()), copy))
-    speed, right_frames = float(rng.uniform(*SPEED)), int(rng.integers(0, RIGHT_FRAMES + 1))
+    speed, right_frames, rng = draw_copy(shard, copy)
     path = folder / f"{shard.name}_{copy}_{zlib.crc32(shard.sound.tobytes()):08x}.npy"
     if not path.exists():
         folder.mkdir(exist_ok=True)
         for stale in folder.glob(f"{glob.escape(shard.name)}_{copy}_????????.npy"):
             stale.unlink()
-        faster = resample_frames(shard.sound.astype(np.float32)[:, None], speed)[:, 0]
         if isinstance(encoder, WhisperEncoder):
             encoder = WhisperEncoder(encoder.network, encoder.mel_filters, right_frames)
-        encoded = encode_all(encoder, perturb_sound(faster, rng)).astype(np.float16)
+        encoded = encode_all(encoder, augment_sound(shard, speed, rng)).astype(np.float16)
         write_atomically(path, lambda file: np.save(file, encoded))
     features: Array = np.load(path, mmap_mode="r")
     return features, speed

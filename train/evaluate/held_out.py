@@ -17,6 +17,7 @@ from kdtalker.core.arrays import Array, Image
 from kdtalker.core.errors import InputError
 from kdtalker.core.files import write_atomically
 from kdtalker.core.motion import Motion
+from kdtalker.core.options import WHOLE_WINDOWS
 from kdtalker.core.protocols import AudioEncoder, EncodedPortrait, Speech, StateT
 from kdtalker.face.landmarks import eye_opening, mouth_opening, outer_eye_distance
 from kdtalker.face.tracker import FaceTracker
@@ -144,10 +145,11 @@ def measure_speech(
     film: HeldOutClip,
     pipeline: TalkingPortraitPipeline[MeshSource],
     seeds: int,
-    guidance: float,
+    options: Options,
     kept: Path | None = None,
 ) -> Metrics:
-    """Compute the metrics of speech generated for one clip with several seeds.
+    """Compute the metrics of speech generated for one clip with several seeds, beside those in whole windows without
+    audio.
 
     Correlations are with the real mouth, shifted to its sound by the table's lag; `best lag` is positive where the
     generated mouth is later; yaw, pitch and roll are standard deviations. kept: the file for the video of seed 0."""
@@ -156,7 +158,7 @@ def measure_speech(
     real_mouth = align_to_sound(mouth_opening(real), film.lag_frames)
     real_pose = np.concatenate([motion.pose for motion in pipeline.engine.track(read_video(film.path))])
     samples = [
-        render_speech(film, pipeline, tracker, Options(seed=seed, guidance=guidance), None if seed else kept)
+        render_speech(film, pipeline, tracker, replace(options, seed=seed), None if seed else kept)
         for seed in range(seeds)
     ]
     mouths = np.stack([mouth_opening(made) for made, _ in samples])[:, : len(real_mouth)]
@@ -164,7 +166,7 @@ def measure_speech(
     engine = pipeline.engine
     assert isinstance(engine, MeshEngine)
     deaf = TalkingPortraitPipeline(UnheardEngine(engine.tracker, engine.renderer, engine.checkpoint))
-    unheard, _ = render_speech(film, deaf, tracker, Options(seed=0, guidance=guidance))
+    unheard, _ = render_speech(film, deaf, tracker, replace(options, seed=0, lookahead=WHOLE_WINDOWS))
     spread, real_spread = np.mean([pose.std(0) for pose in poses], axis=0), real_pose.std(0)
     return {
         "r mean": correlation(mouths.mean(0), real_mouth),

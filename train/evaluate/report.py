@@ -54,6 +54,7 @@ def main() -> None:
         made.add_argument("--checkpoint", type=Path, help="a motion model of your own")
         made.add_argument("--seeds", type=int, default=8)
         made.add_argument("--guidance", type=float, default=Options().guidance)
+        made.add_argument("--lookahead", type=int, default=Options().lookahead, help="as of films; of talk alone")
     gallery = commands.add_parser("gallery", help="contact sheets and mouths of portraits that speak voices")
     gallery.add_argument("--portraits", type=Path, nargs="+", default=[], help="pictures that may be shown")
     gallery.add_argument("--described", type=Path, nargs="+", default=[], help="pictures that are only described")
@@ -95,6 +96,7 @@ def report_held_out(options: argparse.Namespace) -> None:
         "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         "seeds": options.seeds,
         "guidance": options.guidance,
+        "lookahead": options.lookahead,
     }
     if out:
         (out / "films").mkdir(parents=True, exist_ok=True)
@@ -105,7 +107,8 @@ def report_held_out(options: argparse.Namespace) -> None:
     def measure(clip: HeldOutClip) -> Metrics:
         if options.what == "reenact":
             return measure_reenactment(clip, pipeline)
-        return measure_speech(clip, pipeline, options.seeds, options.guidance, kept(clip))
+        asked_of = Options(guidance=options.guidance, lookahead=options.lookahead)
+        return measure_speech(clip, pipeline, options.seeds, asked_of, kept(clip))
 
     for clip, metrics in measure_clips(clips, measure, out and out / f"{options.what}.json", asked):
         if not rows:

@@ -81,9 +81,9 @@ class Training(CheckedConfig):
 
     @property
     def fixed(self) -> dict[str, object]:
-        """Return the fields that a resumed run must not change, by name; tuples as lists."""
+        """Return the fields that a resumed run must not change, by name; tuples as lists, of files the names."""
         return {
-            name: list(value) if isinstance(value, tuple) else value
+            name: list(value) if isinstance(value, tuple) else value.name if isinstance(value, Path) else value
             for name, value in asdict(self).items()
             if name not in MUTABLE_ON_RESUME
         }

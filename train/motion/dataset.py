@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from einops import rearrange
+from numpy.typing import NDArray
 
 from kdtalker.audio.encoders import encoder_spec, load_encoder
+from kdtalker.audio.whisper import WhisperEncoder
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import KEYPOINTS, MESH_SPACE, Motion, rotation_matrix, to_head_frame
 from kdtalker.core.protocols import AudioEncoder
-from kdtalker.diffusion.config import DenoiserConfig
+from kdtalker.core.rates import SAMPLES_PER_FRAME
+from kdtalker.diffusion.header import read_motion_header
 from kdtalker.diffusion.normalisation import Normalisation
 from kdtalker.face.landmarks import LIP_PAIRS
 from kdtalker.face.portrait import SQUARE_RISE, SQUARE_SIDE
 from kdtalker.renderers.liveportrait.regions import LIP_KEYPOINTS
 from kdtalker.renderers.mesh.geometry import FaceModel
-from train.data.augment import load_augmented, resample_frames
+from train.data.augment import augment_sound, draw_copy, load_augmented, resample_frames
 from train.data.features import load_features
 from train.data.shards import load_published, load_shards
 from train.motion.recipe import Recipe
+from train.motion.sounds import ClipSound
 
 VALIDATION_SPLIT = "val"
 
@@ -32,7 +36,8 @@ VALIDATION_SPLIT = "val"
 class Clip:
     """Hold one clip as the model sees it: motion (T, 70) with constant scale, for relative models pose and shift minus
     their medians and the expression in the head's own axes; aligned features (T, C) float16, zeros where the sound does
-    not belong to the face; canonical (21, 3). copies: the same with augmented sound."""
+    not belong to the face; canonical (21, 3). copies: the same with augmented sound. sound: the aligned sound itself,
+    where windows are encoded as they are drawn; copies then have no features."""
 
     motion: Array
     features: Array
@@ -41,6 +46,7 @@ class Clip:
     split: str
     film: str
     copies: tuple[Clip, ...] = ()
+    sound: ClipSound | None = None
 
 
 def fit_motion(landmarks: Array, model: FaceModel) -> tuple[Motion, Array]:
@@ -98,10 +104,11 @@ def align(motion: Array, features: Array, lag_frames: int) -> tuple[Array, Array
     return motion[late : length - early], features[early : length - late]
 
 
-def load_clips(folder: Path, space: str, encoder: AudioEncoder[Any], config: DenoiserConfig, copies: int) -> list[Clip]:
+def load_clips(recipe: Recipe, encoder: AudioEncoder[Any]) -> list[Clip]:
     """Load one clip for each shard; features are memory-mapped from caches beside the shards. Shards for training that
     are out of sync have no audio, those in sync so many augmented copies. Raises InputError where no shard is in sync
     with its sound, or none of that keypoint space."""
+    folder, space, config, copies = recipe.shards, recipe.space, recipe.model, recipe.augmented_copies
     cache = folder / encoder_spec(config.audio_encoder).cache_folder
     face, clips, synced = FaceModel.load(), [], 0
     for shard in load_shards(folder):
@@ -118,13 +125,35 @@ def load_clips(folder: Path, space: str, encoder: AudioEncoder[Any], config: Den
         aligned = align(vectors, load_features(shard, encoder, cache), shard.lag_frames)
         others = []
         for copy in range(copies if is_training else 0):
+            if recipe.lookahead:
+                speed, _, rng = draw_copy(shard, copy)
+                sound = cut_sound(augment_sound(shard, speed, rng))
+                moved, sound = align(resample_frames(vectors, speed), sound, round(shard.lag_frames / speed))
+                others.append(_heard(Clip(moved, sound[:, :0], canonical, *who), sound, encoder))
+                continue
             features, speed = load_augmented(shard, encoder, cache.with_name(f"{cache.name}-augmented"), copy)
             other = align(resample_frames(vectors, speed), features, round(shard.lag_frames / speed))
             others.append(Clip(*other, canonical, *who))
-        clips.append(Clip(*aligned, canonical, *who, tuple(others)))
+        clip = Clip(*aligned, canonical, *who, tuple(others))
+        if recipe.lookahead:
+            clip = _heard(clip, align(vectors, cut_sound(shard.sound), shard.lag_frames)[1], encoder)
+        clips.append(clip)
     if not synced:
         raise InputError(f"No shard in '{folder}' is in sync with its sound; prepare films of people who speak.")
     return clips
+
+
+def cut_sound(samples: NDArray[np.floating]) -> Array:
+    """Cut sound (N,) into frames (T, 640); an incomplete one is left out."""
+    whole = len(samples) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
+    return rearrange(samples[:whole].astype(np.float32), "(t s) -> t s", s=SAMPLES_PER_FRAME)
+
+
+def _heard(clip: Clip, sound: Array, encoder: AudioEncoder[Any]) -> Clip:
+    """Add aligned sound (T, 640) to a clip. Raises InputError for an encoder that cannot slide."""
+    if not isinstance(encoder, WhisperEncoder):
+        raise InputError("The recipe's lookahead needs an encoder that slides: set the audio_encoder to Whisper.")
+    return replace(clip, sound=ClipSound.of(sound.ravel(), encoder.mel_filters))
 
 
 def fit_normalisation(clips: list[Clip], *, relative: bool) -> Normalisation:
@@ -156,14 +185,17 @@ class Corpus:
     def load(recipe: Recipe) -> Corpus:
         """Load the shards of a recipe. Raises InputError as `load_clips`, and where the training split is empty."""
         encoder = load_encoder(recipe.model.audio_encoder)
-        clips = load_clips(recipe.shards, recipe.space, encoder, recipe.model, recipe.augmented_copies)
+        clips = load_clips(recipe, encoder)
         training, validation = (
             [clip for clip in clips if clip.split == split] for split in ("train", VALIDATION_SPLIT)
         )
         if not training:
             raise InputError(f"All shards in '{recipe.shards}' are of the split 'val'; there is nothing to learn from.")
         mouth, relative = mouth_projections(recipe.space, training), recipe.model.relative
-        return Corpus(encoder, training, validation, fit_normalisation(training, relative=relative), mouth)
+        normalisation = fit_normalisation(training, relative=relative)
+        if recipe.begin_with != Path():
+            normalisation = read_motion_header(recipe.begin_with).normalisation
+        return Corpus(encoder, training, validation, normalisation, mouth)
 
     @property
     def fingerprint(self) -> dict[str, int]:

@@ -35,7 +35,9 @@ class Recipe(Training):
     head_share: weight of the head's six numbers together, the expression's 63 having 1. lip_loss, difference_loss:
     weights of the errors of lip gaps and of frame differences. calibration_films: regular expression of the
     films to whose faces a finished model is calibrated, so that films of other systems can be left out. validate_takes:
-    so many clips of the validation split are sampled.
+    so many clips of the validation split are sampled. begin_with: motion model whose weights, normalisation and
+    calibration the run begins with. lookahead: least and most frames that live sound is heard beyond a hop; where it is
+    given, the run learns the mouth of live sound: windows without known frames, encoded as live sound is.
 
     Raises InputError for a value outside its range or what does not go together.
     """
@@ -62,6 +64,8 @@ class Recipe(Training):
     difference_loss: float = number(2.0, 0)
     calibration_films: str = ""
     validate_takes: int = number(16, 0)
+    begin_with: Path = Path()
+    lookahead: tuple[int, ...] = ()
     model: DenoiserConfig = OURS
 
     def __post_init__(self) -> None:
@@ -71,6 +75,9 @@ class Recipe(Training):
             re.compile(self.calibration_films)
         except re.error as error:
             raise InputError(f"The recipe's calibration_films is no regular expression: {error}.") from None
+        if self.lookahead and (len(self.lookahead) != 2 or not 0 <= self.lookahead[0] <= self.lookahead[1]):
+            raise InputError(f"The recipe's lookahead is {list(self.lookahead)}, wanted two numbers, the least and the "
+                             "most frames.")  # fmt: skip
         if self.shortest_window > self.model.window:
             raise InputError(f"The shortest window, {self.shortest_window}, is longer than one of the model's, "
                              f"{self.model.window} frames.")  # fmt: skip
@@ -80,6 +87,10 @@ class Recipe(Training):
 
 PRESETS = {
     "mesh": Recipe(),
+    "live": Recipe(
+        lookahead=(0, 6), steps=1200, batch=48, learning_rate=2e-4, warm_up_steps=50, ema=0.99, noisiest_share=1,
+        audio_noise_share=0.3, audio_noise=0.3, head_share=0.05, validate_every=400,
+    ),
     # KDTalker (arXiv 2503.12963, section 4): the published model's sizes and its optimiser. How long it was trained,
     # how loud the noise is and whether weights were averaged it does not say: those are ours.
     "paper": Recipe(

@@ -15,10 +15,14 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from kdtalker import __version__
+from kdtalker.audio.whisper import WhisperEncoder
 from kdtalker.core.protocols import Speech
-from kdtalker.diffusion.denoiser import Denoiser
+from kdtalker.diffusion.calibration import Calibration
+from kdtalker.diffusion.denoiser import Denoiser, load_denoiser
+from kdtalker.diffusion.header import read_motion_header
 from kdtalker.diffusion.model import DiffusionMotionModel
 from train.harness.command import command
 from train.harness.config import read_config
@@ -29,8 +33,9 @@ from train.motion.dataset import Clip, Corpus
 from train.motion.loss import DenoisingLoss
 from train.motion.plan import plan
 from train.motion.recipe import PRESETS, Recipe
+from train.motion.sliding import SlidingWindowDataset
 from train.motion.validation import motion_metrics, plot_motion, sample_clips
-from train.motion.windows import WindowDataset
+from train.motion.windows import MotionBatch, WindowDataset
 
 MODEL_FILE = "motion.safetensors"
 
@@ -39,14 +44,16 @@ def train(recipe: Recipe, corpus: Corpus) -> None:
     """Train in one loop, resumed where the run was interrupted. Raises InputError where the run was begun with another
     recipe or other data, OutputError where the disk is full."""
     run = TrainingRun(recipe, corpus.fingerprint)
-    windows = WindowDataset(corpus.training, corpus.normalisation, recipe, run.rows, run.rank)
     torch.manual_seed(recipe.seed)
-    denoiser = Denoiser(recipe.model)
+    denoiser = begin(recipe)
+    windows = make_windows(recipe, corpus, run)
     averaged = copy.deepcopy(denoiser).eval().requires_grad_(False).to(run.accelerator.device)
-    model = DiffusionMotionModel(averaged, corpus.normalisation, recipe.space, card(recipe, corpus))
+    model = DiffusionMotionModel(
+        averaged, corpus.normalisation, recipe.space, card(recipe, corpus), begun_calibration(recipe)
+    )
     objective = DenoisingLoss(denoiser, recipe, corpus)
     trained, optimiser = run.accelerator.prepare(objective, make_optimiser(objective, recipe))
-    if can_calibrate(model):
+    if can_calibrate(model) and not recipe.lookahead:
         choose_clips(calibration_clips(recipe, corpus))  # to say so now, not after the last step, where there are none
     run.resume(denoiser=denoiser, averaged=averaged, optimiser=optimiser.optimizer)
     for batch in run.batches(windows, optimiser):
@@ -57,9 +64,31 @@ def train(recipe: Recipe, corpus: Corpus) -> None:
         optimiser.step()
         run.update_ema(averaged, denoiser)
         run.end_step(loss, lambda: validate(recipe, corpus, model))
-    if run.accelerator.is_main_process:
+    if run.accelerator.is_main_process and not recipe.lookahead:
         save_calibrated(recipe, corpus, model)
     run.end()
+
+
+def begin(recipe: Recipe) -> Denoiser:
+    """Make the network to train, with random weights or those of the recipe's begin_with."""
+    if recipe.begin_with == Path():
+        return Denoiser(recipe.model)
+    begun = load_denoiser(recipe.begin_with, recipe.model)
+    return begun.train().requires_grad_(True)
+
+
+def begun_calibration(recipe: Recipe) -> Calibration | None:
+    """Return the calibration of the recipe's begin_with, None where there is none."""
+    return None if recipe.begin_with == Path() else read_motion_header(recipe.begin_with).calibration
+
+
+def make_windows(recipe: Recipe, corpus: Corpus, run: TrainingRun) -> Dataset[MotionBatch]:
+    """Make the dataset of batches that the recipe asks for."""
+    given = corpus.training, corpus.normalisation, recipe, run.rows, run.rank
+    if not recipe.lookahead:
+        return WindowDataset(*given)
+    assert isinstance(corpus.encoder, WhisperEncoder)
+    return SlidingWindowDataset(*given, encoder=corpus.encoder)
 
 
 def make_optimiser(objective: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

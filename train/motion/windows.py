@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -17,6 +18,8 @@ from kdtalker.renderers.mesh.geometry import FaceModel
 from train.data.sync import CORPUS_TAKES
 from train.motion.dataset import Clip, mirror
 from train.motion.recipe import Recipe
+
+Row = tuple[Array, Array, Array, Array]  # of a batch: motion, features, canonical keypoints and reference
 
 
 @dataclass(frozen=True)
@@ -51,25 +54,25 @@ class WindowDataset(Dataset[MotionBatch]):
         length = config.window
         if rng.random() < recipe.shorter_share:
             length = int(rng.integers(recipe.shortest_window, config.window + 1))
-        rows: list[tuple[Array, Array, Array, Array]] = []
+        rows: list[Row] = []
         while len(rows) < self._size:
-            clip = self._clips[rng.choice(len(self._clips), p=self._shares)]
-            clip = (clip, *clip.copies)[rng.integers(1 + len(clip.copies))]
+            clip = self._draw_clip(rng)
             if len(clip.motion) >= length:
-                rows.append(self._window(clip, length, rng))
-        x, features, canonical, reference = (torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))
-        known = torch.zeros(x.shape[:2], dtype=torch.bool)
-        if config.context:
-            context = rng.integers(1, config.context + 1, self._size)
-            context *= rng.random(self._size) >= recipe.context_drop
-            known = torch.arange(length)[None] < torch.from_numpy(context)[:, None]
-        return MotionBatch(x, known, features, canonical, reference)
+                start = int(rng.integers(0, len(clip.motion) - length + 1))
+                rows.append(self._window(clip, start, np.asarray(clip.features[start : start + length]), rng))
+        context = rng.integers(1, config.context + 1, self._size) if config.context else np.zeros(self._size, int)
+        context *= rng.random(self._size) >= recipe.context_drop
+        return stack_rows(rows, context)
 
-    def _window(self, clip: Clip, length: int, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
-        """Cut a window: normalised motion, features, canonical keypoints and reference. The reference is a random frame
-        of the clip in the resting pose, or the frame before the window for models without context frames."""
-        config = self._recipe.model
-        start = int(rng.integers(0, len(clip.motion) - length + 1))
+    def _draw_clip(self, rng: np.random.Generator) -> Clip:
+        clip = self._clips[rng.choice(len(self._clips), p=self._shares)]
+        return (clip, *clip.copies)[rng.integers(1 + len(clip.copies))]
+
+    def _window(self, clip: Clip, start: int, features: Array, rng: np.random.Generator) -> Row:
+        """Cut a window at frame `start`: normalised motion, its features (F, C), canonical keypoints and reference. The
+        reference is a random frame of the clip in the resting pose, or the frame before the window for models without
+        context frames."""
+        config, length = self._recipe.model, len(features)
         frame = int(rng.integers(len(clip.motion))) if config.context else max(start - 1, 0)
         motion = np.concatenate([clip.motion[start : start + length], clip.motion[frame : frame + 1]])
         canonical = clip.canonical
@@ -80,8 +83,14 @@ class WindowDataset(Dataset[MotionBatch]):
         noise = rng.standard_normal(canonical.size).astype(np.float32)
         source = self._normalisation.normalise_canonical(canonical.reshape(-1)) + self._recipe.canonical_noise * noise
         normalised = self._normalisation.normalise(motion)
-        features = np.asarray(clip.features[start : start + length])
         return normalised[:-1], features, source.astype(np.float32), normalised[-1]
+
+
+def stack_rows(rows: list[Row], context: NDArray[np.integer]) -> MotionBatch:
+    """Stack windows of one length, of which the first `context` (B,) frames are known."""
+    x, features, canonical, reference = (torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))
+    known = torch.arange(x.shape[1])[None] < torch.from_numpy(context)[:, None]
+    return MotionBatch(x, known, features, canonical, reference)
 
 
 def _shares(clips: list[Clip], corpus_share: float) -> Array:
