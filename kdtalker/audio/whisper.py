@@ -51,11 +51,11 @@ class WhisperCarry:
 class WhisperEncoder(BlockEncoder[WhisperCarry]):
     """Encode a frame as the last three layers at its two 50 Hz steps, laid out (2 steps, 3 layers, width).
 
-    Frame f covers samples [640·f, 640·f + 640). A block of 16 frames is encoded with 48 frames before it and
-    `right_frames`, 0 to 16, after it: it is final once those and 40 samples more have come in.
+    Frame f covers samples [640·f, 640·f + 640). A block of 32 frames is encoded with 48 frames before it and
+    `right_frames`, 0 to 32, after it: it is final once those and 40 samples more have come in.
     """
 
-    block_frames = 16
+    block_frames = 32
 
     def __init__(self, network: Graph, mel_filters: Array, right_frames: int = RIGHT_FRAMES) -> None:
         self.network = network
@@ -102,7 +102,7 @@ class WhisperEncoder(BlockEncoder[WhisperCarry]):
         return WhisperCarry(window, track_level(carry.level, columns))
 
     def _encode_window(self, mel: Array) -> Array:
-        """Encode scaled log-mel (80, L) into features (16, C)."""
+        """Encode scaled log-mel (80, L) into features (32, C)."""
         return encode_mel(self.network, mel, _LEFT_FRAMES, self.block_frames)
 
 
