@@ -10,6 +10,8 @@ from kdtalker.live.blend import Transition
 from kdtalker.live.frames import PictureState, Played
 from kdtalker.live.samples import SampleQueue
 
+LATE_FRAMES = 4  # a picture that is so late, 160 ms, is shown where there is no better one
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -39,6 +41,7 @@ class Reply:
     guess: dict[int, Motion] = field(default_factory=dict)  # as if no more sound came
     guessed: int = 0  # samples after which the guess was made
     pictures: dict[int, Picture] = field(default_factory=dict)
+    late: Picture | None = None  # of a frame that has just been played, to be shown for want of a better one
     position: int = 0
     drawn: int = 0
     is_playing: bool = False
@@ -79,6 +82,11 @@ class Reply:
         """Tell whether all pictures of the reply have been drawn."""
         return self.is_heard and self.drawn >= self.frames
 
+    @property
+    def newest(self) -> int:
+        """Return the last frame whose motion is known and not drawn, -1 for none."""
+        return max([*self.motion, *self.guess], default=-1)
+
     def known(self, frame: int) -> Motion | None:
         """Return the motion (T = 1) of a frame, a guess where its sound is not heard far enough."""
         return self.motion.get(frame, self.guess.get(frame))
@@ -98,7 +106,8 @@ class Reply:
 
     def play(self) -> tuple[Array, Picture | None]:
         """Return sound (N,), at most 40 ms, and picture of the next frame."""
-        sound, picture = self.sound.read(self.frame_samples), self.pictures.pop(self.position, None)
+        sound, picture = self.sound.read(self.frame_samples), self.pictures.pop(self.position, self.late)
+        self.late = None
         self.position += 1
         self.is_playing, self.ready_tick = True, None
         return sound, picture

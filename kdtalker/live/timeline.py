@@ -171,10 +171,9 @@ class Timeline:
             return False
         if self.error is not None:  # nobody draws any more, the voice goes on
             return True
-        is_ready = reply.position in reply.pictures
         if reply.is_playing:
-            return is_ready or not reply.waits_for_sound(self.need)
-        if not is_ready:
+            return reply.position in reply.pictures or not reply.waits_for_sound(self.need)
+        if not (reply.pictures or reply.is_drawn):
             return False
         margin = self.options.margin
         reply.ready_tick = tick if reply.ready_tick is None else reply.ready_tick
