@@ -19,8 +19,8 @@ from kdtalker.live.timeline import Timeline
 
 AHEAD_FRAMES = 50  # motion that is generated ahead of what is played
 PIECE_FRAMES = 2  # sound that is heard at a time
-BEHIND_FRAMES = 8  # hearing that is so far behind what is played begins anew, ahead of it by RESTART_FRAMES
-RESTART_FRAMES = 12
+BEHIND_FRAMES = 4  # hearing that is so far behind what is played begins anew, ahead of it by RESTART_FRAMES
+RESTART_FRAMES = 8
 GUESS_TICKS, GUESS_PICTURES = 5, 2  # without new sound for so long and with so few pictures left, the end is guessed
 NO_SAMPLES = np.zeros(0, np.float32)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.motion import Motion
 from kdtalker.live.blend import Transition
 from kdtalker.live.frames import PictureState, Played
 from kdtalker.live.samples import SampleQueue
 
+SILENT_PEAK = 0.01  # sound that may be skipped stays below this, -40 dB of full scale
 LATE_FRAMES = 4  # a picture that is so late, 160 ms, is shown where there is no better one
 
 
@@ -45,6 +48,8 @@ class Reply:
     position: int = 0
     drawn: int = 0
     is_playing: bool = False
+    began_with: int = 0  # samples that waited when the reply began
+    least_waiting: list[int] = field(default_factory=list)  # samples that waited at the last ticks
     ready_tick: int | None = None  # from which the picture at `position` has been waiting, while nothing is played
     transition: Transition | None = None  # from idle life, from a guess, or over a part that was not heard
     last: Motion | None = None  # the motion that was drawn last
@@ -111,6 +116,17 @@ class Reply:
         self.position += 1
         self.is_playing, self.ready_tick = True, None
         return sound, picture
+
+    def catch_up(self) -> bool:
+        """Skip a silent frame where more sound has waited for a second than when the reply began; returns whether."""
+        self.began_with = self.began_with or len(self.sound)
+        self.least_waiting = [*self.least_waiting[-24:], len(self.sound)]
+        is_behind = len(self.least_waiting) == 25 and min(self.least_waiting) >= self.began_with + self.frame_samples
+        if not is_behind or np.abs(self.sound.peek(self.frame_samples)).max() > SILENT_PEAK:
+            return False
+        self.play()
+        self.least_waiting = []
+        return True
 
     def report(self, *, interrupted: bool = False) -> Played:
         """Report what was played."""

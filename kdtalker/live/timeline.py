@@ -49,7 +49,7 @@ class Timeline:
         self.is_closed = False
         self.version = 0  # grows with every change
         self.error: BaseException | None = None
-        self.counts = dict.fromkeys(("new", "degraded", "repeated", "dropped", "interrupts"), 0)
+        self.counts = dict.fromkeys(("new", "degraded", "repeated", "dropped", "skipped", "interrupts"), 0)
         self.first_frame_ms: float | None = None
         self._means = {"hear_ms": 0.0, "draw_ms": 0.0}
         self._segments = 0
@@ -148,6 +148,8 @@ class Timeline:
         if reply is not None and self._is_due(reply, tick):
             if not reply.position:
                 self.first_frame_ms = 1000 * (self.taken_s - reply.began_s)
+            if self.options.source == "microphone" and reply.catch_up():
+                self.counts["skipped"] += 1
             samples, picture = reply.play()
             sound[: len(samples)] = samples
             activity, segment = Activity.SPEECH, reply.segment
