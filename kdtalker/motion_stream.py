@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any, Generic, Protocol
@@ -75,6 +76,12 @@ class MotionStream(Generic[SourceT]):
         self.has_ended = True
         return self._generator.end()
 
+    def copy(self) -> MotionStream[SourceT]:
+        """Return a stream that has taken the same sound and goes on by itself. Not for a stream with a head."""
+        twin = copy.copy(self)
+        twin._generator = copy.copy(self._generator)
+        return twin
+
     def perform(self, motion: Motion, prosody: Prosody) -> Motion:
         """Turn generated motion (T frames, T from 0) into the motion that is drawn."""
         if not len(motion):
@@ -95,11 +102,11 @@ class MotionStream(Generic[SourceT]):
         return motion
 
 
-def check_samples(samples: Array) -> Array:
-    """Copy samples (N,) as float32 within -1..1. Raises InputError for another shape or type."""
+def check_samples(samples: Array, rate: str = "16 kHz") -> Array:
+    """Copy samples (N,) as float32 within -1..1. Raises InputError for another shape or type, which names the rate."""
     samples = np.asarray(samples)
     if samples.ndim != 1:
-        raise InputError(f"Sound has the shape {samples.shape}, wanted (samples,): mono at 16 kHz.")
+        raise InputError(f"Sound has the shape {samples.shape}, wanted (samples,): mono at {rate}.")
     if samples.dtype.kind != "f":
         raise InputError(
             f"Sound has numbers of the type {samples.dtype}, wanted float32 from -1 to 1: divide int16 by 32768."
