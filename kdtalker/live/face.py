@@ -42,8 +42,9 @@ class LiveFace:
         crop, max_side: as of `TalkingPortraitPipeline.portrait`.
 
         Raises InputError where there is no such file, or no face."""
+        image = read_image(Path(portrait))
         pipeline = pipeline or TalkingPortraitPipeline.mesh()
-        encoded = pipeline.portrait(read_image(Path(portrait)), crop=crop, max_side=max_side)
+        encoded = pipeline.portrait(image, crop=crop, max_side=max_side)
         options = options or LiveOptions()
         face = LiveFace(pipeline, encoded, options, IdleLoop(pipeline.engine, encoded, options.options))
         face._draw_first()
