@@ -58,9 +58,7 @@ class LiveFace:
 
     def start(self, sample_rate: int) -> LiveSession:
         """Start a session whose sound has this rate in Hz. Raises InputError for a rate that sessions do not have."""
-        return LiveSession(
-            self.pipeline, self.portrait, replace(self.options, sample_rate=sample_rate), idle=self.idle
-        )
+        return LiveSession(self.pipeline, self.portrait, replace(self.options, sample_rate=sample_rate), idle=self.idle)
 
     def _draw_first(self) -> None:
         with self.start(self.options.sample_rate) as session:

@@ -10,7 +10,7 @@ LATE_S = 5 * FRAME_S  # a frame that is later than this starts the count anew
 
 
 class Pacer:
-    """Pace frames by the sound that was handed out and not yet heard: it grows to `lead_s` seconds, so that a late frame
+    """Pace frames by the sound that was handed out and not yet heard: it grows to `lead_s` s, so that a late frame
     is not heard as a gap. Times are seconds of any one clock."""
 
     def __init__(self, lead_s: float = 0.06) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 from pipecat.frames.frames import ErrorFrame, OutputImageRawFrame, TTSAudioRawFrame, TTSStoppedFrame
 from pipecat.pipeline.worker import PipelineParams
 from pipecat.tests.utils import SleepFrame, run_test
-
 from pipecat_kdtalker import KDTalkerVideoService, LiveFace
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

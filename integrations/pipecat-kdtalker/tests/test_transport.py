@@ -9,9 +9,8 @@ from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import TransportParams
 from pipecat.workers.runner import WorkerRunner
-from stub import HEIGHT, WIDTH, StubFace
-
 from pipecat_kdtalker import KDTalkerVideoService
+from stub import HEIGHT, WIDTH, StubFace
 
 RATE = 16_000
 

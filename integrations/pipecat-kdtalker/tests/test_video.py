@@ -22,15 +22,14 @@ from pipecat.metrics.metrics import TTFBMetricsData
 from pipecat.pipeline.worker import PipelineParams
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.tests.utils import SleepFrame, run_test
-from stub import HEIGHT, WIDTH, StubFace
-
 from pipecat_kdtalker import KDTalkerVideoService
+from stub import HEIGHT, WIDTH, StubFace
 
 RATE = 16_000
 PARAMS = PipelineParams(audio_out_sample_rate=RATE, enable_metrics=True)
 
 
-def speech(seconds, rate=RATE, channels=1, context="a", seed=0, interruptible=True):
+def speech(seconds, rate=RATE, channels=1, *, context="a", seed=0, interruptible=True):
     """A noise; its samples all differ from silence."""
     levels = np.random.default_rng(seed).integers(1, 30_000, int(seconds * rate) * channels).astype("<i2")
     frame = TTSAudioRawFrame(levels.tobytes(), rate, channels, context_id=context)
