@@ -178,6 +178,22 @@ async def test_a_failure_is_reported_once_and_the_voice_goes_on(tick):
     assert face.session.closed == 1
 
 
+async def test_the_stop_frame_is_not_lost_when_the_end_of_the_sound_fails():
+    face = StubFace()
+
+    def start(rate):
+        session = StubFace.start(face, rate)
+        push = session.push
+        session.push = lambda samples: push(samples) if len(samples) else 1 / 0
+        return session
+
+    face.start = start
+    said = speech(0.2)
+    _, down, up = await run(face, [said, stop()])
+    assert sound(down) == said.audio and kinds(down, TTSStoppedFrame) == ["TTSStoppedFrame"]
+    assert len(kinds(up, ErrorFrame)) == 1
+
+
 async def test_an_error_of_the_engine_is_a_failure():
     face, said = StubFace(), speech(0.4)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from loguru import logger
 from pipecat.frames.frames import (
     CancelFrame,
     EndFrame,
@@ -89,7 +90,7 @@ class KDTalkerVideoService(AIService):
         """Report the time from the first sound of a reply to its first picture as TTFB."""
         return True
 
-    async def setup(self, setup: FrameProcessorSetup) -> None:
+    async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]
         """Load the face and start its session, in threads."""
         await super().setup(setup)
         rate = setup.audio_out_sample_rate
@@ -99,6 +100,8 @@ class KDTalkerVideoService(AIService):
             face = self._face
             if isinstance(face, (str, Path)):
                 face = await asyncio.to_thread(LiveFace.load, face, self._options)
+            if isinstance(face, LiveFace):
+                self._options = face.options
             self._session = await asyncio.to_thread(face.start, self._rate)
         except Exception as error:
             self._error = error
@@ -193,6 +196,9 @@ class KDTalkerVideoService(AIService):
             self._replies.append(reply)
         elif reply is self._replies.open:
             await self._end_sound()
+        if self._has_failed:
+            await self.push_frame(stop)
+            return
         reply.stop = stop
         async with self._turn:
             await self._push_stops()
@@ -317,11 +323,10 @@ class KDTalkerVideoService(AIService):
     async def _close_session(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            closing = asyncio.to_thread(session.close)
             try:
-                await asyncio.wait_for(closing, CLOSE_S)
+                await asyncio.wait_for(asyncio.to_thread(session.close), CLOSE_S)
             except TimeoutError:
-                self._error = self._error or TimeoutError(f"The session did not end within {CLOSE_S:g} s.")
+                logger.warning(f"{self}: the session did not end within {CLOSE_S:g} s")
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

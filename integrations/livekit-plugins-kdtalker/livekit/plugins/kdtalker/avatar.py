@@ -59,9 +59,10 @@ class KDTalkerAvatar(AvatarSession[str]):
         face = self._face
         if isinstance(face, (str, Path)):
             face = await asyncio.to_thread(LiveFace.load, face, self._options)
+        buffer_s = face.options.buffer_s if isinstance(face, LiveFace) else self._options.buffer_s
         session = await asyncio.to_thread(face.start, self._rate)
         await super().start(agent_session, room)
-        generator = KDTalkerVideoGenerator(session, sample_rate=self._rate, buffer_s=self._options.buffer_s)
+        generator = KDTalkerVideoGenerator(session, sample_rate=self._rate, buffer_s=buffer_s)
         output = SegmentAudioOutput(sample_rate=self._rate)
         runner = make_runner(room, generator, output, face.size)
         self._generator, self._runner = generator, runner
