@@ -7,7 +7,7 @@ LIVEKIT_API_SECRET of a LiveKit server; the face itself needs neither key nor ne
 import os
 from pathlib import Path
 
-from livekit.agents import Agent, AgentSession, JobContext, JobProcess, WorkerOptions, cli
+from livekit.agents import Agent, AgentServer, AgentSession, JobContext, JobProcess, cli
 from livekit.plugins import openai, silero
 from livekit.plugins.kdtalker import KDTalkerAvatar, LiveFace
 
@@ -19,6 +19,10 @@ def prewarm(process: JobProcess) -> None:
     process.userdata["face"] = LiveFace.load(PORTRAIT, crop=True)
 
 
+server = AgentServer(setup_fnc=prewarm, initialize_process_timeout=120)
+
+
+@server.rtc_session()
 async def entrypoint(job: JobContext) -> None:
     """Talk to the people in a room."""
     await job.connect()
@@ -32,4 +36,4 @@ async def entrypoint(job: JobContext) -> None:
 
 
 if __name__ == "__main__":
-    cli.run_app(WorkerOptions(entrypoint_fnc=entrypoint, prewarm_fnc=prewarm, initialize_process_timeout=120))
+    cli.run_app(server)
