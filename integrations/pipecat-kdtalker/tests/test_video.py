@@ -1,6 +1,7 @@
 """The promises of KDTalkerVideoService, in real pipelines, with a stub in place of the engine."""
 
 import asyncio
+import random
 
 import numpy as np
 import pytest
@@ -107,6 +108,24 @@ async def test_nothing_stale_after_an_interruption():
         assert {frame.context_id for frame in after} == {"new"} and sound(after) == new.audio
         assert sound(media[:cut]) == old.audio[: len(sound(media[:cut]))] != old.audio
         assert kinds(media, TTSStoppedFrame) == ["TTSStoppedFrame"]
+
+
+async def test_nothing_stale_after_many_interruptions():
+    chance, frames = random.Random(0), []
+    for number in range(20):
+        context = str(number)
+        frames += [TTSStartedFrame(context_id=context), speech(1, context=context), stop(context)]
+        frames += [SleepFrame(chance.uniform(0.05, 0.3)), InterruptionFrame(), SleepFrame(0.05)]
+    face = StubFace(delay=1)
+    _, down, _ = await run(face, frames)
+    cuts, spoken = 0, set()
+    for frame in down:
+        cuts += isinstance(frame, InterruptionFrame)
+        if isinstance(frame, TTSAudioRawFrame):
+            assert int(frame.context_id) == cuts
+            spoken.add(cuts)
+        assert not isinstance(frame, TTSStoppedFrame)
+    assert cuts == face.session.generation == 20 and len(spoken) > 10
 
 
 async def test_late_sound_of_an_interrupted_context_is_dropped():
