@@ -16,7 +16,7 @@ async def test_the_session_speaks_through_the_face_which_is_published_by_the_age
     assert isinstance(session.output.audio, SegmentAudioOutput) and session.output.audio.sample_rate == 16_000
     await session.output.audio.capture_frame(speech(0.2))
     session.output.audio.flush()
-    event = await asyncio.wait_for(session.output.audio.wait_for_playout(), 20)
+    event = await asyncio.wait_for(session.output.audio.wait_for_playout(), 60)
     assert not event.interrupted and round(event.playback_position, 6) == 0.2
     await avatar.wait_for_join(timeout=10)
     assert set(room.local_participant.track_publications) == {"avatar_audio", "avatar_video"}
