@@ -58,7 +58,7 @@ class SegmentAudioOutput(QueueAudioOutput):
         self._unseen = self._pending_playback_count - 1
         if not self._is_clearing:  # the runner clears in a task, which must not meet the next segment
             self._is_clearing = True
-            self.emit("clear_buffer")
+            self.emit("clear_buffer")  # type: ignore[arg-type]
 
     def notify_playback_finished(self, playback_position: float, interrupted: bool) -> None:
         """Report the end of the segment that the runner plays, less the sound that was dropped unheard."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from livekit import rtc
 from livekit.agents import AgentSession
@@ -52,7 +52,7 @@ class KDTalkerAvatar(AvatarSession[str]):
         """Return the name of the provider in metrics."""
         return "kdtalker"
 
-    async def start(self, agent_session: AgentSession, room: rtc.Room) -> None:
+    async def start(self, agent_session: AgentSession[Any], room: rtc.Room) -> None:
         """Load the face and let the agent speak through it. Call it before `agent_session.start`.
 
         Raises InputError where the picture has no face; the agent then has its voice alone."""
