@@ -8,7 +8,10 @@ INSTALLED_FROM := pyproject.toml constraints.txt
 FIRST_FILM := $(BIN)/python inference.py --image examples/grace_hopper.jpg --audio examples/austen_0870.wav --duration 2 \
 	--output $(VENV)/first.mp4 --quiet > /dev/null
 
-.PHONY: demo app test abuse browser lint bench docs
+# Packages with an environment of their own: their frameworks want other versions than constraints.txt. Pinned for Python 3.11.
+INTEGRATIONS ?= integrations/pipecat-kdtalker integrations/livekit-plugins-kdtalker
+
+.PHONY: demo app test abuse browser integrations lint bench docs
 
 demo: $(VENV)/.run
 	mkdir -p results
@@ -17,7 +20,7 @@ demo: $(VENV)/.run
 app: $(VENV)/.app
 	$(BIN)/python app.py
 
-test: lint browser
+test: lint browser integrations
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 abuse: $(VENV)/.dev
@@ -25,6 +28,9 @@ abuse: $(VENV)/.dev
 
 browser: $(VENV)/.dev
 	tests/browser.sh $(BIN)/python
+
+integrations: $(VENV)/.dev $(INTEGRATIONS:%=%/.venv/.dev)
+	for folder in $(INTEGRATIONS); do (cd $$folder && .venv/bin/python -m mypy && .venv/bin/python -m pytest) || exit 1; done
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -55,6 +61,14 @@ $(VENV)/.dev: $(INSTALLED_FROM) | $(BIN)/python
 	$(INSTALL) -e '.[app,dev,train,tts]'
 	$(FIRST_FILM)
 	touch $@ $(VENV)/.run $(VENV)/.app
+
+integrations/%/.venv/.dev: integrations/%/pyproject.toml integrations/%/constraints.txt
+	$(PYTHON) -m venv integrations/$*/.venv
+	cd integrations/$* && .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+		-r constraints.txt
+	cd integrations/$* && .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation -e ../.. -e .
+	touch $@
 
 $(VENV)/.docs: $(INSTALLED_FROM) | $(BIN)/python
 	$(INSTALL) -e '.[docs]'

@@ -1,0 +1,26 @@
+"""KDTalkerAvatar in an AgentSession: the agent's audio goes through the face."""
+
+import asyncio
+
+from livekit.agents import AgentSession
+from livekit.plugins.kdtalker import KDTalkerAvatar, SegmentAudioOutput
+from stub import StubFace, StubRoom
+from test_segments import speech
+
+
+async def test_the_session_speaks_through_the_face_which_is_published_by_the_agent():
+    face, room, session, metrics = StubFace(), StubRoom(), AgentSession(), []
+    avatar = KDTalkerAvatar(face, sample_rate=16_000)
+    avatar.on("metrics_collected", metrics.append)
+    await avatar.start(session, room)
+    assert isinstance(session.output.audio, SegmentAudioOutput) and session.output.audio.sample_rate == 16_000
+    await session.output.audio.capture_frame(speech(0.2))
+    session.output.audio.flush()
+    event = await asyncio.wait_for(session.output.audio.wait_for_playout(), 60)
+    assert not event.interrupted and round(event.playback_position, 6) == 0.2
+    await avatar.wait_for_join(timeout=10)
+    assert set(room.local_participant.track_publications) == {"avatar_audio", "avatar_video"}
+    assert avatar.avatar_identity == "agent" and metrics[0].metadata.model_provider == "kdtalker"
+    await avatar.aclose()
+    await avatar.aclose()
+    assert face.session.closed == 1 and avatar.avatar_identity == "agent"
