@@ -20,6 +20,8 @@ from kdtalker.apps.live.wire import TRY_LATER, Hello, ProtocolError
 from kdtalker.apps.uploads import UploadLimits, read_picture
 from kdtalker.core.arrays import Image
 from kdtalker.core.protocols import EncodedPortrait
+from kdtalker.core.options import Options
+from kdtalker.live.idle import IdleLoop
 from kdtalker.live.options import LiveOptions
 from kdtalker.live.session import LiveSession
 from kdtalker.pipeline import TalkingPortraitPipeline
@@ -50,6 +52,7 @@ class LiveService:
         self.most = most or max(1, (os.cpu_count() or 1) // CORES_A_SESSION)
         self._load, self._default = load, portrait
         self._portraits: OrderedDict[str, asyncio.Task[EncodedPortrait[Any]]] = OrderedDict()
+        self._idle: dict[tuple[str | None, Options], IdleLoop] = {}
         self._pool = ThreadPoolExecutor(2, "kdtalker-live")  # encodes portraits and JPEG
         self._running: list[LiveSession] = []
         self._places = self._closing = 0
@@ -86,7 +89,11 @@ class LiveService:
         portrait = await self.portrait(hello.portrait)
         more = {} if hello.lookahead is None else {"lookahead": hello.lookahead}
         options = LiveOptions(options=hello.options, sample_rate=hello.rate_hz, source=hello.source, **more)
-        session = await self.run(lambda: LiveSession(self._load(), portrait, options))
+        life = hello.portrait, hello.options
+        session = await self.run(lambda: LiveSession(self._load(), portrait, options, idle=self._idle.get(life)))
+        self._idle[life] = session.idle  # of the same face and options it is drawn once
+        for old in list(self._idle)[:-PORTRAITS_KEPT]:
+            del self._idle[old]
         self._running.append(session)
         return session
 

@@ -14,7 +14,7 @@ from kdtalker.apps.live.outbox import Outbox, SlowReaderError
 from kdtalker.apps.live.pacer import ticks
 from kdtalker.apps.live.say import synthesise
 from kdtalker.apps.live.service import LiveService
-from kdtalker.apps.live.timeline import Timeline
+from kdtalker.apps.live.segments import SegmentTracker, count_sent
 from kdtalker.apps.live.wire import (
     FAILED,
     POLICY,
@@ -112,9 +112,9 @@ class SocketSession:
 
     def __init__(self, socket: WebSocket, service: LiveService, session: LiveSession, hello: Hello) -> None:
         self._socket, self._service, self._session, self._hello = socket, service, session, hello
-        self._outbox, self._timeline = Outbox(), Timeline(hello.rate_hz)
+        self._outbox, self._segments = Outbox(), SegmentTracker(hello.rate_hz)
         self._errors = 0
-        self._is_ending = False
+        self._is_ending = self._has_failed = False
         self._speaking: set[asyncio.Task[None]] = set()
         self._close: tuple[int, str] = (1000, "")
 
@@ -172,21 +172,26 @@ class SocketSession:
                            height=frame.picture.shape[0], width=frame.picture.shape[1])  # fmt: skip
             if frame.picture is not pictured or frame.picture_state != PictureState.REPEATED:
                 jpeg, pictured = await self._service.encode_jpeg(frame.picture), frame.picture
-            self._outbox.put((self._timeline.header(frame), jpeg, encode_sound(frame.sound)))
-            self._tell_played(frame)
+            self._outbox.put((self._segments.header(frame), jpeg, encode_sound(frame.sound)))
+            for played in frame.ended:
+                self._tell_ended(played)
             if index % FRAME_RATE_HZ == 0:
-                self._tell("stats", **asdict(self._session.stats), pictures_dropped=self._outbox.pictures_dropped)
-            if self._is_ending and not self._timeline.is_waiting and not self._speaking:
+                self._report()
+            if self._is_ending and not self._segments.is_waiting and not self._speaking:
                 return
 
-    def _tell_played(self, frame: LiveFrame) -> None:
-        for played in frame.ended:
-            self._timeline.end(played)
-            self._tell_ended(played, played.samples)
+    def _report(self) -> None:
+        """Tell counts, and once that no more pictures will be drawn."""
+        self._tell("stats", **asdict(self._session.stats), pictures_dropped=self._outbox.pictures_dropped)
+        if self._session.error is not None and not self._has_failed:
+            self._has_failed = True
+            self._outbox.put(error_event(ProtocolError("engine", "The engine failed; the sound goes on.")))
 
-    def _tell_ended(self, played: Played, samples: int) -> None:
-        seconds = round(samples / self._hello.rate_hz, 3)
-        self._tell("ended", segment=played.segment, samples=samples, seconds=seconds, interrupted=played.interrupted)
+    def _tell_ended(self, played: Played) -> None:
+        self._segments.end(played)
+        seconds = round(played.samples / self._hello.rate_hz, 3)
+        self._tell("ended", segment=played.segment, samples=played.samples, seconds=seconds,
+                   interrupted=played.interrupted)  # fmt: skip
 
     def _tell(self, kind: str, **fields: Any) -> None:
         self._outbox.put(json.dumps({"type": kind, **fields}))
@@ -214,11 +219,11 @@ class SocketSession:
         if self._is_ending:
             raise ProtocolError("ended", "Sound came after the end of the session; it was dropped.")
         samples = decode_sound(message)
-        if len(samples) > self._hello.rate_hz:  # long sound is resampled beside the clock
-            await self._service.run(lambda: self._session.push(samples))
+        if len(samples) > self._hello.rate_hz:  # long sound is copied beside the clock
+            segment = await self._service.run(lambda: self._session.push(samples))
         else:
-            self._session.push(samples)
-        self._timeline.push(len(samples))
+            segment = self._session.push(samples)
+        self._segments.open(segment, len(samples))
 
     async def _obey(self, command: Command) -> None:
         if command.type == "say":
@@ -226,19 +231,16 @@ class SocketSession:
         elif command.type == "clear":
             self._clear()
         else:
-            self._flush()
+            self._session.end_segment()
             self._is_ending = self._is_ending or command.type == "end"
-
-    def _flush(self) -> None:
-        self._session.end_segment()
-        self._timeline.flush()
 
     def _clear(self) -> None:
         for task in self._speaking:
             task.cancel()
-        played = self._session.interrupt()
-        dropped = self._outbox.drop_frames()
-        self._tell_ended(played, self._timeline.interrupt(played, dropped))
+        reports, dropped = self._session.interrupt(), self._outbox.drop_frames()
+        for played in reports:
+            self._tell_ended(count_sent(played, dropped))
+        self._tell("cleared", generation=self._session.stats.interrupts)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -249,8 +251,7 @@ class SocketSession:
         """Speak a text as one segment."""
         try:
             samples = await self._service.run(lambda: synthesise(command.text, command.voice, self._hello.rate_hz))
-            self._session.push(samples)
-            self._timeline.push(len(samples))
-            self._flush()
+            self._segments.open(self._session.push(samples), len(samples))
+            self._session.end_segment()
         except KDTalkerError as error:
             self._outbox.put(error_event(ProtocolError("say", str(error))))
