@@ -19,7 +19,7 @@ FRAME_S = 0.02
 class UnhurriedRenderer(toy.ToyRenderer):
     """Takes its time, so that there is something to see and to stop."""
 
-    def render(self, source, motion):
+    def render(self, source, motion, **options):
         for face in super().render(source, motion):
             time.sleep(FRAME_S)
             yield face

@@ -99,7 +99,7 @@ class ToyRenderer:
         rest = np.linspace(0.5, 1.5, MOTION_WIDTH, dtype=np.float32)[None]
         return ToySource(face, np.zeros((KEYPOINTS, 3), np.float32), Motion.from_vector(rest, "mesh"), _offset(19))
 
-    def render(self, source, motion):
+    def render(self, source, motion, *, paint_mouth=True):
         motion.require_space(self.space)
         moved = motion.vector() - source.rest.vector()
         for vector, gaze in zip(moved, motion.gaze, strict=True):

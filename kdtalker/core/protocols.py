@@ -189,8 +189,9 @@ class Renderer(Protocol[SourceT]):
     def encode_source(self, face: Image) -> SourceT:
         """Encode a face crop (S, S, 3). Raises InputError where there is no face."""
 
-    def render(self, source: SourceT, motion: Motion) -> Iterator[Image]:
-        """Draw one frame (S, S, 3) for each of the motion's. Raises InputError for another keypoint space."""
+    def render(self, source: SourceT, motion: Motion, *, paint_mouth: bool = True) -> Iterator[Image]:
+        """Draw one frame (S, S, 3) for each of the motion's. paint_mouth: False draws the mouth in a faster way, where
+        the renderer has one. Raises InputError for another keypoint space."""
 
     def isolate(self, source: SourceT, foreground: Image) -> SourceT:
         """Replace a source's colours by those of its foreground alone (S, S, 3), for frames with an alpha channel."""

@@ -57,3 +57,19 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         solid = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", solid.size, _WHITE), solid).convert("RGB")
     return image.convert("RGB")
+
+
+def encode_jpeg(picture: RGB, quality: int = 95) -> bytes:
+    """Encode a picture (H, W, 3) as JPEG without chroma subsampling (4:4:4)."""
+    import cv2
+
+    sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling])
+    return data.tobytes()
+
+
+def decode_jpeg(data: bytes) -> RGB:
+    """Decode a JPEG to a picture (H, W, 3)."""
+    import cv2
+
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB), np.uint8)

@@ -105,8 +105,9 @@ class LivePortraitRenderer:
 
         return edit
 
-    def render(self, source: LivePortraitSource, motion: Motion) -> Iterator[Image]:
-        """Generate one RGB frame (512, 512, 3) per frame of motion. Raises InputError for another keypoint space."""
+    def render(self, source: LivePortraitSource, motion: Motion, *, paint_mouth: bool = True) -> Iterator[Image]:
+        """Generate one RGB frame (512, 512, 3) per frame of motion; paint_mouth makes no difference. Raises InputError
+        for another keypoint space."""
         motion.require_space(self.space)
         return self._generator.generate(source.appearance, self.driving_keypoints(source, motion))
 

@@ -65,18 +65,19 @@ class MeshRenderer:
         """Encode a face crop (S, S, 3) RGB, one face near its centre. Raises InputError where there is none."""
         return encode_source(face, self._tracker, self._segmenter, self.model, self._mouth.interior)
 
-    def render(self, source: MeshSource, motion: Motion) -> Iterator[Image]:
-        """Render one frame (S, S, 3) RGB for each of the motion's. Raises InputError for another keypoint space
-        and for numbers that no motion has."""
+    def render(self, source: MeshSource, motion: Motion, *, paint_mouth: bool = True) -> Iterator[Image]:
+        """Render one frame (S, S, 3) RGB for each of the motion's. paint_mouth: False leaves out the networks that
+        draw the mouth, which is faster. Raises InputError for another keypoint space and for numbers that no motion
+        has."""
         motion.require_space(self.space)
         motion.require_plausible("The motion")
-        return self._frames(source, motion)
+        return self._frames(source, motion, paint_mouth)
 
-    def _frames(self, source: MeshSource, motion: Motion) -> Iterator[Image]:
+    def _frames(self, source: MeshSource, motion: Motion, paint_mouth: bool) -> Iterator[Image]:
         """Refine the parts of one frame while the next one is warped in a thread."""
         with Prefetch(self._warped(source, limit_pose(motion, source.rest)), 1) as warped:
             for frame, weights in warped:
-                yield self._refine(source, frame, weights)
+                yield self._refine(source, frame, weights if paint_mouth else replace(weights, shading=0.0, inside=0.0))
 
     def _warped(self, source: MeshSource, motion: Motion) -> Iterator[tuple[WarpedFrame, PartWeights]]:
         buffers = WarpBuffers.of(len(source.picture))

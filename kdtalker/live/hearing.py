@@ -1,0 +1,133 @@
+"""Hear the sound of replies: samples to motion, ahead of what is played."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from kdtalker.core.arrays import Array
+from kdtalker.core.motion import Motion
+from kdtalker.live.reply import Reply
+from kdtalker.live.samples import HearingResampler
+from kdtalker.live.timeline import Timeline
+
+AHEAD_FRAMES = 50  # motion that is generated ahead of what is played
+PIECE_FRAMES = 10  # sound that is heard at a time
+BEHIND_FRAMES = 50  # hearing that is so far behind what is played begins anew
+GUESS_TICKS, GUESS_PICTURES = 5, 2  # without new sound for so long and with so few pictures left, the end is guessed
+NO_SAMPLES = np.zeros(0, np.float32)
+
+
+class MotionFeed(Protocol):
+    """Turn samples at 16 kHz into performed motion; see `PerformanceStream`."""
+
+    def advance(self, samples: Array) -> Motion: ...
+    def end(self) -> Motion: ...
+    def copy(self) -> MotionFeed: ...
+
+
+@dataclass
+class _Ear:
+    """Hear one reply, from frame `start` on: its motion has been generated up to `frame`."""
+
+    reply: Reply
+    feed: MotionFeed
+    resampler: HearingResampler
+    frame: int = 0
+    taken: int = 0  # samples of the reply
+
+
+class Hearing:
+    """Generate the motion of replies in their order, one piece a step."""
+
+    def __init__(self, timeline: Timeline, start: Callable[[], MotionFeed]) -> None:
+        """start: makes the feed of a reply."""
+        self._timeline, self._start = timeline, start
+        self._ear: _Ear | None = None
+
+    def step(self) -> bool:
+        """Generate a piece of motion; returns False where there is nothing to hear."""
+        with self._timeline.changed:
+            work = self._choose()
+        if work is None:
+            return False
+        work()
+        return True
+
+    def _choose(self) -> Callable[[], None] | None:
+        reply = next((reply for reply in self._timeline.replies if not reply.is_heard), None)
+        if reply is None:
+            self._ear = None
+            return None
+        ear = self._ear
+        if ear is None or ear.reply is not reply:
+            return partial(self._begin, reply, 0)
+        if reply.position * reply.frame_samples - ear.taken > BEHIND_FRAMES * reply.frame_samples:
+            return partial(self._begin, reply, reply.position)
+        return self._choose_piece(reply, ear) if ear.frame - reply.position < AHEAD_FRAMES else None
+
+    def _choose_piece(self, reply: Reply, ear: _Ear) -> Callable[[], None] | None:
+        if reply.unheard:
+            samples = reply.unheard.read(PIECE_FRAMES * reply.frame_samples)
+            ear.taken += len(samples)
+            return partial(self._hear, ear, samples)
+        if reply.has_ended:
+            return partial(self._end, ear)
+        if self._lacks_sound(reply):
+            reply.guessed = reply.pushed
+            return partial(self._guess, ear)
+        return None
+
+    def _lacks_sound(self, reply: Reply) -> bool:
+        """Tell whether a reply's waiting sound has to be played before more comes."""
+        timeline = self._timeline
+        is_late = timeline.tick - reply.pushed_tick >= GUESS_TICKS and len(reply.pictures) <= GUESS_PICTURES
+        return is_late and reply is timeline.replies[0] and reply.has_sound and reply.guessed < reply.pushed
+
+    def _begin(self, reply: Reply, frame: int) -> None:
+        """Start to hear a reply from a frame on; sound before it is not heard."""
+        ear = _Ear(reply, self._start(), HearingResampler(self._timeline.options.sample_rate), frame)
+        with self._timeline.changed:
+            ear.taken = frame * reply.frame_samples
+            if frame:
+                reply.unheard.read(ear.taken - self._ear.taken if self._ear else 0)
+            self._ear = ear
+
+    def _hear(self, ear: _Ear, samples: Array) -> None:
+        began_s = time.perf_counter()
+        heard = ear.resampler.advance(samples)
+        motion = ear.feed.advance(heard)
+        self._add(ear, motion, began_s)
+
+    def _end(self, ear: _Ear) -> None:
+        began_s = time.perf_counter()
+        parts = [ear.feed.advance(ear.resampler.advance(NO_SAMPLES, last=True)), ear.feed.end()]
+        self._add(ear, Motion.concatenate(parts), began_s)
+        with self._timeline.changed:
+            ear.reply.is_heard = True
+
+    def _add(self, ear: _Ear, motion: Motion, began_s: float) -> None:
+        with self._timeline.changed:
+            for number in range(len(motion)):
+                ear.reply.motion[ear.frame + number] = motion[number : number + 1]
+            ear.frame += len(motion)
+            if len(motion):
+                _measure(self._timeline, (time.perf_counter() - began_s) / len(motion))
+            self._timeline.notify()
+
+    def _guess(self, ear: _Ear) -> None:
+        """Generate the motion of the waiting sound as if no more came."""
+        motion = ear.feed.copy().end()
+        with self._timeline.changed:
+            ear.reply.guess = {ear.frame + number: motion[number : number + 1] for number in range(len(motion))}
+            self._timeline.notify()
+
+
+def _measure(timeline: Timeline, seconds: float) -> None:
+    mean = timeline.stats.hear_ms
+    timeline.stats = replace(timeline.stats, hear_ms=mean + (1000 * seconds - mean) / (8 if mean else 1))

@@ -1,0 +1,100 @@
+"""Idle life: a loop of motion without speech, drawn once and kept compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from kdtalker.core.arrays import Image, smoothstep
+from kdtalker.core.motion import Motion
+from kdtalker.core.options import Options
+from kdtalker.core.protocols import EncodedPortrait, Engine, Prosody
+from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ
+from kdtalker.edits.perform import add_procedural_motion
+from kdtalker.live.hearing import MotionFeed
+from kdtalker.media.picture import decode_jpeg, encode_jpeg
+
+LOOP_FRAMES = 10 * FRAME_RATE_HZ
+SEAM_FRAMES = FRAME_RATE_HZ  # the end of the loop fades into its beginning
+SETTLE_FRAMES = 2 * FRAME_RATE_HZ  # the motion that comes first leaves the source image, it is no part of the loop
+SEARCH_FRAMES = FRAME_RATE_HZ  # the loop begins where its seam fits best
+
+
+class IdleLoop:
+    """Hold the idle life of one portrait; any number of sessions may share it."""
+
+    def __init__(self, engine: Engine[Any], portrait: EncodedPortrait[Any], options: Options) -> None:
+        self._engine, self._portrait, self._options = engine, portrait, options
+        self._faces: dict[int, bytes] = {}
+        self._lock = Lock()
+        self._making: Iterator[Motion | None] | None = None
+        self.loop: Motion | None = None
+
+    def make(self, start: Callable[[], MotionFeed]) -> bool:
+        """Generate a second of the loop's motion; returns False where the loop is complete, or another session is at
+        it."""
+        if self.loop is not None or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self._making = self._making or _generate(start())
+            self.loop = next(self._making)
+            return True
+        finally:
+            self._lock.release()
+
+    def motion(self, tick: int) -> Motion:
+        """Return the idle motion (T = 1) of a tick; before the loop is there, blinks, gaze and breath alone."""
+        if self.loop is not None:
+            frame = tick % len(self.loop)
+            return self.loop[frame : frame + 1]
+        rest, model = self._portrait.rest, self._engine.renderer.expression_model
+        silence = Prosody(np.zeros(1, np.float32), np.ones(1, np.float32), np.zeros(1, np.float32))
+        return add_procedural_motion(
+            rest, self._portrait.source, model, self._options, frame=tick % LOOP_FRAMES, prosody=silence
+        )
+
+    def find(self, tick: int) -> Image | None:
+        """Return the picture of a tick, where it was kept."""
+        kept = None if self.loop is None else self._faces.get(tick % len(self.loop))
+        return None if kept is None else self._portrait.canvas.paste(decode_jpeg(kept))
+
+    def keep(self, tick: int, face: Image) -> None:
+        """Keep a face (S, S, 3) that was drawn with the motion of a tick."""
+        if self.loop is not None:
+            self._faces[tick % len(self.loop)] = encode_jpeg(face)
+
+
+def _generate(feed: MotionFeed) -> Iterator[Motion | None]:
+    """Yield None until the loop is generated, then the loop."""
+    wanted = SETTLE_FRAMES + SEARCH_FRAMES + LOOP_FRAMES + SEAM_FRAMES
+    motion: list[Motion] = []
+    while sum(map(len, motion)) < wanted:
+        motion.append(feed.advance(np.zeros(SAMPLE_RATE_HZ, np.float32)))
+        yield None
+    yield close_loop(Motion.concatenate(motion)[SETTLE_FRAMES:wanted])
+
+
+def close_loop(motion: Motion) -> Motion:
+    """Make a loop of LOOP_FRAMES whose end leads to its beginning, from motion that is longer by SEARCH_FRAMES +
+    SEAM_FRAMES: it begins where the two ends of the seam are most alike."""
+    features = np.concatenate(
+        [motion.vector() / np.maximum(motion.vector().std(0), 1e-6), motion.gaze / 5, 3 * motion.breath], axis=1
+    )
+    apart = ((features[LOOP_FRAMES:] - features[:-LOOP_FRAMES]) ** 2).sum(1)
+    begin = int(np.argmin(np.convolve(apart, np.ones(SEAM_FRAMES), "valid")[:SEARCH_FRAMES]))
+    head = motion[begin : begin + LOOP_FRAMES]
+    tail = motion[begin + LOOP_FRAMES : begin + LOOP_FRAMES + SEAM_FRAMES]
+    share = np.ones(LOOP_FRAMES, np.float32)
+    share[:SEAM_FRAMES] = smoothstep(np.arange(SEAM_FRAMES) / SEAM_FRAMES)
+    values = {}
+    for name in ("scale", "pose", "shift", "expression", "gaze", "breath"):
+        value = getattr(head, name).copy()
+        weight = share[:SEAM_FRAMES].reshape(-1, *[1] * (value.ndim - 1))
+        value[:SEAM_FRAMES] = weight * value[:SEAM_FRAMES] + (1 - weight) * getattr(tail, name)
+        values[name] = value
+    from dataclasses import replace
+
+    return replace(head, **values)

@@ -1,0 +1,54 @@
+"""Options of a live session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kdtalker.core.errors import InputError
+from kdtalker.core.options import Options
+from kdtalker.core.rates import FRAME_RATE_HZ
+
+RATES_HZ = (8_000, 48_000)
+SOURCES = ("agent", "microphone")
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """Hold every choice about a live session. Raises InputError for a value outside its range.
+
+    options: of the performance. sample_rate: Hz of the sound in and out, a multiple of 25 from 8000 to 48000.
+    lookahead: frames of sound that the motion model hears beyond a frame, 0..8. margin: frames of sound that a reply
+    waits for where its sound comes no faster than it is spoken. buffer_s: most sound that may wait. pause_s: a reply
+    that gets no sound for so long is ended. source: "agent" for speech of a program, which comes faster than it is
+    spoken; "microphone" for a person's, which is played with a fixed delay.
+    """
+
+    options: Options = field(default_factory=Options)
+    sample_rate: int = 16_000
+    lookahead: int = 4
+    margin: int = 1
+    buffer_s: float = 120.0
+    pause_s: float = 5.0
+    source: str = SOURCES[0]
+
+    def __post_init__(self) -> None:
+        rate = self.sample_rate
+        if type(rate) is not int or rate % FRAME_RATE_HZ or not RATES_HZ[0] <= rate <= RATES_HZ[1]:
+            raise InputError(
+                f"The sample rate is {rate!r}, wanted a multiple of {FRAME_RATE_HZ} from {RATES_HZ[0]} to {RATES_HZ[1]}"
+                " Hz; resample the sound."
+            )
+        if self.source not in SOURCES:
+            raise InputError(f"The source is {self.source!r}, wanted {' or '.join(SOURCES)}.")
+        for name, kind, most in (("lookahead", int, 8), ("margin", int, 25), ("buffer_s", float, 3600),
+                                 ("pause_s", float, 3600)):  # fmt: skip
+            value = getattr(self, name)
+            is_number = type(value) in (int, kind)
+            if not is_number or not 0 <= value <= most:
+                wanted = "a whole number" if kind is int else "a number"
+                raise InputError(f"Live option '{name}' is {value!r}, wanted {wanted} from 0 to {most}.")
+
+    @property
+    def frame_samples(self) -> int:
+        """Return the number of samples of a frame of 40 ms."""
+        return self.sample_rate // FRAME_RATE_HZ

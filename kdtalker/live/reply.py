@@ -1,0 +1,101 @@
+"""One reply (segment): its sound, the part that is heard, its motion and its pictures, all by the number of a frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kdtalker.core.arrays import Array, Image
+from kdtalker.core.motion import Motion
+from kdtalker.live.blend import Transition
+from kdtalker.live.frames import PictureState, Played
+from kdtalker.live.samples import SampleQueue
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Hold a drawn picture (H, W, 3) and the motion (T = 1) that it shows."""
+
+    image: Image
+    motion: Motion
+    state: PictureState = PictureState.NEW
+
+
+@dataclass
+class Reply:
+    """Hold a reply that is waiting or being played. Frame k of it is samples [k * frame_samples, (k + 1) *
+    frame_samples); position is the next frame to play, drawn the next to draw."""
+
+    segment: int
+    frame_samples: int
+    began_s: float  # when its first samples came
+    pushed_tick: int  # when its last samples came
+    silent_ticks: int = 0  # ticks of waiting since then
+    sound: SampleQueue = field(default_factory=SampleQueue)
+    unheard: SampleQueue = field(default_factory=SampleQueue)
+    pushed: int = 0  # samples
+    has_ended: bool = False  # no more sound will come
+    is_heard: bool = False  # all motion has been generated
+    motion: dict[int, Motion] = field(default_factory=dict)
+    guess: dict[int, Motion] = field(default_factory=dict)  # as if no more sound came
+    guessed: int = 0  # samples after which the guess was made
+    pictures: dict[int, Picture] = field(default_factory=dict)
+    position: int = 0
+    drawn: int = 0
+    is_playing: bool = False
+    ready_tick: int | None = None  # from which the picture at `position` has been waiting, while nothing is played
+    transition: Transition | None = None  # from idle life or from a guess
+    last: Motion | None = None  # the motion that was drawn last
+
+    def append(self, samples: Array, tick: int) -> None:
+        """Add samples (N,)."""
+        self.sound.append(samples)
+        self.unheard.append(samples)
+        self.pushed += len(samples)
+        self.pushed_tick, self.silent_ticks = tick, 0
+
+    @property
+    def played(self) -> int:
+        """Return the number of samples that have been played."""
+        return self.pushed - len(self.sound)
+
+    @property
+    def has_sound(self) -> bool:
+        """Tell whether the sound of a frame is there: 40 ms, or the last of the reply."""
+        return len(self.sound) >= self.frame_samples or (self.has_ended and len(self.sound) > 0)
+
+    @property
+    def is_played(self) -> bool:
+        """Tell whether the reply has ended and all of it was played."""
+        return self.has_ended and not self.sound
+
+    @property
+    def frames(self) -> int:
+        """Return the number of frames that its sound has so far; an incomplete one counts where the reply has ended."""
+        return -(-self.pushed // self.frame_samples) if self.has_ended else self.pushed // self.frame_samples
+
+    @property
+    def is_drawn(self) -> bool:
+        """Tell whether all pictures of the reply have been drawn."""
+        return self.is_heard and self.drawn >= self.frames
+
+    def known(self, frame: int) -> Motion | None:
+        """Return the motion (T = 1) of a frame, a guess where its sound is not heard far enough."""
+        return self.motion.get(frame, self.guess.get(frame))
+
+    def waits_for_sound(self, need: int) -> bool:
+        """Tell whether the next frame can have no motion before more sound comes; need: samples from a frame's first on
+        that its motion takes."""
+        return not self.has_ended and self.known(self.position) is None and len(self.sound) < need
+
+    def play(self) -> tuple[Array, Picture | None]:
+        """Return sound (N,), at most 40 ms, and picture of the next frame."""
+        sound, picture = self.sound.read(self.frame_samples), self.pictures.pop(self.position, None)
+        for frames in (self.motion, self.guess):
+            frames.pop(self.position, None)
+        self.position += 1
+        self.is_playing, self.ready_tick = True, None
+        return sound, picture
+
+    def report(self, *, interrupted: bool = False) -> Played:
+        """Report what was played."""
+        return Played(self.segment, self.played, interrupted)

@@ -1,0 +1,124 @@
+"""One live face."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from threading import Thread
+from typing import Any
+
+from kdtalker.core.arrays import Array
+from kdtalker.core.errors import InputError
+from kdtalker.core.protocols import EncodedPortrait
+from kdtalker.edits.perform import check_options
+from kdtalker.live.drawing import Drawing
+from kdtalker.live.frames import LiveFrame, LiveStats, Played
+from kdtalker.live.hearing import Hearing
+from kdtalker.live.idle import IdleLoop
+from kdtalker.live.options import LiveOptions
+from kdtalker.live.performance import PerformanceStream
+from kdtalker.live.samples import check_samples
+from kdtalker.live.timeline import Clock, Timeline
+from kdtalker.live.worker import repeat_steps
+from kdtalker.pipeline import TalkingPortraitPipeline
+
+
+class LiveSession:
+    """Animate one portrait live: sound in at any time, one frame with its 40 ms of sound out for every tick of the
+    sound's clock.
+
+    `take` is called once every 40 ms by whoever owns the clock. Hearing and drawing have a thread each. All methods may
+    be called from any thread.
+    """
+
+    def __init__(
+        self,
+        pipeline: TalkingPortraitPipeline[Any],
+        portrait: EncodedPortrait[Any],
+        options: LiveOptions | None = None,
+        *,
+        idle: IdleLoop | None = None,
+        clock: Clock = time.monotonic,
+        threads: bool = True,
+    ) -> None:
+        """idle: the idle life of another session of the same portrait and options, to be shared. clock, in seconds,
+        decides only which pictures would be late. threads: False leaves the work to calls of `work`.
+
+        Raises InputError for options that the engine does not have, and for a portrait with an alpha channel."""
+        options = options or LiveOptions()
+        engine = pipeline.engine
+        check_options(options.options, engine.renderer.expression_model)
+        if portrait.matte is not None:
+            raise InputError("The portrait has an alpha channel, live frames have none; encode it with alpha=False.")
+        self.idle = idle or IdleLoop(engine, portrait, options.options)
+        self._start = partial(PerformanceStream, engine, portrait, options.options)
+        need = PerformanceStream.need * options.sample_rate // 16_000
+        picture = portrait.canvas.paste(portrait.canvas.face).copy()
+        picture.flags.writeable = False
+        self._timeline = Timeline(options, picture, portrait.rest, need=need, clock=clock)
+        self._hearing = Hearing(self._timeline, self._start)
+        self._drawing = Drawing(self._timeline, engine.renderer, portrait, self.idle)
+        self._threads: list[Thread] = []
+        if threads:
+            self._threads = [repeat_steps(self._timeline, step) for step in (self._hear, self._drawing.step)]
+
+    @property
+    def stats(self) -> LiveStats:
+        """Return the counts so far."""
+        return self._timeline.counts()
+
+    @property
+    def error(self) -> BaseException | None:
+        """Return the error after which no picture is drawn any more, while the sound goes on; None without one."""
+        return self._timeline.error
+
+    def push(self, samples: Array) -> int:
+        """Add samples (N,), N from 0, float32 mono at the session's rate, -1..1, to the reply that is open, or begin
+        one. Returns its number, from 0. Raises InputError for other sound, and where more than buffer_s would wait."""
+        samples = check_samples(samples, self._timeline.options.sample_rate)
+        with self._timeline.changed:
+            self._require_open()
+            return self._timeline.push(samples)
+
+    def end_segment(self) -> None:
+        """End the reply that is open; it is played to its end."""
+        with self._timeline.changed:
+            self._require_open()
+            self._timeline.end_segment()
+
+    def interrupt(self) -> tuple[Played, ...]:
+        """Drop all that was not yet taken (barge-in). Returns what was played of each reply that had not ended."""
+        with self._timeline.changed:
+            self._require_open()
+            return self._timeline.interrupt()
+
+    def take(self) -> LiveFrame:
+        """Return the next frame of 40 ms; waits for nothing."""
+        with self._timeline.changed:
+            self._require_open()
+            return self._timeline.take()
+
+    def work(self) -> bool:
+        """Do a step of hearing or drawing in this thread; returns False where there is nothing to do."""
+        return self._hearing.step() or self._drawing.step() or self.idle.make(self._start)
+
+    def close(self) -> None:
+        """End the session and its threads, after the step that they are at."""
+        with self._timeline.changed:
+            self._timeline.is_closed = True
+            self._timeline.notify()
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> LiveSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _hear(self) -> bool:
+        return self._hearing.step() or self.idle.make(self._start)
+
+    def _require_open(self) -> None:
+        if self._timeline.is_closed:
+            raise InputError("This live session was closed; start another.")

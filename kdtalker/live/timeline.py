@@ -1,0 +1,185 @@
+"""The timeline of a live session: one count of frames for sound and pictures, whose clock is the sound.
+
+    push -> replies (sound, motion, pictures) --\
+                                                 take: frame n, its sound and its picture
+    idle life (pictures by tick) ---------------/
+
+Nothing here hears, draws or waits: `Hearing` and `Drawing` fill in what is lacking, under the timeline's lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from threading import Condition
+
+import numpy as np
+
+from kdtalker.core.arrays import Array, Image
+from kdtalker.core.errors import InputError
+from kdtalker.core.motion import Motion
+from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.live.blend import Transition
+from kdtalker.live.frames import Activity, LiveFrame, LiveStats, PictureState, Played
+from kdtalker.live.options import LiveOptions
+from kdtalker.live.reply import Picture, Reply
+
+Clock = Callable[[], float]  # seconds
+
+
+class Timeline:
+    """Order sound, pictures and interruptions in ticks of 40 ms. All attributes are guarded by `changed`."""
+
+    def __init__(
+        self, options: LiveOptions, portrait: Image, rest: Motion, *, need: int, clock: Clock = time.monotonic
+    ) -> None:
+        """portrait (H, W, 3) is shown until a picture was drawn, its motion is rest (T = 1); need: samples from a
+        frame's first on that its motion takes."""
+        self.options, self.need, self.clock = options, need, clock
+        self.changed = Condition()
+        self.tick = 0  # of the next frame
+        self.generation = 0
+        self.replies: deque[Reply] = deque()  # the first is played
+        self.shown = Picture(portrait, rest)
+        self.resting: dict[int, Picture] = {}  # pictures of idle life, by tick
+        self.transition: Transition | None = None  # to idle life, by tick
+        self.taken_s: float | None = None  # when the last frame was taken
+        self.is_closed = False
+        self.version = 0  # grows with every change
+        self.error: BaseException | None = None
+        self.stats = LiveStats()
+        self._segments = 0
+        self._pending: list[Played] = []
+
+    def notify(self) -> None:
+        """Wake those who wait for a change."""
+        self.version += 1
+        self.changed.notify_all()
+
+    def wait_after(self, version: int) -> None:
+        """Wait until something has changed since that version."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.version != version or self.is_closed)
+
+    @property
+    def is_playing(self) -> bool:
+        """Tell whether speech is played, not idle life or a pause."""
+        return bool(self.replies) and self.replies[0].is_playing
+
+    def push(self, samples: Array) -> int:
+        """Append clean samples (N,) to the reply that is open; returns its number."""
+        waiting = sum(len(reply.sound) for reply in self.replies)
+        if waiting + len(samples) > self.options.buffer_s * self.options.sample_rate:
+            raise InputError(
+                f"{waiting / self.options.sample_rate:.1f} s of sound wait to be played, {len(samples)} samples more "
+                f"are too many: at most {self.options.buffer_s:g} s wait; push them later."
+            )
+        if not self.replies or self.replies[-1].has_ended:
+            if not len(samples):
+                return self._segments
+            self.replies.append(Reply(self._segments, self.options.frame_samples, self.clock(), self.tick))
+            self._segments += 1
+        self.replies[-1].append(samples, self.tick)
+        self.notify()
+        return self.replies[-1].segment
+
+    def end_segment(self) -> None:
+        """End the reply that is open, where there is one."""
+        if self.replies:
+            self.replies[-1].has_ended = True
+            self.notify()
+
+    def interrupt(self) -> tuple[Played, ...]:
+        """Drop all that was not taken."""
+        reports = [*self._pending, *(reply.report(interrupted=not reply.is_played) for reply in self.replies)]
+        self._pending.clear()
+        self.generation += 1
+        if self.is_playing:
+            self.rest_from(self.tick, self.shown.motion)
+        self.replies.clear()
+        self.stats = replace(self.stats, interrupts=self.stats.interrupts + 1)
+        self.notify()
+        return tuple(reports)
+
+    def rest_from(self, tick: int, held: Motion) -> None:
+        """Go to idle life at a tick, from a motion (T = 1)."""
+        self.transition = Transition(held, tick)
+        self.resting.clear()
+
+    def take(self) -> LiveFrame:
+        """Return the next frame."""
+        tick, self.tick = self.tick, self.tick + 1
+        self.taken_s = self.clock()
+        self._finish(tick)
+        sound, segment, activity = np.zeros(self.options.frame_samples, np.float32), None, Activity.IDLE
+        reply = self.replies[0] if self.replies else None
+        if reply is not None and self._is_due(reply, tick):
+            if not reply.position:
+                self.stats = replace(self.stats, first_frame_ms=1000 * (self.taken_s - reply.began_s))
+            samples, picture = reply.play()
+            sound[: len(samples)] = samples
+            activity, segment = Activity.SPEECH, reply.segment
+            state = self._show(picture)
+            self._finish(tick + 1)
+        else:
+            if reply is not None:
+                self._hold(reply, tick)
+                activity = Activity.PAUSE if reply.position else Activity.IDLE
+            state = self._show(self.resting.get(tick))
+        self.resting = {number: picture for number, picture in self.resting.items() if number > tick}
+        ended, self._pending = tuple(self._pending), []
+        self.notify()
+        return LiveFrame(tick, self.shown.image, sound, activity, state, segment, self.generation, ended)
+
+    def _is_due(self, reply: Reply, tick: int) -> bool:
+        """Tell whether the next frame of a reply is played at this tick. A reply begins, or goes on after a pause, with
+        the first picture that is ready; then its sound does not wait for pictures, only for sound."""
+        if not reply.has_sound:
+            return False
+        if self.error is not None:  # nobody draws any more, the voice goes on
+            return True
+        is_ready = reply.position in reply.pictures
+        if reply.is_playing:
+            return is_ready or not reply.waits_for_sound(self.need)
+        if not is_ready:
+            return False
+        margin = self.options.margin
+        reply.ready_tick = tick if reply.ready_tick is None else reply.ready_tick
+        is_ahead = reply.has_ended or len(reply.sound) >= self.need + margin * reply.frame_samples
+        return is_ahead or tick - reply.ready_tick >= margin
+
+    def _hold(self, reply: Reply, tick: int) -> None:
+        """Let a reply wait in idle life, and end it where it gets no more sound."""
+        if reply.is_playing:
+            reply.is_playing = False
+            self.rest_from(tick, self.shown.motion)
+        reply.silent_ticks += 1
+        if reply.silent_ticks > self.options.pause_s * FRAME_RATE_HZ:
+            reply.has_ended = True
+
+    def _finish(self, tick: int) -> None:
+        """Report the replies that have been played when the frame of a tick is next."""
+        while self.replies and self.replies[0].is_played:
+            was_playing = self.replies[0].is_playing
+            self._pending.append(self.replies.popleft().report())
+            following = self.replies[0] if self.replies else None
+            if was_playing and following is not None and 0 in following.pictures:
+                following.is_playing = True
+            elif was_playing and (self.transition is None or self.transition.start != tick):
+                self.rest_from(tick, self.shown.motion)
+
+    def counts(self) -> LiveStats:
+        """Return the counts so far."""
+        waiting = sum(len(reply.sound) for reply in self.replies)
+        return replace(self.stats, waiting_s=waiting / self.options.sample_rate)
+
+    def _show(self, picture: Picture | None) -> PictureState:
+        if picture is None:
+            state = PictureState.REPEATED
+        else:
+            self.shown, state = picture, picture.state
+        count = getattr(self.stats, state.value) + 1
+        self.stats = replace(self.stats, **{state.value: count})
+        return state
