@@ -278,15 +278,18 @@ def _file(text: str) -> Path:
 
 
 def open_page(
-    blocks: gr.Blocks, limits: UploadLimits, live: LiveService, host: str = "127.0.0.1", port: int | None = None,
+    blocks: gr.Blocks,
+    live: LiveService,
+    host: str = "127.0.0.1",
+    port: int | None = None,
     password: str | None = None,
-) -> PageServer:  # fmt: skip
+) -> PageServer:
     """Serve the page and the live routes as one app. port: None for the first free one. Raises OutputError."""
     blocks.queue(max_size=WAITING_LIMIT, default_concurrency_limit=FILMS_AT_ONCE)
     auth = password and (lambda _, word: hmac.compare_digest(word.encode(), password.encode()))
     served = gr.mount_gradio_app(
         live_app(live), blocks, "/", auth=auth or None, auth_message="Any name will do.",
-        max_file_size=limits.file_megabytes * gr.FileSize.MB, css=STYLE, theme=THEME, head=SCRIPT, ssr_mode=False,
+        max_file_size=live.limits.file_megabytes * gr.FileSize.MB, css=STYLE, theme=THEME, head=SCRIPT, ssr_mode=False,
         footer_links=[],
     )  # fmt: skip
     server = PageServer(served, host, port)
@@ -308,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         live = LiveService(
             lambda: service.engine(ENGINES[0]), warm_up, limits=limits, most=given.live_sessions, access=access
         )
-        server = open_page(page(service, access), limits, live, given.host, given.port, given.password)
+        server = open_page(page(service, access), live, given.host, given.port, given.password)
         sys.stdout.write(f"kdtalker is at {server.address}\n")
         sys.stdout.flush()
         try:

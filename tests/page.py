@@ -47,7 +47,7 @@ def opened(folder, load=toy.pipeline, limits=None, password=None, most=None):
         service = FilmService(load, limits, published=app._published)
         portrait = app.EXAMPLES / app.PORTRAITS["Grace Hopper"]
         live = LiveService(lambda: service.engine("mesh"), portrait, limits=limits, most=most, access=access)
-        server = app.open_page(app.page(service, access), limits, live, password=password)
+        server = app.open_page(app.page(service, access), live, password=password)
         try:
             yield server.address
         finally:

@@ -32,7 +32,7 @@ class Access:
         origin = headers.get("origin")
         if origin and origin not in self._origins and urlsplit(origin).netloc != headers.get("host"):
             raise ProtocolError(
-                "origin", f"A page of {origin} asks, wanted one of this server; start it with --origin {origin}.", POLICY
+                "origin", f"A page of {origin} asks, wanted one of this server; start that with --origin.", POLICY
             )
         if self._password is None or self._is_token(token or ""):
             return

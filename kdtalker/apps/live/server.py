@@ -6,8 +6,6 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI

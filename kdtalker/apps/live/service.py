@@ -19,8 +19,8 @@ from kdtalker.apps.live.access import Access
 from kdtalker.apps.live.wire import TRY_LATER, Hello, ProtocolError
 from kdtalker.apps.uploads import UploadLimits, read_picture
 from kdtalker.core.arrays import Image
-from kdtalker.core.protocols import EncodedPortrait
 from kdtalker.core.options import Options
+from kdtalker.core.protocols import EncodedPortrait
 from kdtalker.live.idle import IdleLoop
 from kdtalker.live.options import LiveOptions
 from kdtalker.live.session import LiveSession
@@ -64,7 +64,7 @@ class LiveService:
             await asyncio.sleep(0.01)
         if self._places >= self.most:
             raise ProtocolError(
-                "busy", f"All {self.most} places for live sessions are taken; try again in {RETRY_AFTER_S} s.", TRY_LATER
+                "busy", f"All {self.most} live sessions are taken; try again in {RETRY_AFTER_S} s.", TRY_LATER
             )
         spent_ms = sum(stats.hear_ms + stats.draw_ms for stats in (session.stats for session in self._running))
         if self._running and spent_ms * (len(self._running) + 1) / len(self._running) > FRAME_BUDGET_MS:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdtalker.core.arrays import Array
-from kdtalker.core.errors import InputError
+from kdtalker.core.errors import InputError, KDTalkerError
 from kdtalker.core.options import Options
 from kdtalker.core.rates import FRAME_RATE_HZ
 
@@ -37,6 +37,14 @@ class ProtocolError(InputError):
     def __init__(self, code: str, message: str, close: int | None = None) -> None:
         super().__init__(message)
         self.code, self.close = code, close
+
+
+def error_fields(error: KDTalkerError) -> dict[str, Any]:
+    """Format an error as the event that a client is sent."""
+    code, fatal = "refused", False
+    if isinstance(error, ProtocolError):
+        code, fatal = error.code, error.close is not None
+    return {"type": "error", "code": code, "message": str(error), "fatal": fatal}
 
 
 class FrameHeader(NamedTuple):
@@ -113,7 +121,7 @@ def parse_hello(text: str) -> Hello:
     try:
         message = _parse(text)
         if message.get("type") != "hello":
-            raise ProtocolError("no_hello", f"The first message is of the type {message.get('type')!r}, wanted 'hello'.")
+            raise ProtocolError("no_hello", f"The first message has the type {message.get('type')!r}, wanted 'hello'.")
         return _hello(message)
     except ProtocolError as error:
         raise ProtocolError(error.code, str(error), POLICY) from None
@@ -123,7 +131,7 @@ def _hello(message: Mapping[str, Any]) -> Hello:
     _refuse_unknown(message, _HELLO)
     if message.get("version") != VERSION:
         raise ProtocolError(
-            "version", f"The protocol version is {message.get('version')!r}, wanted {VERSION}; see docs/live-protocol.md."
+            "version", f"The protocol version is {message.get('version')!r}, wanted {VERSION} (docs/live-protocol.md)."
         )
     rate, (lowest, highest) = message.get("rate"), RATES_HZ
     if not isinstance(rate, int) or isinstance(rate, bool) or rate % FRAME_RATE_HZ or not lowest <= rate <= highest:
@@ -153,7 +161,7 @@ def _options(values: object) -> Options:
         raise ProtocolError("options", str(error)) from None
     except TypeError:
         unknown = sorted(set(values) - set(Options.__dataclass_fields__))
-        raise ProtocolError("options", f"There is no option '{', '.join(unknown)}', wanted those of docs/api.md.") from None
+        raise ProtocolError("options", f"There is no option '{unknown[0]}', wanted those of docs/api.md.") from None
 
 
 def parse_command(text: str) -> Command:
@@ -181,12 +189,12 @@ def _refuse_unknown(message: Mapping[str, Any], known: set[str]) -> None:
 def _parse(text: str) -> dict[str, Any]:
     if len(text) > MAX_CONTROL_CHARS:
         raise ProtocolError(
-            "not_json", f"The text has {len(text)} characters, wanted at most {MAX_CONTROL_CHARS}; sound is sent as binary."
+            "not_json", f"The text has {len(text)} characters, wanted {MAX_CONTROL_CHARS} at most; sound is binary."
         )
     try:
         message = json.loads(text)
     except (ValueError, RecursionError):
         message = None
     if not isinstance(message, dict):
-        raise ProtocolError("not_json", "The text is no JSON object; sound is sent as binary messages, control as JSON.")
+        raise ProtocolError("not_json", "The text is no JSON object; send sound as binary messages, control as JSON.")
     return message
