@@ -38,7 +38,7 @@ class SegmentTracker:
             self._segment, self._position = frame.segment or 0, 0
         header = FrameHeader(
             frame.activity.value, frame.picture_state.value, frame.index, frame.index * self._frame_samples,
-            self._position if is_speech else 0, self._segment if is_speech else -1, frame.generation, 0, 0,
+            self._position if is_speech else 0, self._segment if is_speech else -1, frame.generation,
         )  # fmt: skip
         self._position += self._frame_samples * is_speech
         return header

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from importlib.util import find_spec
 
 import uvicorn
 from fastapi import FastAPI
@@ -29,10 +30,14 @@ _ERRORS = {
 
 
 def live_app(service: LiveService) -> FastAPI:
-    """Build the app with the live routes."""
+    """Build the app with the live routes; those of WebRTC where its extra is installed."""
     app = FastAPI(title="kdtalker", docs_url=None, redoc_url=None, openapi_url=None)
     for build in (websocket_router, portrait_router, tab_router):
         app.include_router(build(service))
+    if find_spec("aiortc"):
+        from kdtalker.apps.live.webrtc import webrtc_router
+
+        app.include_router(webrtc_router(service))
     return app
 
 

@@ -6,7 +6,7 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +47,8 @@ def error_fields(error: KDTalkerError) -> dict[str, Any]:
     return {"type": "error", "code": code, "message": str(error), "fatal": fatal}
 
 
-class FrameHeader(NamedTuple):
+@dataclass(frozen=True)
+class FrameHeader:
     """Hold the header of a frame: JPEG and sound follow it. timestamp: the number of the frame's first sample since
     the connection was made, the one clock of both; position: samples of the segment played before this frame."""
 
@@ -58,8 +59,8 @@ class FrameHeader(NamedTuple):
     position: int
     segment: int  # -1: of none
     generation: int
-    jpeg_bytes: int  # 0: the picture before stays
-    sound_bytes: int
+    jpeg_bytes: int = 0  # 0: the picture before stays
+    sound_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class Command:
 def pack_frame(header: FrameHeader, jpeg: bytes, sound: bytes) -> bytes:
     """Encode one frame: header, JPEG, then s16le sound."""
     activity, picture = ACTIVITIES.index(header.activity), PICTURE_STATES.index(header.picture)
-    return HEADER.pack(MAGIC, VERSION, activity, picture, 0, *header[2:7], len(jpeg), len(sound)) + jpeg + sound
+    numbers = header.index, header.timestamp, header.position, header.segment, header.generation
+    return HEADER.pack(MAGIC, VERSION, activity, picture, 0, *numbers, len(jpeg), len(sound)) + jpeg + sound
 
 
 def unpack_frame(message: bytes) -> tuple[FrameHeader, bytes, bytes]:
@@ -154,7 +156,7 @@ def _hello(message: Mapping[str, Any]) -> Hello:
 
 def _options(values: object) -> Options:
     if not isinstance(values, dict):
-        raise ProtocolError("options", "The options are no object, wanted names and values, such as {\"seed\": 3}.")
+        raise ProtocolError("options", 'The options are no object, wanted names and values, such as {"seed": 3}.')
     try:
         return Options(**values)
     except InputError as error:
@@ -175,7 +177,7 @@ def parse_command(text: str) -> Command:
     _refuse_unknown(message, {"type", *_CONTROLS[kind]})
     text, voice = message.get("text", ""), message.get("voice")
     if not isinstance(text, str) or not isinstance(voice, str | None):
-        raise ProtocolError("say", "Text or voice is no string, wanted {\"type\": \"say\", \"text\": \"Hello.\"}.")
+        raise ProtocolError("say", 'Text or voice is no string, wanted {"type": "say", "text": "Hello."}.')
     return Command(kind, text, voice)
 
 
