@@ -79,7 +79,7 @@ def _parser() -> Parser:
     add("--to", required=True, metavar="TARGET", help="where the stream goes, see below")
     add("--duration", type=float, metavar="S", help="end after so many seconds (default: with the sound)")
     add("--lookahead", type=whole_number, default=4, metavar="0..8",
-        help="frames of sound that are heard before one is drawn: more are better lips and more delay (default: 4)")  # fmt: skip
+        help="frames heard before one is drawn: more are better lips and more delay (default: 4)")  # fmt: skip
     add_options(parser)
     return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ import av
 import av.logging
 import numpy as np
 
+from kdtalker.apps.live.certificate import write_certificate
 from kdtalker.apps.live.wire import encode_sound
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.files import AtomicFile
@@ -48,7 +50,7 @@ def open_output(target: str, rate_hz: int = SOUND_RATE_HZ) -> LiveOutput:
     opened."""
     if target == "camera":
         return CameraOutput()
-    scheme = target.split("://")[0].lower() if "://" in target else ""
+    scheme = target.partition("://")[0].lower() if "://" in target else ""
     if target != "-" and scheme not in SCHEMES and (scheme or Path(target).suffix.lower() not in FORMATS):
         raise InputError(f"The target '{target}' is not known, wanted {TARGETS}.")
     return MuxedOutput(target, scheme, rate_hz)
@@ -62,12 +64,16 @@ class MuxedOutput:
         self._format = "mpegts" if target == "-" else SCHEMES.get(scheme) or FORMATS[Path(target).suffix.lower()]
         self._file = None if scheme or target == "-" else AtomicFile(Path(target))
         self._container: Any = None
+        self._folder = tempfile.TemporaryDirectory(prefix="kdtalker-")  # of the certificate, where one is needed
+        self._options = _MUXER.get(self._format, {})
+        if self._format == "whip":
+            self._options = write_certificate(Path(self._folder.name))
 
     def _open(self, width: int, height: int) -> None:
         av.logging.set_level(av.logging.PANIC)  # errors are told as OutputError
         where = str(self._file.partial) if self._file else self._target.removeprefix("whip+")
         where = f"pipe:{os.dup(1)}" if self._target == "-" else where
-        self._container = av.open(where, "w", format=self._format, options=_MUXER.get(self._format, {}), timeout=10.0)
+        self._container = av.open(where, "w", format=self._format, options=self._options, timeout=10.0)
         self._video = self._container.add_stream("libx264", rate=FRAME_RATE_HZ, options=_X264)
         self._video.width, self._video.height, self._video.pix_fmt = width, height, "yuv420p"
         self._video.gop_size, self._video.thread_count = _KEY_FRAMES_EVERY, 1
@@ -103,6 +109,7 @@ class MuxedOutput:
             self._container.close()
         except (av.FFmpegError, OSError) as error:
             raise self._failure(error) from None
+        self._folder.cleanup()
         if self._file:
             self._file.commit()
 
@@ -111,6 +118,7 @@ class MuxedOutput:
         if self._container is not None:
             with suppress(av.FFmpegError, OSError):
                 self._container.close()
+        self._folder.cleanup()
         if self._file:
             self._file.discard()
 
