@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.motion import Motion
+from kdtalker.live.blend import Transition
 from kdtalker.live.reply import Reply
 from kdtalker.live.samples import HearingResampler
 from kdtalker.live.timeline import Timeline
@@ -87,15 +88,18 @@ class Hearing:
         """Tell whether a reply's waiting sound has to be played before more comes."""
         timeline = self._timeline
         is_late = timeline.tick - reply.pushed_tick >= GUESS_TICKS and len(reply.pictures) <= GUESS_PICTURES
-        return is_late and reply is timeline.replies[0] and reply.has_sound and reply.guessed < reply.pushed
+        is_first = reply is timeline.replies[0] and reply.has_sound
+        return is_late and is_first and reply.guessed < reply.pushed and reply.known(reply.drawn) is None
 
     def _begin(self, reply: Reply, frame: int) -> None:
         """Start to hear a reply from a frame on; sound before it is not heard."""
-        ear = _Ear(reply, self._start(), HearingResampler(self._timeline.options.sample_rate), frame)
+        resampler = HearingResampler(self._timeline.options.sample_rate)
+        ear = _Ear(reply, self._start(), resampler, frame, frame * reply.frame_samples)
         with self._timeline.changed:
-            ear.taken = frame * reply.frame_samples
-            if frame:
-                reply.unheard.read(ear.taken - self._ear.taken if self._ear else 0)
+            if frame and self._ear is not None:
+                reply.unheard.read(ear.taken - self._ear.taken)
+                reply.motion.clear()
+                reply.transition = None if reply.last is None else Transition(reply.last, frame)
             self._ear = ear
 
     def _hear(self, ear: _Ear, samples: Array) -> None:
@@ -113,21 +117,20 @@ class Hearing:
 
     def _add(self, ear: _Ear, motion: Motion, began_s: float) -> None:
         with self._timeline.changed:
-            for number in range(len(motion)):
+            for number in range(max(0, ear.reply.drawn - ear.frame), len(motion)):
                 ear.reply.motion[ear.frame + number] = motion[number : number + 1]
             ear.frame += len(motion)
             if len(motion):
-                _measure(self._timeline, (time.perf_counter() - began_s) / len(motion))
+                self._timeline.average(hear_ms=1000 * (time.perf_counter() - began_s) / len(motion))
             self._timeline.notify()
 
     def _guess(self, ear: _Ear) -> None:
         """Generate the motion of the waiting sound as if no more came."""
         motion = ear.feed.copy().end()
         with self._timeline.changed:
-            ear.reply.guess = {ear.frame + number: motion[number : number + 1] for number in range(len(motion))}
+            drawn = ear.reply.drawn
+            ear.reply.guess = {
+                ear.frame + number: motion[number : number + 1]
+                for number in range(max(0, drawn - ear.frame), len(motion))
+            }
             self._timeline.notify()
-
-
-def _measure(timeline: Timeline, seconds: float) -> None:
-    mean = timeline.stats.hear_ms
-    timeline.stats = replace(timeline.stats, hear_ms=mean + (1000 * seconds - mean) / (8 if mean else 1))

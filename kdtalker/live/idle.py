@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 
@@ -45,26 +46,29 @@ class IdleLoop:
         finally:
             self._lock.release()
 
-    def motion(self, tick: int) -> Motion:
+    def motion(self, tick: int, loop: Motion | None) -> Motion:
         """Return the idle motion (T = 1) of a tick; before the loop is there, blinks, gaze and breath alone."""
-        if self.loop is not None:
-            frame = tick % len(self.loop)
-            return self.loop[frame : frame + 1]
+        if loop is not None:
+            frame = tick % len(loop)
+            return loop[frame : frame + 1]
         rest, model = self._portrait.rest, self._engine.renderer.expression_model
         silence = Prosody(np.zeros(1, np.float32), np.ones(1, np.float32), np.zeros(1, np.float32))
         return add_procedural_motion(
             rest, self._portrait.source, model, self._options, frame=tick % LOOP_FRAMES, prosody=silence
         )
 
+    def has(self, tick: int) -> bool:
+        """Tell whether the face of a tick is kept."""
+        return tick % LOOP_FRAMES in self._faces
+
     def find(self, tick: int) -> Image | None:
-        """Return the picture of a tick, where it was kept."""
-        kept = None if self.loop is None else self._faces.get(tick % len(self.loop))
-        return None if kept is None else self._portrait.canvas.paste(decode_jpeg(kept))
+        """Return the face (S, S, 3) of a tick, where it was kept."""
+        kept = self._faces.get(tick % LOOP_FRAMES)
+        return None if kept is None else decode_jpeg(kept)
 
     def keep(self, tick: int, face: Image) -> None:
-        """Keep a face (S, S, 3) that was drawn with the motion of a tick."""
-        if self.loop is not None:
-            self._faces[tick % len(self.loop)] = encode_jpeg(face)
+        """Keep a face (S, S, 3) that was drawn with the loop's motion of a tick."""
+        self._faces[tick % LOOP_FRAMES] = encode_jpeg(face)
 
 
 def _generate(feed: MotionFeed) -> Iterator[Motion | None]:
@@ -95,6 +99,4 @@ def close_loop(motion: Motion) -> Motion:
         weight = share[:SEAM_FRAMES].reshape(-1, *[1] * (value.ndim - 1))
         value[:SEAM_FRAMES] = weight * value[:SEAM_FRAMES] + (1 - weight) * getattr(tail, name)
         values[name] = value
-    from dataclasses import replace
-
     return replace(head, **values)

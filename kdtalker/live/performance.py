@@ -18,11 +18,14 @@ WINDOW_FRAMES = 76  # sound from a frame's first sample on that its motion takes
 class PerformanceStream:
     """Generate performed motion from samples at 16 kHz."""
 
-    need = WINDOW_FRAMES * SAMPLES_PER_FRAME
-
     def __init__(self, engine: Engine[Any], portrait: EncodedPortrait[Any], options: Options) -> None:
         self._session = Session(engine, portrait, options)
         self._stream = self._session._start()
+
+    @staticmethod
+    def need(engine: Engine[Any], options: Options) -> int:
+        """Return how many samples from a frame's first on its motion takes."""
+        return WINDOW_FRAMES * SAMPLES_PER_FRAME
 
     def advance(self, samples: Array) -> Motion:
         """Take samples (N,); return the motion of the frames that became final."""

@@ -43,8 +43,9 @@ class Reply:
     drawn: int = 0
     is_playing: bool = False
     ready_tick: int | None = None  # from which the picture at `position` has been waiting, while nothing is played
-    transition: Transition | None = None  # from idle life or from a guess
+    transition: Transition | None = None  # from idle life, from a guess, or over a part that was not heard
     last: Motion | None = None  # the motion that was drawn last
+    was_guess: bool = False  # whether that was a guess
 
     def append(self, samples: Array, tick: int) -> None:
         """Add samples (N,)."""
@@ -85,7 +86,8 @@ class Reply:
     def waits_for_sound(self, need: int) -> bool:
         """Tell whether the next frame can have no motion before more sound comes; need: samples from a frame's first on
         that its motion takes."""
-        return not self.has_ended and self.known(self.position) is None and len(self.sound) < need
+        is_known = self.drawn > self.position or self.known(self.position) is not None
+        return not self.has_ended and not is_known and len(self.sound) < need
 
     def play(self) -> tuple[Array, Picture | None]:
         """Return sound (N,), at most 40 ms, and picture of the next frame."""

@@ -10,6 +10,7 @@ from typing import Any
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.protocols import EncodedPortrait
+from kdtalker.core.rates import SAMPLE_RATE_HZ
 from kdtalker.edits.perform import check_options
 from kdtalker.live.drawing import Drawing
 from kdtalker.live.frames import LiveFrame, LiveStats, Played
@@ -17,7 +18,7 @@ from kdtalker.live.hearing import Hearing
 from kdtalker.live.idle import IdleLoop
 from kdtalker.live.options import LiveOptions
 from kdtalker.live.performance import PerformanceStream
-from kdtalker.live.samples import check_samples
+from kdtalker.live.samples import check_live_samples, resampler_lag
 from kdtalker.live.timeline import Clock, Timeline
 from kdtalker.live.worker import repeat_steps
 from kdtalker.pipeline import TalkingPortraitPipeline
@@ -52,7 +53,8 @@ class LiveSession:
             raise InputError("The portrait has an alpha channel, live frames have none; encode it with alpha=False.")
         self.idle = idle or IdleLoop(engine, portrait, options.options)
         self._start = partial(PerformanceStream, engine, portrait, options.options)
-        need = PerformanceStream.need * options.sample_rate // 16_000
+        need = PerformanceStream.need(engine, options.options) * options.sample_rate // SAMPLE_RATE_HZ
+        need += resampler_lag(options.sample_rate)
         picture = portrait.canvas.paste(portrait.canvas.face).copy()
         picture.flags.writeable = False
         self._timeline = Timeline(options, picture, portrait.rest, need=need, clock=clock)
@@ -75,28 +77,19 @@ class LiveSession:
     def push(self, samples: Array) -> int:
         """Add samples (N,), N from 0, float32 mono at the session's rate, -1..1, to the reply that is open, or begin
         one. Returns its number, from 0. Raises InputError for other sound, and where more than buffer_s would wait."""
-        samples = check_samples(samples, self._timeline.options.sample_rate)
-        with self._timeline.changed:
-            self._require_open()
-            return self._timeline.push(samples)
+        return self._timeline.push(check_live_samples(samples, self._timeline.options.sample_rate))
 
     def end_segment(self) -> None:
         """End the reply that is open; it is played to its end."""
-        with self._timeline.changed:
-            self._require_open()
-            self._timeline.end_segment()
+        self._timeline.end_segment()
 
     def interrupt(self) -> tuple[Played, ...]:
         """Drop all that was not yet taken (barge-in). Returns what was played of each reply that had not ended."""
-        with self._timeline.changed:
-            self._require_open()
-            return self._timeline.interrupt()
+        return self._timeline.interrupt()
 
     def take(self) -> LiveFrame:
         """Return the next frame of 40 ms; waits for nothing."""
-        with self._timeline.changed:
-            self._require_open()
-            return self._timeline.take()
+        return self._timeline.take()
 
     def work(self) -> bool:
         """Do a step of hearing or drawing in this thread; returns False where there is nothing to do."""
@@ -104,9 +97,7 @@ class LiveSession:
 
     def close(self) -> None:
         """End the session and its threads, after the step that they are at."""
-        with self._timeline.changed:
-            self._timeline.is_closed = True
-            self._timeline.notify()
+        self._timeline.close()
         for thread in self._threads:
             thread.join()
 
@@ -118,7 +109,3 @@ class LiveSession:
 
     def _hear(self) -> bool:
         return self._hearing.step() or self.idle.make(self._start)
-
-    def _require_open(self) -> None:
-        if self._timeline.is_closed:
-            raise InputError("This live session was closed; start another.")

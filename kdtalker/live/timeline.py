@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from threading import Condition
 
@@ -69,7 +70,43 @@ class Timeline:
         return bool(self.replies) and self.replies[0].is_playing
 
     def push(self, samples: Array) -> int:
-        """Append clean samples (N,) to the reply that is open; returns its number."""
+        """Append clean samples (N,) to the reply that is open, or begin one; returns its number. Raises InputError
+        where too many wait."""
+        with self._open():
+            return self._push(samples)
+
+    def end_segment(self) -> None:
+        """End the reply that is open, where there is one."""
+        with self._open():
+            if self.replies:
+                self.replies[-1].has_ended = True
+                self.notify()
+
+    def interrupt(self) -> tuple[Played, ...]:
+        """Drop all that was not taken; returns what was played of each reply that is not reported yet."""
+        with self._open():
+            return self._interrupt()
+
+    def take(self) -> LiveFrame:
+        """Return the next frame."""
+        with self._open():
+            return self._take()
+
+    def close(self) -> None:
+        """End the session."""
+        with self.changed:
+            self.is_closed = True
+            self.notify()
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Hold the lock. Raises InputError where the session was closed."""
+        with self.changed:
+            if self.is_closed:
+                raise InputError("This live session was closed; start another.")
+            yield
+
+    def _push(self, samples: Array) -> int:
         waiting = sum(len(reply.sound) for reply in self.replies)
         if waiting + len(samples) > self.options.buffer_s * self.options.sample_rate:
             raise InputError(
@@ -85,21 +122,14 @@ class Timeline:
         self.notify()
         return self.replies[-1].segment
 
-    def end_segment(self) -> None:
-        """End the reply that is open, where there is one."""
-        if self.replies:
-            self.replies[-1].has_ended = True
-            self.notify()
-
-    def interrupt(self) -> tuple[Played, ...]:
-        """Drop all that was not taken."""
+    def _interrupt(self) -> tuple[Played, ...]:
         reports = [*self._pending, *(reply.report(interrupted=not reply.is_played) for reply in self.replies)]
         self._pending.clear()
         self.generation += 1
         if self.is_playing:
             self.rest_from(self.tick, self.shown.motion)
         self.replies.clear()
-        self.stats = replace(self.stats, interrupts=self.stats.interrupts + 1)
+        self.count(interrupts=1)
         self.notify()
         return tuple(reports)
 
@@ -108,8 +138,7 @@ class Timeline:
         self.transition = Transition(held, tick)
         self.resting.clear()
 
-    def take(self) -> LiveFrame:
-        """Return the next frame."""
+    def _take(self) -> LiveFrame:
         tick, self.tick = self.tick, self.tick + 1
         self.taken_s = self.clock()
         self._finish(tick)
@@ -172,14 +201,25 @@ class Timeline:
 
     def counts(self) -> LiveStats:
         """Return the counts so far."""
-        waiting = sum(len(reply.sound) for reply in self.replies)
+        with self.changed:
+            waiting = sum(len(reply.sound) for reply in self.replies)
         return replace(self.stats, waiting_s=waiting / self.options.sample_rate)
+
+    def count(self, **counts: int) -> None:
+        """Add to the counts."""
+        self.stats = replace(self.stats, **{name: getattr(self.stats, name) + count for name, count in counts.items()})
+
+    def average(self, **values: float) -> None:
+        """Add to the running means."""
+        means = {name: getattr(self.stats, name) for name in values}
+        self.stats = replace(
+            self.stats, **{name: mean + (values[name] - mean) / (8 if mean else 1) for name, mean in means.items()}
+        )
 
     def _show(self, picture: Picture | None) -> PictureState:
         if picture is None:
             state = PictureState.REPEATED
         else:
             self.shown, state = picture, picture.state
-        count = getattr(self.stats, state.value) + 1
-        self.stats = replace(self.stats, **{state.value: count})
+        self.count(**{state.value: 1})
         return state
