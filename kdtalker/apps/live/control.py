@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -34,7 +34,7 @@ class SessionControl:
         self._service, self._session, self._rate_hz, self.tell, self._drop = service, session, rate_hz, tell, drop
         self._segments = SegmentTracker(rate_hz)
         self._speaking: set[asyncio.Task[None]] = set()
-        self._errors = 0
+        self._errors = self._generation = 0
         self._is_ending = self._has_failed = False
 
     @property
@@ -43,12 +43,18 @@ class SessionControl:
         return self._is_ending and not self._segments.is_waiting and not self._speaking
 
     def take(self) -> tuple[LiveFrame, FrameHeader]:
-        """Take the next frame, with its header; tell the segments that end with it."""
+        """Take the next frame, with its header."""
         frame = self._session.take()
-        header = self._segments.header(frame)
+        return frame, self._segments.header(frame)
+
+    def is_stale(self, header: FrameHeader) -> bool:
+        """Tell whether a frame was interrupted after it was taken; it must not be sent."""
+        return header.generation < self._generation
+
+    def tell_ended(self, frame: LiveFrame, unsent: Iterable[FrameHeader] = ()) -> None:
+        """Tell the segments that end with a frame, once that was sent; unsent: headers of frames that were not."""
         for played in frame.ended:
-            self._tell_ended(played)
-        return frame, header
+            self._tell_ended(count_sent(played, unsent))
 
     async def receive(self, work: Coroutine[Any, Any, None]) -> None:
         """Do what one message wants, and tell its error. Raises ProtocolError after too many in a row."""
@@ -100,9 +106,10 @@ class SessionControl:
         for task in self._speaking:
             task.cancel()
         reports, dropped = self._session.interrupt(), self._drop()
+        self._generation = self._session.stats.interrupts
         for played in reports:
             self._tell_ended(count_sent(played, dropped))
-        self.tell({"type": "cleared", "generation": self._session.stats.interrupts})
+        self.tell({"type": "cleared", "generation": self._generation})
 
     def _tell_ended(self, played: Played) -> None:
         self._segments.end(played)

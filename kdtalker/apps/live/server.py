@@ -56,7 +56,8 @@ class _Socket(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.queue.put_nowait({"type": "websocket.disconnect", "code": closing.code, "reason": closing.reason})
         self.close_sent = True
-        self.loop.call_later(LINGER_S, self.transport.close)  # at once, the answer would be lost with what is unread
+        # Closed at once, the answer would be lost with what is unread.
+        self.close_timer = self.loop.call_later(LINGER_S, self.transport.close)
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()

@@ -18,6 +18,7 @@ from kdtalker.apps.live.wire import (
     POLICY,
     TRY_LATER,
     VERSION,
+    FrameHeader,
     Hello,
     ProtocolError,
     decode_sound,
@@ -102,7 +103,8 @@ class SocketSession:
 
     def __init__(self, socket: WebSocket, service: LiveService, session: LiveSession, hello: Hello) -> None:
         self._socket, self._service, self._rate_hz, self._outbox = socket, service, hello.rate_hz, Outbox()
-        self._control = SessionControl(service, session, hello.rate_hz, self._tell, self._outbox.drop_frames)
+        self._control = SessionControl(service, session, hello.rate_hz, self._tell, self._drop)
+        self._encoding: list[FrameHeader] = []  # of the frame that is taken and not yet in the outbox
         self._close: tuple[int, str] = (1000, "")
 
     async def run(self) -> tuple[int, str]:
@@ -140,6 +142,9 @@ class SocketSession:
         while not self._outbox.is_empty and not sending.done() and clock() < ends:
             await asyncio.sleep(0.01)
 
+    def _drop(self) -> list[FrameHeader]:
+        return [*self._outbox.drop_frames(), *self._encoding]
+
     def _tell(self, event: Mapping[str, Any]) -> None:
         self._outbox.put(json.dumps(event))
 
@@ -161,8 +166,13 @@ class SocketSession:
                 self._tell({"type": "ready", "version": VERSION, "rate": self._rate_hz, "fps": FRAME_RATE_HZ,
                             "width": width, "height": height})  # fmt: skip
             if frame.picture is not shown:
+                self._encoding = [header]
                 jpeg, shown = await self._service.encode_jpeg(frame.picture), frame.picture
-            self._outbox.put((header, jpeg, encode_sound(frame.sound)))
+                self._encoding = []
+            is_stale = self._control.is_stale(header)
+            if not is_stale:
+                self._outbox.put((header, jpeg, encode_sound(frame.sound)))
+            self._control.tell_ended(frame, [header] * is_stale)
             if index % FRAME_RATE_HZ == 0:
                 self._control.report(pictures_dropped=self._outbox.pictures_dropped)
             if self._control.has_ended:

@@ -172,7 +172,7 @@ def parse_command(text: str) -> Command:
     kind = message.get("type")
     if kind == "hello":
         raise ProtocolError("second_hello", "This session has had its hello; wanted sound or a control message.")
-    if kind not in _CONTROLS:
+    if not isinstance(kind, str) or kind not in _CONTROLS:
         raise ProtocolError("unknown_type", f"The message is of the type {kind!r}, wanted {', '.join(_CONTROLS)}.")
     _refuse_unknown(message, {"type", *_CONTROLS[kind]})
     text, voice = message.get("text", ""), message.get("voice")
