@@ -22,6 +22,7 @@ from kdtalker.core.options import LONGEST_SIDE_PX, Options
 from kdtalker.core.protocols import Box, Edit, EncodedPortrait, Engine, Record, SourceT
 from kdtalker.edits.perform import apply_options, check_options
 from kdtalker.edits.transfer import transfer_stream
+from kdtalker.motion_stream import MotionStream
 from kdtalker.session import Session, draw_frames
 
 if TYPE_CHECKING:
@@ -121,6 +122,19 @@ class TalkingPortraitPipeline(Generic[SourceT]):
                 renderer.space,
             )
         return Session(self.engine, portrait, options, record=record, edit=edit, head=head)
+
+    def start_motion(
+        self,
+        portrait: EncodedPortrait[SourceT],
+        options: Options | None = None,
+        *,
+        edit: Edit | None = None,
+        head: Iterable[Motion] | None = None,
+    ) -> MotionStream[SourceT]:
+        """Start a stream of the motion that a session would draw; arguments and errors as of `start`."""
+        options = options or Options()
+        check_options(options, self.engine.renderer.expression_model)
+        return MotionStream(self.engine, portrait, options, edit=edit, head=head)
 
     def animate(
         self,

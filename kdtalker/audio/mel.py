@@ -18,16 +18,19 @@ MEL_HOP = 160  # samples, 10 ms
 
 MEL_COLUMNS_PER_FRAME = SAMPLES_PER_FRAME // MEL_HOP
 
+MEL_OVERHANG = MEL_WINDOW // 2 - MEL_HOP  # samples of the next frame that a frame's last column takes
+
 MEL_SILENCE = -10.0  # log10 of the smallest power
 
 LEVEL_FLOOR = -1.5  # the running level, log10 of power, never falls below this
 
-_LEVEL_FALL = 0.05  # the running level falls by at most this a block
+_LEVEL_FALL = 0.05 / 16  # the running level falls by at most this a frame
 
 
 def track_level(level: float, log_power: Array) -> float:
-    """Update the running level (log10 of power) by a block (80, 64): it rises at once and falls slowly to a floor."""
-    return max(float(log_power.max()), level - _LEVEL_FALL, LEVEL_FLOOR)
+    """Update the running level, log10 of power, by new columns (80, L): up at once, down slowly to a floor."""
+    frames: int = log_power.shape[1] // MEL_COLUMNS_PER_FRAME
+    return max(float(log_power.max()), level - frames * _LEVEL_FALL, LEVEL_FLOOR)
 
 
 def log_mel(samples: Array, filters: Array) -> Array:

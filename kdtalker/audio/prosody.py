@@ -25,7 +25,7 @@ EMPHASIS_FROM_DB, EMPHASIS_TO_DB = 1.5, 6.0  # short-term over long-term loudnes
 EMPHASIS_ATTACK_S, EMPHASIS_RELEASE_S = 0.12, 0.5  # time constants with which emphasis rises and falls
 GATE_FROM_S, GATE_TO_S = 0.12, 0.28  # the silence gate rises from 0 to 1 between these durations of silence
 GATE_RELEASE_S = 0.08  # the silence gate falls from 1 to 0 in this time once there is sound
-LOOKAHEAD_FRAMES = 8  # the silence gate falls this many frames before the sound
+LOOKAHEAD_FRAMES = 8  # the silence gate falls this many frames before the sound, where nobody waits for it
 
 
 NO_PROSODY = Prosody(*np.zeros((3, 0), np.float32))
@@ -108,13 +108,13 @@ def _smooth(value: float, target: float, time_s: float) -> float:
     return value + (target - value) * (1 - math.exp(-1 / (FRAME_RATE_HZ * time_s)) if time_s > 0 else 1)
 
 
-def look_ahead(prosody: Prosody, frames: int) -> Prosody:
-    """Apply a forward sliding-window minimum over LOOKAHEAD_FRAMES to the silence gate of the first `frames`, so that
-    the mouth opens before the sound, and advance the nods by their delay; the last one dies away where the sound ends.
-    """
-    gate, nod = prosody.silence_gate, prosody.nod
+def look_ahead(prosody: Prosody, frames: int, lookahead: int = LOOKAHEAD_FRAMES) -> Prosody:
+    """Apply a forward sliding-window minimum over `lookahead` frames to the silence gate of the first `frames`, so that
+    the mouth opens before the sound, and advance the nods by their delay, as far as the look-ahead allows; the last one
+    dies away where the sound ends."""
+    gate, nod, delay = prosody.silence_gate, prosody.nod, min(DELAY_FRAMES, lookahead)
     if len(gate):
-        padded = np.pad(gate, (0, LOOKAHEAD_FRAMES), mode="edge")
-        gate = np.lib.stride_tricks.sliding_window_view(padded, LOOKAHEAD_FRAMES + 1).min(1)
-        nod = np.pad(nod, (0, DELAY_FRAMES), mode="linear_ramp")[DELAY_FRAMES:]
+        padded = np.pad(gate, (0, lookahead), mode="edge")
+        gate = np.lib.stride_tricks.sliding_window_view(padded, lookahead + 1).min(1)
+        nod = np.pad(nod, (0, delay), mode="linear_ramp")[delay:]
     return Prosody(prosody.emphasis[:frames], gate[:frames], nod[:frames])

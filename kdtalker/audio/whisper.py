@@ -13,7 +13,7 @@ from kdtalker.audio.mel import (
     LEVEL_FLOOR,
     MEL_BANDS,
     MEL_COLUMNS_PER_FRAME,
-    MEL_HOP,
+    MEL_OVERHANG,
     MEL_SILENCE,
     MEL_WINDOW,
     log_mel,
@@ -37,6 +37,8 @@ _STEPS_PER_FRAME = 2  # the encoder's own rate is 50 Hz
 
 LAYERS_KEPT = 3  # the last ones, of four
 
+_KEPT_SAMPLES = MEL_WINDOW - MEL_OVERHANG  # before the new ones, that their first column and the one before it take
+
 
 @dataclass(frozen=True)
 class WhisperCarry:
@@ -59,7 +61,7 @@ class WhisperEncoder(BlockEncoder[WhisperCarry]):
         self.network = network
         self.mel_filters, self.right_frames = mel_filters, right_frames
         self.left_samples = (self.block_frames - right_frames) * SAMPLES_PER_FRAME + MEL_WINDOW // 2
-        self.right_samples = right_frames * SAMPLES_PER_FRAME + MEL_WINDOW // 2 - MEL_HOP
+        self.right_samples = right_frames * SAMPLES_PER_FRAME + MEL_OVERHANG
 
     @classmethod
     def load(cls, path: Path | None = None) -> WhisperEncoder:
@@ -77,6 +79,10 @@ class WhisperEncoder(BlockEncoder[WhisperCarry]):
     def feature_size(self) -> int:
         (width,) = graph_spec(GRAPH).tensors["norm.weight"]
         return _STEPS_PER_FRAME * LAYERS_KEPT * width
+
+    def sliding(self, window_frames: int) -> SlidingWhisperEncoder:
+        """Return the same network as a sliding encoder."""
+        return SlidingWhisperEncoder(self.network, self.mel_filters, window_frames)
 
     def start_carry(self) -> WhisperCarry:
         columns = (_LEFT_FRAMES + self.block_frames + self.right_frames) * MEL_COLUMNS_PER_FRAME
@@ -97,10 +103,46 @@ class WhisperEncoder(BlockEncoder[WhisperCarry]):
 
     def _encode_window(self, mel: Array) -> Array:
         """Encode scaled log-mel (80, L) into features (16, C)."""
-        (layers,) = self.network(mel[None])
-        first = _LEFT_FRAMES * _STEPS_PER_FRAME
-        steps = layers[0, first : first + self.block_frames * _STEPS_PER_FRAME]
-        return np.ascontiguousarray(rearrange(steps, "(t s) c -> t (s c)", s=_STEPS_PER_FRAME))
+        return encode_mel(self.network, mel)[_LEFT_FRAMES : _LEFT_FRAMES + self.block_frames]
+
+
+@dataclass(frozen=True)
+class HeardWindow:
+    """Hold the end of a stream: its last samples, log-mel (80, 4 a frame) of the window, and the running level."""
+
+    samples: Array
+    log_power: Array
+    level: float
+
+
+@dataclass(frozen=True)
+class SlidingWhisperEncoder:
+    """Encode the last `window_frames` frames anew whenever there is more sound (implements SlidingEncoder). Features of
+    a frame get better as more is heard after it; none looks beyond the samples that are there."""
+
+    network: Graph
+    mel_filters: Array
+    window_frames: int
+
+    def start(self) -> HeardWindow:
+        columns = self.window_frames * MEL_COLUMNS_PER_FRAME
+        silence = np.full((MEL_BANDS, columns), MEL_SILENCE, np.float32)
+        return HeardWindow(np.zeros(_KEPT_SAMPLES, np.float32), silence, LEVEL_FLOOR)
+
+    def slide(self, state: HeardWindow, samples: Array) -> tuple[Array, HeardWindow]:
+        samples = np.concatenate([state.samples, samples])
+        heard = np.pad(samples, (0, MEL_OVERHANG), mode="reflect")  # the last column's missing samples
+        columns = log_mel(heard, self.mel_filters)  # of the new frames, and the last one before, which is now complete
+        window = np.concatenate([state.log_power[:, :-1], columns], axis=1)[:, -state.log_power.shape[1] :]
+        level = track_level(state.level, columns)
+        features = encode_mel(self.network, scale_mel(window, level))
+        return features, HeardWindow(samples[-_KEPT_SAMPLES:], window, level)
+
+
+def encode_mel(network: Graph, mel: Array) -> Array:
+    """Encode scaled log-mel (80, 4 T) into features (T, C)."""
+    (layers,) = network(mel[None])
+    return np.ascontiguousarray(rearrange(layers[0], "(t s) c -> t (s c)", s=_STEPS_PER_FRAME))
 
 
 def average_upper_layers(features: Array) -> Array:

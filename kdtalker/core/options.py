@@ -9,6 +9,7 @@ from typing import Any
 from kdtalker.core.errors import InputError
 from kdtalker.core.moods import MOODS
 
+WHOLE_WINDOWS = -1  # of Options.lookahead: motion is made in windows of the model, however long they are awaited
 LONGEST_SIDE_PX = 1920  # default limit of a film's longer side, which every phone plays
 
 
@@ -44,6 +45,16 @@ class Options:
         0,
         6,
         0.1,
+        "Sampling",
+    )
+    lookahead: int = _option(
+        WHOLE_WINDOWS,
+        "Look-ahead",
+        "frames of sound, 40 ms each, that are awaited beyond a frame; for live sound, which then needs one more at "
+        "most; -1: whole windows of some 3 s, the best motion",
+        WHOLE_WINDOWS,
+        8,
+        1,
         "Sampling",
     )
     expression: float = _option(1.0, "Expression", "strength of the whole face's motion; 1 is as generated", 0, 2, 0.05)

@@ -45,6 +45,17 @@ class AudioEncoder(Protocol[StateT]):
         """Return the features (T, C) still owed at the end of the sound: ceil(samples / 640) in all."""
 
 
+class SlidingEncoder(Protocol[StateT]):
+    """Encode the end of a stream anew with every hop, by what has been heard up to it and no sample more."""
+
+    def start(self) -> StateT:
+        """Return the state before the first sample."""
+
+    def slide(self, state: StateT, samples: Array) -> tuple[Array, StateT]:
+        """Take the samples (640 h,) of the next h frames, h > 0; return the features (window, C) of the last frames of
+        the stream, those before its first sample silent."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """Hold the settings of a diffusion sampler: steps (0: the model's own number) and the scale of classifier-free
@@ -68,12 +79,37 @@ class MotionModel(Protocol[StateT]):
         all frames still owed are returned."""
 
 
+class SlidingModel(Protocol[StateT]):
+    """Generate motion hop by hop, each from the features of frames before, in and after it."""
+
+    def start(
+        self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()
+    ) -> StateT:
+        """Return the state before the first frame; see `MotionModel.start`."""
+
+    def slide(self, state: StateT, features: Array) -> tuple[Motion, StateT]:
+        """Take the features (window, C) of the last frames of a stream; return the motion of the next hop."""
+
+
+@dataclass(frozen=True)
+class SlidingSpeech:
+    """Hold the two models of a sliding stream. hop_frames: frames that each step makes; lookahead_frames: those that it
+    hears beyond its last one."""
+
+    encoder: SlidingEncoder[Any]
+    motion_model: SlidingModel[Any]
+    hop_frames: int
+    lookahead_frames: int
+
+
 @dataclass(frozen=True)
 class Speech:
-    """Hold the two models that turn sound into motion."""
+    """Hold the two models that turn sound into motion. sliding: those that look ahead so many frames, None where the
+    models cannot."""
 
     audio_encoder: AudioEncoder[Any]
     motion_model: MotionModel[Any]
+    sliding: Callable[[int], SlidingSpeech] | None = None
 
     def warm_up(self) -> None:
         """Run the audio encoder once, so that the first film does not wait for it."""

@@ -42,8 +42,14 @@ class FIRSmoothedModel(Generic[StateT]):
         recent = np.concatenate([recent, frames])
         if last:
             recent = np.concatenate([recent, np.repeat(recent[-1:], RADIUS, axis=0)])
-        count = max(0, len(recent) - 2 * RADIUS)
-        smoothed = np.zeros((count, MOTION_WIDTH), np.float32)
-        for shift, weights in enumerate(_WEIGHTS):
-            smoothed += weights * recent[shift : shift + count]
-        return Motion.from_vector(smoothed, motion.space), (inner, recent[count:])
+        smoothed = smooth(recent)
+        return Motion.from_vector(smoothed, motion.space), (inner, recent[len(smoothed) :])
+
+
+def smooth(vectors: Array) -> Array:
+    """Smooth motion vectors (T, 70) by the kernels: (T - 2 RADIUS, 70), empty where there are fewer."""
+    count = max(0, len(vectors) - 2 * RADIUS)
+    smoothed = np.zeros((count, MOTION_WIDTH), np.float32)
+    for shift, weights in enumerate(_WEIGHTS):
+        smoothed += weights * vectors[shift : shift + count]
+    return smoothed

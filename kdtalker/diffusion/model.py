@@ -176,7 +176,7 @@ class DiffusionMotionModel:
         while ready := [i for i, state in enumerate(current) if is_ready(self.config, state, last)]:
             kind = self._batch_key(current[ready[0]])
             group = [i for i in ready if self._batch_key(current[i]) == kind]
-            predicted = self._sample([current[i] for i in group])
+            predicted = self.sample([current[i] for i in group], self.config.window)
             for i, frames in zip(group, predicted, strict=True):
                 emitted, current[i] = blend_window(self.config, current[i], frames)
                 final[i].append(emitted)
@@ -191,19 +191,19 @@ class DiffusionMotionModel:
         """Return the batching key of a stream: context length and sampling settings."""
         return len(context_frames(self.config, state)), state.sampling
 
-    def _sample(self, states: list[WindowState]) -> Array:
-        """Sample the next window of each state: (B, window - context, 70); relative models keep the source's scale."""
+    def sample(self, states: list[WindowState], window: int) -> Array:
+        """Sample the next window of each state, `window` frames with the context: (B, window - context, 70); relative
+        models keep the source's scale."""
         config, calibration = self.config, self.calibration
         references = [reference_token(config, state) for state in states]
         noise = [
-            sample_noise(state.seed, state.emitted, config.window - len(context_frames(config, state)))
-            for state in states
+            sample_noise(state.seed, state.emitted, window - len(context_frames(config, state))) for state in states
         ]
         predicted = sample_window(
             self.denoiser,
             np.stack([state.canonical for state in states]),
             np.stack(references),
-            np.stack([window_features(config, state) for state in states]),
+            np.stack([window_features(state, window) for state in states]),
             known=np.stack([context_frames(config, state) for state in states]),
             noise=np.stack(noise),
             sampling=states[0].sampling,

@@ -67,10 +67,10 @@ def is_ready(config: DenoiserConfig, state: WindowState, last: bool) -> bool:
     return len(state.features) >= config.window or (last and _owed(config, state) > len(state.tail))
 
 
-def window_features(config: DenoiserConfig, state: WindowState) -> Array:
+def window_features(state: WindowState, window: int) -> Array:
     """Return the features (window, C) of the next window, filled up with those of silence."""
-    features = state.features[: config.window]
-    return np.concatenate([features, np.tile(state.silence, (config.window - len(features), 1))])
+    features = state.features[:window]
+    return np.concatenate([features, np.tile(state.silence, (window - len(features), 1))])
 
 
 def sample_noise(seed: int, first_frame: int, frames: int) -> Array:

@@ -12,6 +12,7 @@ from kdtalker.core.motion import Motion
 from kdtalker.core.protocols import EncodedPortrait, Renderer
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.live.blend import Transition
+from kdtalker.live.costs import DrawingCosts
 from kdtalker.live.frames import PictureState
 from kdtalker.live.idle import IdleLoop
 from kdtalker.live.reply import Picture, Reply
@@ -19,8 +20,6 @@ from kdtalker.live.timeline import Timeline
 
 AHEAD_PICTURES = 8  # pictures of speech that wait to be shown
 AHEAD_IDLE = 3  # the same of idle life
-FRAME_S = 1 / FRAME_RATE_HZ
-RETRY = 0.9  # by which the cost of the mouth painter is thought to fall with each picture without it
 
 Work = Callable[[], None]
 
@@ -34,8 +33,7 @@ class Drawing:
     ) -> None:
         self._timeline, self._renderer, self._portrait, self._idle = timeline, renderer, portrait, idle
         self._loop = idle.loop  # as far as this session knows it
-        self._painted_s = self._fast_s = 0.0  # cost of a picture, with the mouth painter and without: running means
-        self._is_warm = False  # the first picture costs more
+        self._costs = DrawingCosts()
 
     def step(self) -> bool:
         """Draw a picture; returns False where all pictures are there."""
@@ -75,7 +73,7 @@ class Drawing:
         """Plan the next picture of a reply; before: the reply before it, which is drawn but not yet played."""
         is_painted = True
         if reply.is_playing and reply.known(reply.drawn) is not None:
-            is_painted, late = self._find_time(reply.drawn - reply.position)
+            is_painted, late = self._costs.find_time(self._time_left(reply.drawn - reply.position))
             self._skip_to(reply, min(reply.drawn + late, reply.frames))
         frame = reply.drawn
         motion = reply.known(frame)
@@ -90,43 +88,30 @@ class Drawing:
             reply.transition = Transition(reply.last, frame)
         if reply.transition is not None:
             motion = reply.transition.blend(motion, frame)
-        reply.drawn, reply.last, reply.was_guess = frame + 1, motion, is_guess
-        reply.motion.pop(frame, None)
-        reply.guess.pop(frame, None)
+        reply.forget(frame + 1)
+        reply.last, reply.was_guess = motion, is_guess
         return partial(self._draw_speech, reply, frame, motion, is_painted)
 
     def _skip_to(self, reply: Reply, frame: int) -> None:
         """Drop the pictures of a reply before a frame."""
-        for number in range(reply.drawn, frame):
-            reply.motion.pop(number, None)
-            reply.guess.pop(number, None)
         if frame > reply.drawn:
-            self._timeline.count(dropped=frame - reply.drawn)
-            reply.drawn = frame
+            self._timeline.counts["dropped"] += frame - reply.drawn
+            reply.forget(frame)
 
-    def _find_time(self, ticks: int) -> tuple[bool, int]:
-        """Find out whether there is time to draw the picture that is due `ticks` after the next tick with the mouth
-        painter; returns that, and how many pictures are too late to be drawn at all."""
-        if not self._ticks_late(ticks, self._painted_s):
-            return True, 0
-        return False, self._ticks_late(ticks, self._fast_s or self._painted_s)
-
-    def _ticks_late(self, ticks: int, cost_s: float) -> int:
-        """Return by how many ticks a picture of that cost would be late that is due `ticks` after the next tick."""
+    def _time_left(self, ticks: int) -> float:
+        """Return the time in s until the frame is taken that comes `ticks` after the next."""
         timeline = self._timeline
         if timeline.taken_s is None:
-            return 0
-        left_s = timeline.taken_s + (ticks + 1) * FRAME_S - timeline.clock()
-        return max(0, math.ceil((cost_s - left_s) / FRAME_S))
+            return math.inf
+        return timeline.taken_s + (ticks + 1) / FRAME_RATE_HZ - timeline.clock()
 
     def _draw_speech(self, reply: Reply, frame: int, motion: Motion, is_painted: bool) -> None:
-        image = self._paste(self._draw(motion, is_painted))
-        picture = Picture(image, motion, PictureState.NEW if is_painted else PictureState.DEGRADED)
+        picture = self._draw(motion, is_painted)[1]
         with self._timeline.changed:
             if frame >= reply.position:
                 reply.pictures[frame] = picture
             else:
-                self._timeline.count(dropped=1)
+                self._timeline.counts["dropped"] += 1
             self._timeline.notify()
 
     def _prepare_rest(self, reply: Reply) -> None:
@@ -143,56 +128,51 @@ class Drawing:
 
     def _choose_idle(self) -> Work | None:
         """Choose the next picture of idle life, where it is due soon."""
-        timeline = self._timeline
-        transition = timeline.transition
+        timeline, transition = self._timeline, self._timeline.transition
         start = timeline.tick
         if timeline.is_playing:
             if transition is None or transition.start <= start:
                 return None
             start = transition.start
-        ticks = (tick for tick in range(start, start + AHEAD_IDLE) if tick not in timeline.resting)
-        tick = next(ticks, None)
+        tick = next((tick for tick in range(start, start + AHEAD_IDLE) if tick not in timeline.resting), None)
         if tick is None:
             return None
-        if not (self._loop is not None and self._idle.has(tick)):
-            tick += self._ticks_late(tick - timeline.tick, self._painted_s)
-            if tick in timeline.resting:
-                return None
         is_loop = self._loop is not None and (transition is None or transition.is_over(tick))
-        return partial(self._draw_idle, tick, self._rest_motion(tick), is_loop, transition)
+        is_painted, left_s = True, self._time_left(tick - timeline.tick)
+        if not is_loop:
+            is_painted, late = self._costs.find_time(left_s)
+            tick += late
+        elif not self._idle.has(tick):
+            tick += self._costs.late_pictures(left_s)
+        if tick in timeline.resting:
+            return None
+        return partial(self._draw_idle, tick, self._rest_motion(tick), is_painted, is_loop, transition)
 
-    def _draw_idle(self, tick: int, motion: Motion, is_loop: bool, transition: Transition | None) -> None:
+    def _draw_idle(
+        self, tick: int, motion: Motion, is_painted: bool, is_loop: bool, transition: Transition | None
+    ) -> None:
         face = self._idle.find(tick) if is_loop else None
-        if face is None:
-            face = self._draw(motion, True)
+        if face is not None:
+            picture = Picture(self._paste(face), motion)
+        else:
+            face, picture = self._draw(motion, is_painted)
             if is_loop:
                 self._idle.keep(tick, face)
-        picture = Picture(self._paste(face), motion)
         timeline = self._timeline
         with timeline.changed:
             if timeline.transition is transition and tick >= timeline.tick:
                 timeline.resting[tick] = picture
             timeline.notify()
 
-    def _draw(self, motion: Motion, is_painted: bool) -> Image:
-        clock, source = self._timeline.clock, self._portrait.source
-        began_s = clock()
-        faces = self._renderer.render(source, motion, paint_mouth=is_painted)
-        (face,) = faces
-        self._measure(clock() - began_s, is_painted)
-        return face
-
-    def _measure(self, cost_s: float, is_painted: bool) -> None:
-        """Measure what a picture costs."""
-        if not self._is_warm:
-            self._is_warm = True
-        elif is_painted:
-            self._painted_s += (cost_s - self._painted_s) / (8 if self._painted_s else 1)
-        else:
-            self._fast_s += (cost_s - self._fast_s) / (8 if self._fast_s else 1)
-            self._painted_s = max(self._fast_s, RETRY * self._painted_s)
+    def _draw(self, motion: Motion, is_painted: bool) -> tuple[Image, Picture]:
+        """Draw a face (S, S, 3); returns it with the picture that it becomes."""
+        clock, began_s = self._timeline.clock, self._timeline.clock()
+        (face,) = self._renderer.render(self._portrait.source, motion, paint_mouth=is_painted)
+        image = self._paste(face)
+        self._costs.add(clock() - began_s, is_painted)
         with self._timeline.changed:
-            self._timeline.average(draw_ms=1000 * cost_s)
+            self._timeline.average("draw_ms", 1000 * (clock() - began_s))
+        return face, Picture(image, motion, PictureState.NEW if is_painted else PictureState.DEGRADED)
 
     def _paste(self, face: Image) -> Image:
         image = self._portrait.canvas.paste(face)

@@ -18,17 +18,17 @@ from kdtalker.live.samples import HearingResampler
 from kdtalker.live.timeline import Timeline
 
 AHEAD_FRAMES = 50  # motion that is generated ahead of what is played
-PIECE_FRAMES = 10  # sound that is heard at a time
+PIECE_FRAMES = 2  # sound that is heard at a time
 BEHIND_FRAMES = 50  # hearing that is so far behind what is played begins anew
 GUESS_TICKS, GUESS_PICTURES = 5, 2  # without new sound for so long and with so few pictures left, the end is guessed
 NO_SAMPLES = np.zeros(0, np.float32)
 
 
 class MotionFeed(Protocol):
-    """Turn samples at 16 kHz into performed motion; see `PerformanceStream`."""
+    """Turn samples at 16 kHz into the motion that is drawn; see `MotionStream`."""
 
-    def advance(self, samples: Array) -> Motion: ...
-    def end(self) -> Motion: ...
+    def push(self, samples: Array) -> Motion: ...
+    def flush(self) -> Motion: ...
     def copy(self) -> MotionFeed: ...
 
 
@@ -105,12 +105,12 @@ class Hearing:
     def _hear(self, ear: _Ear, samples: Array) -> None:
         began_s = time.perf_counter()
         heard = ear.resampler.advance(samples)
-        motion = ear.feed.advance(heard)
+        motion = ear.feed.push(heard)
         self._add(ear, motion, began_s)
 
     def _end(self, ear: _Ear) -> None:
         began_s = time.perf_counter()
-        parts = [ear.feed.advance(ear.resampler.advance(NO_SAMPLES, last=True)), ear.feed.end()]
+        parts = [ear.feed.push(ear.resampler.advance(NO_SAMPLES, last=True)), ear.feed.flush()]
         self._add(ear, Motion.concatenate(parts), began_s)
         with self._timeline.changed:
             ear.reply.is_heard = True
@@ -121,12 +121,12 @@ class Hearing:
                 ear.reply.motion[ear.frame + number] = motion[number : number + 1]
             ear.frame += len(motion)
             if len(motion):
-                self._timeline.average(hear_ms=1000 * (time.perf_counter() - began_s) / len(motion))
+                self._timeline.average("hear_ms", 1000 * (time.perf_counter() - began_s) / len(motion))
             self._timeline.notify()
 
     def _guess(self, ear: _Ear) -> None:
         """Generate the motion of the waiting sound as if no more came."""
-        motion = ear.feed.copy().end()
+        motion = ear.feed.copy().flush()
         with self._timeline.changed:
             drawn = ear.reply.drawn
             ear.reply.guess = {

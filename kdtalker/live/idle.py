@@ -76,7 +76,7 @@ def _generate(feed: MotionFeed) -> Iterator[Motion | None]:
     wanted = SETTLE_FRAMES + SEARCH_FRAMES + LOOP_FRAMES + SEAM_FRAMES
     motion: list[Motion] = []
     while sum(map(len, motion)) < wanted:
-        motion.append(feed.advance(np.zeros(SAMPLE_RATE_HZ, np.float32)))
+        motion.append(feed.push(np.zeros(SAMPLE_RATE_HZ, np.float32)))
         yield None
     yield close_loop(Motion.concatenate(motion)[SETTLE_FRAMES:wanted])
 

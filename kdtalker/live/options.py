@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kdtalker.core.errors import InputError
-from kdtalker.core.options import Options
+from kdtalker.core.options import WHOLE_WINDOWS, Options
 from kdtalker.core.rates import FRAME_RATE_HZ
 
 RATES_HZ = (8_000, 48_000)
 SOURCES = ("agent", "microphone")
+_RANGES = (("lookahead", int, WHOLE_WINDOWS, 8), ("margin", int, 0, 25), ("buffer_s", float, 0, 3600),
+           ("pause_s", float, 0, 3600))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class LiveOptions:
     """Hold every choice about a live session. Raises InputError for a value outside its range.
 
     options: of the performance. sample_rate: Hz of the sound in and out, a multiple of 25 from 8000 to 48000.
-    lookahead: frames of sound that the motion model hears beyond a frame, 0..8. margin: frames of sound that a reply
+    lookahead: frames of sound that the motion model hears beyond a frame, 0..8, instead of that of `options`; -1: whole
+    windows of some 3 s, for engines that cannot look ahead by frames. margin: frames of sound that a reply
     waits for where its sound comes no faster than it is spoken. buffer_s: most sound that may wait. pause_s: a reply
     that gets no sound for so long is ended. source: "agent" for speech of a program, which comes faster than it is
     spoken; "microphone" for a person's, which is played with a fixed delay.
@@ -40,13 +43,16 @@ class LiveOptions:
             )
         if self.source not in SOURCES:
             raise InputError(f"The source is {self.source!r}, wanted {' or '.join(SOURCES)}.")
-        for name, kind, most in (("lookahead", int, 8), ("margin", int, 25), ("buffer_s", float, 3600),
-                                 ("pause_s", float, 3600)):  # fmt: skip
+        for name, kind, least, most in _RANGES:
             value = getattr(self, name)
-            is_number = type(value) in (int, kind)
-            if not is_number or not 0 <= value <= most:
+            if type(value) not in (int, kind) or not least <= value <= most:
                 wanted = "a whole number" if kind is int else "a number"
-                raise InputError(f"Live option '{name}' is {value!r}, wanted {wanted} from 0 to {most}.")
+                raise InputError(f"Live option '{name}' is {value!r}, wanted {wanted} from {least} to {most}.")
+
+    @property
+    def motion_options(self) -> Options:
+        """Return the options of the motion stream."""
+        return replace(self.options, lookahead=self.lookahead)
 
     @property
     def frame_samples(self) -> int:

@@ -83,6 +83,13 @@ class Reply:
         """Return the motion (T = 1) of a frame, a guess where its sound is not heard far enough."""
         return self.motion.get(frame, self.guess.get(frame))
 
+    def forget(self, frame: int) -> None:
+        """Forget the motion of frames before one, which is the next to be drawn."""
+        for number in range(self.drawn, frame):
+            self.motion.pop(number, None)
+            self.guess.pop(number, None)
+        self.drawn = frame
+
     def waits_for_sound(self, need: int) -> bool:
         """Tell whether the next frame can have no motion before more sound comes; need: samples from a frame's first on
         that its motion takes."""
@@ -92,8 +99,6 @@ class Reply:
     def play(self) -> tuple[Array, Picture | None]:
         """Return sound (N,), at most 40 ms, and picture of the next frame."""
         sound, picture = self.sound.read(self.frame_samples), self.pictures.pop(self.position, None)
-        for frames in (self.motion, self.guess):
-            frames.pop(self.position, None)
         self.position += 1
         self.is_playing, self.ready_tick = True, None
         return sound, picture

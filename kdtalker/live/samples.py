@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from kdtalker.core.arrays import Array
-from kdtalker.core.errors import InputError
 from kdtalker.core.rates import SAMPLE_RATE_HZ
 
 RESAMPLER_LAG_S = 0.065  # at most: soxr's quality "LQ" answers after 61 ms at 8 kHz, after 20 to 28 ms above 16 kHz
@@ -66,17 +65,3 @@ class HearingResampler:
 def resampler_lag(rate: int) -> int:
     """Return the most samples at a rate by which the resampler lags."""
     return 0 if rate == SAMPLE_RATE_HZ else round(RESAMPLER_LAG_S * rate)
-
-
-def check_live_samples(samples: Array, rate: int) -> Array:
-    """Return a clean copy of samples (N,) as float32 within -1..1. Raises InputError for anything but mono sound of
-    floating-point numbers."""
-    samples = np.asarray(samples)
-    if samples.ndim != 1:
-        raise InputError(f"Sound has the shape {samples.shape}, wanted (samples,): mono at {rate} Hz.")
-    if samples.dtype.kind != "f":
-        raise InputError(
-            f"Sound has numbers of the type {samples.dtype}, wanted float32 from -1 to 1: divide int16 by 32768."
-        )
-    clean: Array = np.clip(np.nan_to_num(np.array(samples, np.float32)), -1, 1)
-    return clean

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from threading import Thread
 from typing import Any
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.protocols import EncodedPortrait
-from kdtalker.core.rates import SAMPLE_RATE_HZ
-from kdtalker.edits.perform import check_options
+from kdtalker.core.options import WHOLE_WINDOWS
+from kdtalker.core.protocols import EncodedPortrait, Engine
 from kdtalker.live.drawing import Drawing
 from kdtalker.live.frames import LiveFrame, LiveStats, Played
 from kdtalker.live.hearing import Hearing
 from kdtalker.live.idle import IdleLoop
 from kdtalker.live.options import LiveOptions
-from kdtalker.live.performance import PerformanceStream
-from kdtalker.live.samples import check_live_samples, resampler_lag
+from kdtalker.live.samples import resampler_lag
 from kdtalker.live.timeline import Clock, Timeline
 from kdtalker.live.worker import repeat_steps
+from kdtalker.motion_stream import check_samples
 from kdtalker.pipeline import TalkingPortraitPipeline
+
+WINDOW_FRAMES = 76  # that a frame's motion takes, from its own on, where it is made in whole windows
 
 
 class LiveSession:
@@ -48,17 +50,17 @@ class LiveSession:
         Raises InputError for options that the engine does not have, and for a portrait with an alpha channel."""
         options = options or LiveOptions()
         engine = pipeline.engine
-        check_options(options.options, engine.renderer.expression_model)
         if portrait.matte is not None:
             raise InputError("The portrait has an alpha channel, live frames have none; encode it with alpha=False.")
         self.idle = idle or IdleLoop(engine, portrait, options.options)
-        self._start = partial(PerformanceStream, engine, portrait, options.options)
-        need = PerformanceStream.need(engine, options.options) * options.sample_rate // SAMPLE_RATE_HZ
-        need += resampler_lag(options.sample_rate)
+        start = partial(pipeline.start_motion, portrait, options.motion_options)
+        start()  # which refuses options that the engine does not have
+        self._start_idle = partial(pipeline.start_motion, portrait, replace(options.options, lookahead=WHOLE_WINDOWS))
+        need = needed_frames(engine, options.lookahead) * options.frame_samples + resampler_lag(options.sample_rate)
         picture = portrait.canvas.paste(portrait.canvas.face).copy()
         picture.flags.writeable = False
         self._timeline = Timeline(options, picture, portrait.rest, need=need, clock=clock)
-        self._hearing = Hearing(self._timeline, self._start)
+        self._hearing = Hearing(self._timeline, start)
         self._drawing = Drawing(self._timeline, engine.renderer, portrait, self.idle)
         self._threads: list[Thread] = []
         if threads:
@@ -67,7 +69,7 @@ class LiveSession:
     @property
     def stats(self) -> LiveStats:
         """Return the counts so far."""
-        return self._timeline.counts()
+        return self._timeline.report()
 
     @property
     def error(self) -> BaseException | None:
@@ -77,7 +79,7 @@ class LiveSession:
     def push(self, samples: Array) -> int:
         """Add samples (N,), N from 0, float32 mono at the session's rate, -1..1, to the reply that is open, or begin
         one. Returns its number, from 0. Raises InputError for other sound, and where more than buffer_s would wait."""
-        return self._timeline.push(check_live_samples(samples, self._timeline.options.sample_rate))
+        return self._timeline.push(check_samples(samples, f"{self._timeline.options.sample_rate} Hz"))
 
     def end_segment(self) -> None:
         """End the reply that is open; it is played to its end."""
@@ -93,7 +95,7 @@ class LiveSession:
 
     def work(self) -> bool:
         """Do a step of hearing or drawing in this thread; returns False where there is nothing to do."""
-        return self._hearing.step() or self._drawing.step() or self.idle.make(self._start)
+        return self._hearing.step() or self._drawing.step() or self.idle.make(self._start_idle)
 
     def close(self) -> None:
         """End the session and its threads, after the step that they are at."""
@@ -108,4 +110,13 @@ class LiveSession:
         self.close()
 
     def _hear(self) -> bool:
-        return self._hearing.step() or self.idle.make(self._start)
+        return self._hearing.step() or self.idle.make(self._start_idle)
+
+
+def needed_frames(engine: Engine[Any], lookahead: int) -> int:
+    """Return how many frames of sound, from a frame's own on, its motion takes at most."""
+    sliding = engine.speech.sliding
+    if lookahead == WHOLE_WINDOWS or sliding is None:
+        return WINDOW_FRAMES
+    models = sliding(lookahead)
+    return models.hop_frames + models.lookahead_frames

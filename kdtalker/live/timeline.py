@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from threading import Condition
 
 import numpy as np
@@ -50,7 +49,9 @@ class Timeline:
         self.is_closed = False
         self.version = 0  # grows with every change
         self.error: BaseException | None = None
-        self.stats = LiveStats()
+        self.counts = dict.fromkeys(("new", "degraded", "repeated", "dropped", "interrupts"), 0)
+        self.first_frame_ms: float | None = None
+        self._means = {"hear_ms": 0.0, "draw_ms": 0.0}
         self._segments = 0
         self._pending: list[Played] = []
 
@@ -129,7 +130,7 @@ class Timeline:
         if self.is_playing:
             self.rest_from(self.tick, self.shown.motion)
         self.replies.clear()
-        self.count(interrupts=1)
+        self.counts["interrupts"] += 1
         self.notify()
         return tuple(reports)
 
@@ -146,7 +147,7 @@ class Timeline:
         reply = self.replies[0] if self.replies else None
         if reply is not None and self._is_due(reply, tick):
             if not reply.position:
-                self.stats = replace(self.stats, first_frame_ms=1000 * (self.taken_s - reply.began_s))
+                self.first_frame_ms = 1000 * (self.taken_s - reply.began_s)
             samples, picture = reply.play()
             sound[: len(samples)] = samples
             activity, segment = Activity.SPEECH, reply.segment
@@ -157,7 +158,8 @@ class Timeline:
                 self._hold(reply, tick)
                 activity = Activity.PAUSE if reply.position else Activity.IDLE
             state = self._show(self.resting.get(tick))
-        self.resting = {number: picture for number, picture in self.resting.items() if number > tick}
+        for number in [number for number in self.resting if number <= tick]:
+            del self.resting[number]
         ended, self._pending = tuple(self._pending), []
         self.notify()
         return LiveFrame(tick, self.shown.image, sound, activity, state, segment, self.generation, ended)
@@ -199,27 +201,27 @@ class Timeline:
             elif was_playing and (self.transition is None or self.transition.start != tick):
                 self.rest_from(tick, self.shown.motion)
 
-    def counts(self) -> LiveStats:
+    def report(self) -> LiveStats:
         """Return the counts so far."""
         with self.changed:
             waiting = sum(len(reply.sound) for reply in self.replies)
-        return replace(self.stats, waiting_s=waiting / self.options.sample_rate)
+            return LiveStats(
+                **self.counts,
+                waiting_s=waiting / self.options.sample_rate,
+                hear_ms=self._means["hear_ms"],
+                draw_ms=self._means["draw_ms"],
+                first_frame_ms=self.first_frame_ms,
+            )
 
-    def count(self, **counts: int) -> None:
-        """Add to the counts."""
-        self.stats = replace(self.stats, **{name: getattr(self.stats, name) + count for name, count in counts.items()})
-
-    def average(self, **values: float) -> None:
-        """Add to the running means."""
-        means = {name: getattr(self.stats, name) for name in values}
-        self.stats = replace(
-            self.stats, **{name: mean + (values[name] - mean) / (8 if mean else 1) for name, mean in means.items()}
-        )
+    def average(self, name: str, value: float) -> None:
+        """Add to a running mean of the counts."""
+        mean = self._means[name]
+        self._means[name] = mean + (value - mean) / (8 if mean else 1)
 
     def _show(self, picture: Picture | None) -> PictureState:
         if picture is None:
             state = PictureState.REPEATED
         else:
             self.shown, state = picture, picture.state
-        self.count(**{state.value: 1})
+        self.counts[state.value] += 1
         return state

@@ -10,6 +10,7 @@ import toy
 from kdtalker.core.motion import KEYPOINTS, MOTION_WIDTH, Motion
 from kdtalker.live.options import LiveOptions
 from kdtalker.live.session import LiveSession
+from kdtalker.pipeline import TalkingPortraitPipeline
 
 FRAME_S = 0.04
 LOOKAHEAD = 4
@@ -20,22 +21,18 @@ class LoudFeed:
     """Performed motion: lips part by the loudness of a frame and of the one that is heard last, LOOKAHEAD frames later;
     the head turns to and fro once in 3.4 s, the chest rises once in 4 s."""
 
-    def __init__(self, engine, portrait, options):
+    def __init__(self, portrait, options):
         self.rest, self.pending, self.loudness, self.given = portrait.rest, np.zeros(0, np.float32), [], 0
 
-    @staticmethod
-    def need(engine, options):
-        return (1 + LOOKAHEAD) * 640
-
-    def advance(self, samples):
+    def push(self, samples):
         pending = np.concatenate([self.pending, samples])
         whole = len(pending) // 640 * 640
         self.pending = pending[whole:]
         self.loudness = [*self.loudness, *np.abs(pending[:whole].reshape(-1, 640)).mean(1)]
         return self._final(max(0, len(self.loudness) - LOOKAHEAD))
 
-    def end(self):
-        last = self.advance(np.zeros(-len(self.pending) % 640, np.float32))
+    def flush(self):
+        last = self.push(np.zeros(-len(self.pending) % 640, np.float32))
         self.loudness = [*self.loudness, *[0.0] * LOOKAHEAD]
         return Motion.concatenate([last, self._final(len(self.loudness) - LOOKAHEAD)])
 
@@ -113,7 +110,10 @@ class Studio:
         self.engine = engine or toy.ToyEngine(self.renderer)
         self.pipeline = toy.pipeline(self.engine)
         self.portrait = self.pipeline.portrait(toy.picture(), crop=True)
-        with patch("kdtalker.live.session.PerformanceStream", LoudFeed):
+        with (
+            patch.object(TalkingPortraitPipeline, "start_motion", lambda pipeline, *inputs: LoudFeed(*inputs)),
+            patch("kdtalker.live.session.needed_frames", lambda *inputs: 1 + LOOKAHEAD),
+        ):
             self.session = LiveSession(
                 self.pipeline, self.portrait, LiveOptions(**options), clock=self.clock, threads=False, idle=idle
             )

@@ -92,13 +92,14 @@ def _define_speech() -> dict[str, Definition]:
     given = (torch.randn(2, tokens, MOTION_WIDTH), torch.randint(0, 1000, (2, tokens)).float(), audio)
     mel = torch.randn(1, encoder.conv1.in_channels, 304)
     sizes = {"layers": len(encoder.blocks), "heads": encoder.blocks[0].heads}
-    batch = {0: BATCH}
+    frames = torch.export.Dim("frames", min=2, max=2000)  # of a window
+    window, whole = {0: BATCH, 1: frames}, {0: BATCH, 1: frames + LEADING_TOKENS}
     return {
         whisper.GRAPH: Definition(
             encoder, lambda mel: torch.cat(encoder(mel)[-whisper.LAYERS_KEPT :], -1), (mel,), ({2: 2 * half},), sizes
         ),
-        ADAPTER: Definition(denoiser, denoiser.adapt, (features,), (batch,), dimensions),
-        DENOISER: Definition(denoiser, denoiser.forward, given, (batch,) * 3, dimensions),
+        ADAPTER: Definition(denoiser, denoiser.adapt, (features,), (window,), dimensions),
+        DENOISER: Definition(denoiser, denoiser.forward, given, (whole, whole, window), dimensions),
     }
 
 

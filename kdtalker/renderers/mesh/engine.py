@@ -56,10 +56,11 @@ class MeshEngine(Engine[MeshSource]):
     def load_speech(self) -> Speech:
         """Load the audio encoder and the motion model, followed by an FIR filter. Raises InputError."""
         from kdtalker.diffusion.fir_smoothing import FIRSmoothedModel
+        from kdtalker.diffusion.sliding import sliding_speech
         from kdtalker.diffusion.speech import load_trained
 
         encoder, model = load_trained(self.checkpoint or find("mesh_motion.safetensors"), MESH_SPACE)
-        return Speech(encoder, FIRSmoothedModel(model))
+        return Speech(encoder, FIRSmoothedModel(model), sliding_speech(encoder, model))
 
     def start_from(self, motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:
         """Fade generated motion in from the source's own; see `edits.transfer.start_from`."""
