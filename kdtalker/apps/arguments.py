@@ -76,13 +76,13 @@ def film_parser() -> Parser:
     add("--save-motion", type=Path, metavar="NPZ", help="also save the motion of the film (.npz)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--face", type=whole_number, metavar="N", help="which face, numbered by size from 0 (default: the largest)"
+        "--face", type=_whole_number, metavar="N", help="which face, numbered by size from 0 (default: the largest)"
     )
     which.add_argument("--box", type=_box, metavar="X,Y,W,H", help="the face in this box, in px from the upper left")
     add("--crop", action="store_true", help="film only the square around the face, 512 px wide")
-    add("--max-side", type=whole_number, default=LONGEST_SIDE_PX, metavar="PX",
+    add("--max-side", type=_whole_number, default=LONGEST_SIDE_PX, metavar="PX",
         help=f"scale larger pictures down to this (default: {LONGEST_SIDE_PX}, which every phone plays)")  # fmt: skip
-    add("--crf", type=whole_number, default=18, metavar="0..51",
+    add("--crf", type=_whole_number, default=18, metavar="0..51",
         help="quality of the film; smaller is better (default: 18; .gif ignores it)")  # fmt: skip
     add("--engine", choices=ENGINES, default=ENGINES[0],
         help="mesh ships with the package; liveportrait: the published networks (default: mesh)")  # fmt: skip
@@ -97,7 +97,7 @@ def film_parser() -> Parser:
         add(f"--retarget-{part}", type=_ratio, metavar=f"{FOLLOW}|0..{WIDEST}",
             help=f"for --engine liveportrait: {part} as open as in the driving video, or a ratio: {gap}")  # fmt: skip
     add_options(parser)
-    add("--threads", type=whole_number, default=get_threads(), metavar="N",
+    add("--threads", type=_whole_number, default=get_threads(), metavar="N",
         help=f"threads that work on the film, 1 to {MOST_USEFUL} (default: {MOST_USEFUL}; on one core 1)")  # fmt: skip
     add("--quiet", action="store_true", help="show no progress, only errors and the last line")
     add("--version", action="version", version=f"kdtalker {__version__}")
@@ -116,7 +116,7 @@ def add_options(parser: Parser) -> None:
             )
         else:
             ends = "..".join(str(int(end)) if kind is int else f"{end:g}" for end in (control.minimum, control.maximum))
-            read = whole_number if kind is int else _number
+            read = _whole_number if kind is int else _number
             parser.add_argument(
                 flag, type=read, default=default, metavar=ends, help=f"{control.help} (default: {default})"
             )
@@ -135,8 +135,7 @@ class _ListVoices(argparse.Action):
         parser.exit()
 
 
-def whole_number(text: str) -> int:
-    """Parse a whole number. Raises argparse.ArgumentTypeError."""
+def _whole_number(text: str) -> int:
     try:
         return int(text)
     except ValueError:

@@ -14,14 +14,42 @@ from kdtalker.apps.live.access import Access
 from kdtalker.apps.live.server import PageServer, live_app
 from kdtalker.apps.live.service import LiveService
 from kdtalker.apps.live.wire import unpack_frame
+from kdtalker.core.protocols import SlidingSpeech, Speech
 
-PORTRAIT = Path(__file__).parents[2] / "examples" / "grace_hopper.jpg"
+HOP_FRAMES = 2
+ROOT = Path(__file__).parents[2]
+PORTRAIT = ROOT / "examples" / "grace_hopper.jpg"
 HELLO = {"type": "hello", "version": 1, "rate": 16000}
 TIMEOUT_S = 60.0  # for machines that are busy
 
 
+class SlidingToyEncoder:
+    """State: loudness of the frames so far."""
+
+    lookahead = 4
+
+    def start(self):
+        return toy.NOTHING
+
+    def slide(self, state, samples):
+        state = np.concatenate([state, toy._loudness(samples)])[-HOP_FRAMES - self.lookahead :]
+        return state, state
+
+
+class SlidingToyModel(toy.ToyModel):
+    def slide(self, state, features):
+        motion, state = self.advance(state, features[:HOP_FRAMES], last=True)
+        return motion, state
+
+
+def live_pipeline():
+    """The toy engine with motion that looks ahead by frames."""
+    sliding = SlidingSpeech(SlidingToyEncoder(), SlidingToyModel(), HOP_FRAMES, SlidingToyEncoder.lookahead)
+    return toy.pipeline(toy.ToyEngine(speech=Speech(toy.ToyEncoder(), toy.ToyModel(), lambda lookahead: sliding)))
+
+
 @contextmanager
-def served(password=None, most=2, load=toy.pipeline):
+def served(password=None, most=2, load=live_pipeline):
     """Its address, with a slash at its end."""
     service = LiveService(load, PORTRAIT, most=most, access=Access(password))
     server = PageServer(live_app(service))

@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from kdtalker.apps.arguments import Parser, add_options, whole_number
+from kdtalker.apps.arguments import Parser, add_options
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.options import Options, controls
@@ -35,7 +35,7 @@ def run(arguments: Sequence[str], load: Callable[..., Any] | None = None) -> str
     from kdtalker.pipeline import TalkingPortraitPipeline
 
     source = "microphone" if asked.microphone else "agent"
-    live = LiveOptions(options=options, sample_rate=SOUND_RATE_HZ, source=source, lookahead=asked.lookahead)
+    live = LiveOptions(options=options, sample_rate=SOUND_RATE_HZ, source=source, lookahead=options.lookahead)
     image = read_image(asked.image)
     sound = None if asked.microphone else read_sound(asked.audio, rate_hz=SOUND_RATE_HZ)
     output = open_output(asked.to)
@@ -64,6 +64,7 @@ def run(arguments: Sequence[str], load: Callable[..., Any] | None = None) -> str
 
 def _parser() -> Parser:
     from kdtalker.apps.live.outputs import TARGETS
+    from kdtalker.live.options import LiveOptions
 
     parser = Parser(
         prog="kdtalker live",
@@ -78,9 +79,8 @@ def _parser() -> Parser:
     heard.add_argument("--microphone", action="store_true", help="the voice: the default microphone")
     add("--to", required=True, metavar="TARGET", help="where the stream goes, see below")
     add("--duration", type=float, metavar="S", help="end after so many seconds (default: with the sound)")
-    add("--lookahead", type=whole_number, default=4, metavar="0..8",
-        help="frames heard before one is drawn: more are better lips and more delay (default: 4)")  # fmt: skip
     add_options(parser)
+    parser.set_defaults(lookahead=LiveOptions.lookahead)
     return parser
 
 

@@ -13,8 +13,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from kdtalker.apps.live.access import Access
 from kdtalker.apps.live.wire import TRY_LATER, Hello, ProtocolError
 from kdtalker.apps.uploads import UploadLimits, read_picture
@@ -24,6 +22,7 @@ from kdtalker.core.protocols import EncodedPortrait
 from kdtalker.live.idle import IdleLoop
 from kdtalker.live.options import LiveOptions
 from kdtalker.live.session import LiveSession
+from kdtalker.media.picture import encode_jpeg
 from kdtalker.pipeline import TalkingPortraitPipeline
 
 SIDE_PX = 512  # longer side of a live picture
@@ -53,7 +52,8 @@ class LiveService:
         self._load, self._default = load, portrait
         self._portraits: OrderedDict[str, asyncio.Task[EncodedPortrait[Any]]] = OrderedDict()
         self._idle: dict[tuple[str | None, Options], IdleLoop] = {}
-        self._pool = ThreadPoolExecutor(2, "kdtalker-live")  # encodes portraits and JPEG
+        self._pictures = ThreadPoolExecutor(2, "kdtalker-jpeg")  # whose clock goes on while the others are at work
+        self._pool = ThreadPoolExecutor(4, "kdtalker-live")
         self._running: list[LiveSession] = []
         self._places = self._closing = 0
 
@@ -143,9 +143,5 @@ class LiveService:
 
     async def encode_jpeg(self, picture: Image) -> bytes:
         """Encode a picture (H, W, 3) as JPEG."""
-        return await self.run(lambda: _encode_jpeg(picture))
-
-
-def _encode_jpeg(picture: Image) -> bytes:
-    _, content = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return content.tobytes()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pictures, encode_jpeg, picture, JPEG_QUALITY)

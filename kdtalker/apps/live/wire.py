@@ -145,8 +145,8 @@ def _hello(message: Mapping[str, Any]) -> Hello:
     source, lookahead = message.get("source", SOURCES[0]), message.get("lookahead")
     if source not in SOURCES:
         raise ProtocolError("source", f"The source is {source!r}, wanted {' or '.join(map(repr, SOURCES))}.")
-    if lookahead is not None and (isinstance(lookahead, bool) or lookahead not in range(9)):
-        raise ProtocolError("lookahead", f"The look-ahead is {lookahead!r}, wanted 0 to 8 frames.")
+    if lookahead is not None and (isinstance(lookahead, bool) or lookahead not in range(-1, 9)):
+        raise ProtocolError("lookahead", f"The look-ahead is {lookahead!r}, wanted -1 (whole windows) to 8 frames.")
     for name in ("portrait", "token"):
         if not isinstance(message.get(name), str | None):
             raise ProtocolError(name, f"The {name} is {message[name]!r}, wanted a string, or none of it.")
