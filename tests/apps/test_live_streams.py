@@ -99,13 +99,15 @@ def test_udp_arrives(voice):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    receiver = "import sys, av; film = av.open(sys.argv[1], timeout=60.0).decode(video=0); print(len([next(film) for _ in range(20)]))"
+    receiver = (
+        "import sys, av; film = av.open(sys.argv[1], timeout=60.0).decode(video=0); [next(film) for _ in range(20)]"
+    )
     address = f"udp://127.0.0.1:{port}"
-    with subprocess.Popen([sys.executable, "-c", receiver, address], stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen([sys.executable, "-c", receiver, address]) as other:
         time.sleep(1)  # nothing tells that it listens
         done = run(voice, address)
         assert done.returncode == 0, done.stderr
-        assert other.communicate(timeout=WITHIN_S)[0].strip() == "20"
+        assert other.wait(timeout=WITHIN_S) == 0
 
 
 def test_an_interrupted_file_is_whole(voice, tmp_path):
@@ -121,16 +123,20 @@ def test_an_interrupted_file_is_whole(voice, tmp_path):
     assert len(decode(str(target))[0]) > 5
 
 
-@pytest.mark.parametrize(
-    ("target", "told", "error"),
-    [
-        ("live.avi", "is not known, wanted - .MPEG-TS", InputError), ("ftp://x/y", "is not known", InputError),
-        ("", "is not known", InputError), ("rtmp://127.0.0.1:1/x", "does it listen?", OutputError),
-        ("whip+http://127.0.0.1:1/x", "does it listen?", OutputError), ("/nowhere/live.mp4", "nowhere", InputError),
-    ],
-)  # fmt: skip
-def test_targets_that_cannot_be_are_told(voice, tmp_path, monkeypatch, target, told, error):
+BAD_TARGETS = {
+    "live.avi": (InputError, "is not known, wanted - .MPEG-TS"),
+    "ftp://x/y": (InputError, "is not known"),
+    "": (InputError, "is not known"),
+    "/nowhere/live.mp4": (InputError, "nowhere"),
+    "rtmp://127.0.0.1:1/x": (OutputError, "does it listen?"),
+    "whip+http://127.0.0.1:1/x": (OutputError, "does it listen?"),
+}
+
+
+@pytest.mark.parametrize("target", BAD_TARGETS)
+def test_targets_that_cannot_be_are_told(voice, tmp_path, monkeypatch, target):
     monkeypatch.chdir(tmp_path)
+    error, told = BAD_TARGETS[target]
     with pytest.raises(error, match=told):
         command.run(live(voice, target)[3:], lambda job: toy.pipeline())
     assert list(tmp_path.iterdir()) == []

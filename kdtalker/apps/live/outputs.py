@@ -136,7 +136,8 @@ class CameraOutput:
             import pyvirtualcam
         except ImportError:
             raise InputError("A virtual camera needs a package more: pip install 'kdtalker[camera]'.") from None
-        self._library, self._camera = pyvirtualcam, None
+        self._library = pyvirtualcam
+        self._camera: Any = None
 
     def write(self, frame: LiveFrame) -> None:
         """Show one picture. Raises OutputError."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kdtalker.apps.live.access import Access
 from kdtalker.apps.live.wire import TRY_LATER, Hello, ProtocolError
@@ -24,6 +24,8 @@ from kdtalker.live.options import LiveOptions
 from kdtalker.live.session import LiveSession
 from kdtalker.media.picture import encode_jpeg
 from kdtalker.pipeline import TalkingPortraitPipeline
+
+ResultT = TypeVar("ResultT")
 
 SIDE_PX = 512  # longer side of a live picture
 PORTRAITS_KEPT = 8
@@ -137,11 +139,12 @@ class LiveService:
             path.write_bytes(content)
             return read_picture(path, self.limits)
 
-    async def run(self, work: Callable[[], Any]) -> Any:
+    async def run(self, work: Callable[[], ResultT]) -> ResultT:
         """Run work in a thread of the service, so that the sessions' clock goes on meanwhile."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def encode_jpeg(self, picture: Image) -> bytes:
         """Encode a picture (H, W, 3) as JPEG."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pictures, encode_jpeg, picture, JPEG_QUALITY)
+        content: bytes = await loop.run_in_executor(self._pictures, encode_jpeg, picture, JPEG_QUALITY)
+        return content

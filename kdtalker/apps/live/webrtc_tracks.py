@@ -28,12 +28,12 @@ class _QueuedTrack(MediaStreamTrack):
     def __init__(self, waiting: int) -> None:
         super().__init__()
         self._queue: asyncio.Queue[av.VideoFrame | av.AudioFrame] = asyncio.Queue()
-        self._waiting = waiting
+        self._most = waiting
         self.dropped = 0
 
     def put(self, frame: av.VideoFrame | av.AudioFrame) -> None:
         """Queue a frame."""
-        if self._queue.qsize() >= self._waiting:
+        if self._queue.qsize() >= self._most:
             self._queue.get_nowait()
             self.dropped += 1
         self._queue.put_nowait(frame)
