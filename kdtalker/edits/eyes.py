@@ -4,12 +4,14 @@ depend on the pieces it is made in."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import takewhile
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdtalker.core.arrays import Array, smoothstep
 from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.edits.events import EventSchedule
 
 GAP_SPREAD, LEAST_GAP_S = 0.5, 0.5  # gaps between blinks: log-deviation, and minimum
 # Duration of a spontaneous blink, median, log-deviation and range; share of it in which lids close; how long they stay
@@ -33,9 +35,30 @@ def blink_curve(seed: int, blinks_per_minute: float, start_frame: int, length: i
     shut = np.zeros(length, np.float32)
     times_s = (start_frame + np.arange(length)) / FRAME_RATE_HZ
     end_s = (start_frame + length) / FRAME_RATE_HZ + BLINK_RANGE_S[1]
-    for middle_s, blink_s in takewhile(lambda blink: blink[0] < end_s, _blinks(seed, blinks_per_minute)):
+    for middle_s, blink_s in _known_blinks(seed, blinks_per_minute).between(start_frame / FRAME_RATE_HZ - 1, end_s):
         shut = np.maximum(shut, _blink((times_s - middle_s).astype(np.float32), blink_s))
     return shut
+
+
+@lru_cache(maxsize=64)
+def _known_blinks(seed: int, a_minute: float) -> EventSchedule[float]:
+    return EventSchedule(_blinks(seed, a_minute))
+
+
+@lru_cache(maxsize=64)
+def _known_fixations(kind: str, seed: int) -> EventSchedule[NDArray[np.float64]]:
+    return EventSchedule(_fixations(kind, seed))
+
+
+def _fixations(kind: str, seed: int) -> Iterator[tuple[float, NDArray[np.float64]]]:
+    """Yield for each fixation the frame in which it begins and its target (2,), yaw and pitch in degrees."""
+    deviation, rest_s, spread, _ = SACCADES[kind]
+    rng = np.random.default_rng((seed, 2))
+    begins, target = 0, np.zeros(2)
+    while True:
+        yield begins, target
+        begins += round(max(MIN_FIXATION_S, rng.lognormal(np.log(rest_s), spread)) * FRAME_RATE_HZ)
+        target = rng.standard_normal(2) * deviation
 
 
 def _blinks(seed: int, a_minute: float) -> Iterator[tuple[float, float]]:
@@ -65,14 +88,9 @@ def _blink(after_s: Array, blink_s: float) -> Array:
 def gaze(kind: str, seed: int, start_frame: int, away: Array) -> Array:
     """Compute gaze (T, 2), yaw and pitch in degrees: fixations and saccades around the camera ("camera") or around the
     head's direction ("free"). away (T, 2): rotation of the head from the source pose, which the eyes compensate."""
-    deviation, rest_s, spread, steady = SACCADES[kind]
     frames = start_frame + np.arange(len(away))
     targets = np.zeros((len(away), 2))
-    rng = np.random.default_rng((seed, 2))
-    begins, target = 0, np.zeros(2)
-    while begins <= start_frame + len(away):
+    for begins, target in _known_fixations(kind, seed).between(start_frame, start_frame + len(away) + 1):
         targets[frames == begins - 1] += (target - targets[frames == begins - 1]) / 3  # one frame on the way
         targets[frames >= begins] = target
-        begins += round(max(MIN_FIXATION_S, rng.lognormal(np.log(rest_s), spread)) * FRAME_RATE_HZ)
-        target = rng.standard_normal(2) * deviation
-    return np.asarray(targets - steady * away, np.float32)
+    return np.asarray(targets - SACCADES[kind][3] * away, np.float32)

@@ -23,6 +23,7 @@ from kdtalker.live.worker import repeat_steps
 from kdtalker.motion_stream import check_samples
 from kdtalker.pipeline import TalkingPortraitPipeline
 
+IDLE_HEAD = 0.4  # strength of the head's motion in idle life: who listens moves less than who speaks
 WINDOW_FRAMES = 76  # that a frame's motion takes, from its own on, where it is made in whole windows
 
 
@@ -55,7 +56,8 @@ class LiveSession:
         self.idle = idle or IdleLoop(engine, portrait, options.options)
         start = partial(pipeline.start_motion, portrait, options.motion_options)
         start()  # which refuses options that the engine does not have
-        self._start_idle = partial(pipeline.start_motion, portrait, replace(options.options, lookahead=WHOLE_WINDOWS))
+        idle_options = replace(options.options, lookahead=WHOLE_WINDOWS, head=IDLE_HEAD * options.options.head)
+        self._start_idle = partial(pipeline.start_motion, portrait, idle_options)
         need = needed_frames(engine, options.lookahead) * options.frame_samples + resampler_lag(options.sample_rate)
         picture = portrait.canvas.paste(portrait.canvas.face).copy()
         picture.flags.writeable = False
