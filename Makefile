@@ -8,7 +8,7 @@ INSTALLED_FROM := pyproject.toml constraints.txt
 FIRST_FILM := $(BIN)/python inference.py --image examples/grace_hopper.jpg --audio examples/austen_0870.wav --duration 2 \
 	--output $(VENV)/first.mp4 --quiet > /dev/null
 
-.PHONY: demo app test abuse browser lint bench docs
+.PHONY: demo app test abuse browser lint bench bench-live docs
 
 demo: $(VENV)/.run
 	mkdir -p results
@@ -34,6 +34,9 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m train.bench
 
+bench-live: browser
+	$(BIN)/python -m train.bench live
+
 docs: $(VENV)/.docs  # README.md is the site's first page
 	rm -rf build/docs && mkdir -p build && cp -r docs build/docs
 	sed 's|(docs/|(|g' README.md > build/docs/index.md
@@ -52,7 +55,7 @@ $(VENV)/.app: $(INSTALLED_FROM) | $(BIN)/python
 	touch $@ $(VENV)/.run
 
 $(VENV)/.dev: $(INSTALLED_FROM) | $(BIN)/python
-	$(INSTALL) -e '.[app,dev,train,tts]'
+	$(INSTALL) -e '.[app,dev,train,tts,webrtc]'
 	$(FIRST_FILM)
 	touch $@ $(VENV)/.run $(VENV)/.app
 
