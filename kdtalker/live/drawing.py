@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from kdtalker.live.blend import Transition
 from kdtalker.live.costs import DrawingCosts
 from kdtalker.live.frames import PictureState
 from kdtalker.live.idle import IdleLoop
-from kdtalker.live.reply import Picture, Reply
+from kdtalker.live.reply import LATE_FRAMES, Picture, Reply
 from kdtalker.live.timeline import Timeline
 
 AHEAD_PICTURES = 8  # pictures of speech that wait to be shown
@@ -61,7 +62,7 @@ class Drawing:
             waiting += len(reply.pictures)
             if waiting >= AHEAD_PICTURES:
                 return None
-            self._skip_to(reply, reply.position)
+            self._skip_to(reply, max(reply.position - LATE_FRAMES, min(reply.position, reply.newest)))
             if not reply.is_drawn:
                 return self._plan(reply, before)
             before = reply
@@ -74,7 +75,7 @@ class Drawing:
         is_painted = True
         if reply.is_playing and reply.known(reply.drawn) is not None:
             is_painted, late = self._costs.find_time(self._time_left(reply.drawn - reply.position))
-            self._skip_to(reply, min(reply.drawn + late, reply.frames))
+            self._skip_to(reply, min(reply.drawn + late, max(reply.newest, reply.drawn)))
         frame = reply.drawn
         motion = reply.known(frame)
         if motion is None:
@@ -110,6 +111,8 @@ class Drawing:
         with self._timeline.changed:
             if frame >= reply.position:
                 reply.pictures[frame] = picture
+            elif frame >= reply.position - LATE_FRAMES:
+                reply.late = replace(picture, state=PictureState.DEGRADED)
             else:
                 self._timeline.counts["dropped"] += 1
             self._timeline.notify()

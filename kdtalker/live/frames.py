@@ -17,7 +17,8 @@ class Activity(Enum):
 
 
 class PictureState(Enum):
-    """Tell where a frame's picture comes from: drawn for it, drawn without the mouth painter, or shown before."""
+    """Tell where a frame's picture comes from: drawn for it; drawn without the mouth painter, or up to 160 ms late; or
+    shown before."""
 
     NEW = "new"
     DEGRADED = "degraded"
@@ -59,14 +60,16 @@ class LiveStats:
     """Count what a session has done.
 
     new, degraded, repeated: frames taken, by their picture; dropped: pictures of speech that were not drawn, or too
-    late. interrupts; waiting_s: sound that waits to be played. hear_ms, draw_ms: running means of the time that motion
-    takes a frame, and a picture. first_frame_ms: from the first sample of the last reply to the frame that began it.
+    late; skipped: silent frames of a microphone by which a delay was made up. interrupts; waiting_s: sound that waits
+    to be played. hear_ms, draw_ms: running means of the time that motion takes a frame, and a picture.
+    first_frame_ms: from the first sample of the last reply to the frame that began it.
     """
 
     new: int = 0
     degraded: int = 0
     repeated: int = 0
     dropped: int = 0
+    skipped: int = 0
     interrupts: int = 0
     waiting_s: float = 0.0
     hear_ms: float = 0.0

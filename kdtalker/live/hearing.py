@@ -19,7 +19,8 @@ from kdtalker.live.timeline import Timeline
 
 AHEAD_FRAMES = 50  # motion that is generated ahead of what is played
 PIECE_FRAMES = 2  # sound that is heard at a time
-BEHIND_FRAMES = 50  # hearing that is so far behind what is played begins anew
+BEHIND_FRAMES = 4  # hearing that is so far behind what is played begins anew, ahead of it by RESTART_FRAMES
+RESTART_FRAMES = 8
 GUESS_TICKS, GUESS_PICTURES = 5, 2  # without new sound for so long and with so few pictures left, the end is guessed
 NO_SAMPLES = np.zeros(0, np.float32)
 
@@ -68,8 +69,10 @@ class Hearing:
         ear = self._ear
         if ear is None or ear.reply is not reply:
             return partial(self._begin, reply, 0)
-        if reply.position * reply.frame_samples - ear.taken > BEHIND_FRAMES * reply.frame_samples:
-            return partial(self._begin, reply, reply.position)
+        newest = (reply.pushed - self._timeline.need) // reply.frame_samples  # whose motion could be made
+        restart = min(newest, reply.position + RESTART_FRAMES)
+        if reply.position - ear.frame > BEHIND_FRAMES and restart * reply.frame_samples > ear.taken:
+            return partial(self._begin, reply, restart)
         return self._choose_piece(reply, ear) if ear.frame - reply.position < AHEAD_FRAMES else None
 
     def _choose_piece(self, reply: Reply, ear: _Ear) -> Callable[[], None] | None:
@@ -98,6 +101,8 @@ class Hearing:
         with self._timeline.changed:
             if frame and self._ear is not None:
                 reply.unheard.read(ear.taken - self._ear.taken)
+                self._timeline.counts["dropped"] += max(0, frame - reply.drawn)
+                reply.forget(max(reply.drawn, frame))
                 reply.motion.clear()
                 reply.transition = None if reply.last is None else Transition(reply.last, frame)
             self._ear = ear

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.motion import Motion
 from kdtalker.live.blend import Transition
 from kdtalker.live.frames import PictureState, Played
 from kdtalker.live.samples import SampleQueue
+
+SILENT_PEAK = 0.01  # sound that may be skipped stays below this, -40 dB of full scale
+LATE_FRAMES = 4  # a picture that is so late, 160 ms, is shown where there is no better one
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,12 @@ class Reply:
     guess: dict[int, Motion] = field(default_factory=dict)  # as if no more sound came
     guessed: int = 0  # samples after which the guess was made
     pictures: dict[int, Picture] = field(default_factory=dict)
+    late: Picture | None = None  # of a frame that has just been played, to be shown for want of a better one
     position: int = 0
     drawn: int = 0
     is_playing: bool = False
+    began_with: int = 0  # samples that waited when the reply began
+    least_waiting: list[int] = field(default_factory=list)  # samples that waited at the last ticks
     ready_tick: int | None = None  # from which the picture at `position` has been waiting, while nothing is played
     transition: Transition | None = None  # from idle life, from a guess, or over a part that was not heard
     last: Motion | None = None  # the motion that was drawn last
@@ -79,6 +87,11 @@ class Reply:
         """Tell whether all pictures of the reply have been drawn."""
         return self.is_heard and self.drawn >= self.frames
 
+    @property
+    def newest(self) -> int:
+        """Return the last frame whose motion is known and not drawn, -1 for none."""
+        return max([*self.motion, *self.guess], default=-1)
+
     def known(self, frame: int) -> Motion | None:
         """Return the motion (T = 1) of a frame, a guess where its sound is not heard far enough."""
         return self.motion.get(frame, self.guess.get(frame))
@@ -98,10 +111,22 @@ class Reply:
 
     def play(self) -> tuple[Array, Picture | None]:
         """Return sound (N,), at most 40 ms, and picture of the next frame."""
-        sound, picture = self.sound.read(self.frame_samples), self.pictures.pop(self.position, None)
+        sound, picture = self.sound.read(self.frame_samples), self.pictures.pop(self.position, self.late)
+        self.late = None
         self.position += 1
         self.is_playing, self.ready_tick = True, None
         return sound, picture
+
+    def catch_up(self) -> bool:
+        """Skip a silent frame where more sound has waited for a second than when the reply began; returns whether."""
+        self.began_with = self.began_with or len(self.sound)
+        self.least_waiting = [*self.least_waiting[-24:], len(self.sound)]
+        is_behind = len(self.least_waiting) == 25 and min(self.least_waiting) >= self.began_with + self.frame_samples
+        if not is_behind or np.abs(self.sound.peek(self.frame_samples)).max() > SILENT_PEAK:
+            return False
+        self.play()
+        self.least_waiting = []
+        return True
 
     def report(self, *, interrupted: bool = False) -> Played:
         """Report what was played."""

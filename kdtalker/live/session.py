@@ -97,7 +97,7 @@ class LiveSession:
 
     def work(self) -> bool:
         """Do a step of hearing or drawing in this thread; returns False where there is nothing to do."""
-        return self._hearing.step() or self._drawing.step() or self.idle.make(self._start_idle)
+        return self._drawing.step() or self._hear()
 
     def close(self) -> None:
         """End the session and its threads, after the step that they are at."""

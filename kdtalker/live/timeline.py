@@ -49,7 +49,7 @@ class Timeline:
         self.is_closed = False
         self.version = 0  # grows with every change
         self.error: BaseException | None = None
-        self.counts = dict.fromkeys(("new", "degraded", "repeated", "dropped", "interrupts"), 0)
+        self.counts = dict.fromkeys(("new", "degraded", "repeated", "dropped", "skipped", "interrupts"), 0)
         self.first_frame_ms: float | None = None
         self._means = {"hear_ms": 0.0, "draw_ms": 0.0}
         self._segments = 0
@@ -148,6 +148,8 @@ class Timeline:
         if reply is not None and self._is_due(reply, tick):
             if not reply.position:
                 self.first_frame_ms = 1000 * (self.taken_s - reply.began_s)
+            if self.options.source == "microphone" and reply.catch_up():
+                self.counts["skipped"] += 1
             samples, picture = reply.play()
             sound[: len(samples)] = samples
             activity, segment = Activity.SPEECH, reply.segment
@@ -171,10 +173,9 @@ class Timeline:
             return False
         if self.error is not None:  # nobody draws any more, the voice goes on
             return True
-        is_ready = reply.position in reply.pictures
         if reply.is_playing:
-            return is_ready or not reply.waits_for_sound(self.need)
-        if not is_ready:
+            return reply.position in reply.pictures or not reply.waits_for_sound(self.need)
+        if not (reply.pictures or reply.is_drawn):
             return False
         margin = self.options.margin
         reply.ready_tick = tick if reply.ready_tick is None else reply.ready_tick

@@ -21,10 +21,14 @@ class LoudFeed:
     """Performed motion: lips part by the loudness of a frame and of the one that is heard last, LOOKAHEAD frames later;
     the head turns to and fro once in 3.4 s, the chest rises once in 4 s."""
 
+    clock, hear_s = None, 0.0  # seconds on the fake clock for a second of sound
+
     def __init__(self, portrait, options):
         self.rest, self.pending, self.loudness, self.given = portrait.rest, np.zeros(0, np.float32), [], 0
 
     def push(self, samples):
+        if self.clock:
+            self.clock.advance(self.hear_s * len(samples) / 16_000)
         pending = np.concatenate([self.pending, samples])
         whole = len(pending) // 640 * 640
         self.pending = pending[whole:]
@@ -104,14 +108,16 @@ class FakeClock:
 class Studio:
     """A session over that feed, its clock, all frames that were taken, and the motion that each of them shows."""
 
-    def __init__(self, costs_s=(0.0, 0.0), warm=True, engine=None, idle=None, keep=True, **options):
-        self.clock = FakeClock()
+    def __init__(self, costs_s=(0.0, 0.0), hear_s=0.0, engine=None, idle=None, keep=True, **options):
+        """costs_s, hear_s: seconds on the fake clock for a picture, with the mouth painter and without, and for a
+        second of sound."""
+        self.clock, self.hear_s = FakeClock(), 0.0
         self.renderer = LevelRenderer(self.clock)
         self.engine = engine or toy.ToyEngine(self.renderer)
         self.pipeline = toy.pipeline(self.engine)
         self.portrait = self.pipeline.portrait(toy.picture(), crop=True)
         with (
-            patch.object(TalkingPortraitPipeline, "start_motion", lambda pipeline, *inputs: LoudFeed(*inputs)),
+            patch.object(TalkingPortraitPipeline, "start_motion", self.start_feed),
             patch("kdtalker.live.session.needed_frames", lambda *inputs: 1 + LOOKAHEAD),
         ):
             self.session = LiveSession(
@@ -120,12 +126,16 @@ class Studio:
         self.rate = options.get("sample_rate", 16_000)
         self.frames, self.motions, self.keep = [], [], keep
         self.events = {}  # by tick: called before the frame of the tick is taken
-        if warm:
-            while self.session.work():
-                pass
-        self.renderer.costs_s = costs_s
+        while self.session.work():
+            pass
+        self.renderer.costs_s, self.hear_s = costs_s, hear_s
         self.clock.tick = self.take
         self.taken = 0
+
+    def start_feed(self, portrait, options):
+        feed = LoudFeed(portrait, options)
+        feed.clock, feed.hear_s = self.clock, self.hear_s
+        return feed
 
     def take(self):
         for event in self.events.pop(self.taken, ()):

@@ -96,6 +96,27 @@ def test_a_microphone_is_heard_with_a_fixed_delay():
     assert {frame.picture_state for frame in studio.frames[first:]} == {PictureState.NEW}
 
 
+def test_a_delay_that_a_gap_has_added_is_made_up_in_silence():
+    """Ten frames of a microphone come late, at once; later it is silent for a while."""
+    studio, samples = Studio(source="microphone"), voice(20)
+    samples[200 * 640 : 260 * 640] = 0
+    for frame in range(500):
+        tick = 70 if 60 <= frame < 70 else frame
+        studio.at(tick, lambda frame=frame: studio.session.push(samples[640 * frame : 640 * frame + 640]))
+    studio.run(500)
+    first = next(frame.index for frame in studio.frames if frame.segment is not None)
+    taken = np.concatenate([frame.sound for frame in studio.frames])
+    skipped = studio.session.stats.skipped
+    pauses = sum(frame.activity is Activity.PAUSE for frame in studio.frames)
+    assert 0 < skipped <= pauses
+    end = len(taken) // 640
+    delay = first + pauses - skipped
+    assert np.array_equal(taken[400 * 640 :], samples[(400 - delay) * 640 : (end - delay) * 640])
+    spoken = np.concatenate([frame.sound for frame in studio.frames if frame.segment is not None])
+    loud = spoken[np.abs(spoken) > 0]
+    assert np.array_equal(loud, samples[samples != 0][: len(loud)])
+
+
 def test_sixty_minutes_do_not_drift_by_a_sample():
     """Sound is pushed in pieces of 20 ms of a 44.1 kHz clock, frames are taken by the same clock."""
     options = LiveOptions(sample_rate=44_100, source="microphone")
