@@ -25,7 +25,7 @@ FORMATS = {".mp4": "mp4", ".ts": "mpegts", ".mkv": "matroska"}
 SCHEMES = {"udp": "mpegts", "rtmp": "flv", "rtmps": "flv", "whip+http": "whip", "whip+https": "whip"}
 TARGETS = "- (MPEG-TS on stdout), FILE.mp4, .ts or .mkv, udp://HOST:PORT, rtmp://…, whip+https://…, or camera"
 _KEY_FRAMES_EVERY = 2 * FRAME_RATE_HZ
-_X264 = {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline", "bf": "0", "crf": "23"}
+_X264 = {"preset": "superfast", "tune": "zerolatency", "profile": "baseline", "bf": "0", "crf": "23"}
 _MUXER = {"mpegts": {"flush_packets": "1"}, "flv": {"flvflags": "no_duration_filesize"}}
 
 

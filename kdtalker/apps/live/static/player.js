@@ -23,6 +23,7 @@ export function unpack(buffer) {
 export class Player {
   static LEAD_S = 0.06;  // sound that waits here, against jitter
   static PICTURES_WAITING = 25;
+  static QUIET = 300;  // of 32768
 
   constructor(context, rate, canvas) {
     Object.assign(this, { context, rate, canvas, base: null, shifts: 0, generation: 0, shown: -1 });
@@ -46,8 +47,11 @@ export class Player {
     if (slack < 0) {  // it came too late: wait longer from now on
       this.base += Player.LEAD_S - slack;
       this.shifts++;
-    } else if (frame.activity === "idle" && frame.index % 50 === 0) {  // wait less again, where nobody hears it
-      if (this.slack > Player.LEAD_S + 0.04) this.base -= this.slack - Player.LEAD_S;
+    } else if (frame.index % 25 === 0) {  // it came early all the time: wait less again, where it is least heard
+      const spare = this.slack - Player.LEAD_S;
+      const isQuiet = frame.sound.every((sample) => Math.abs(sample) < Player.QUIET);
+      if (spare > 0.5) this.silence();
+      if (spare > 0.5 || (spare > 0.04 && isQuiet)) this.base -= spare;
       this.slack = Infinity;
     }
     const when = this.base + time;
