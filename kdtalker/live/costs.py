@@ -41,7 +41,7 @@ class DrawingCosts:
         return False, _late(self._fast_s or self._painted_s, left_s)
 
     def late_pictures(self, left_s: float) -> int:
-        """Return how many pictures, the first due in `left_s`, are too late to be drawn with the mouth painter."""
+        """Count the pictures, the first due in `left_s`, that are too late to be drawn with the mouth painter."""
         return 0 if math.isinf(left_s) else _late(self._painted_s, left_s)
 
 

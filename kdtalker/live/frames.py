@@ -17,7 +17,7 @@ class Activity(Enum):
 
 
 class PictureState(Enum):
-    """Tell where a frame's picture comes from: drawn for it; drawn without the mouth painter, or up to 160 ms late; or
+    """Name the origin of a frame's picture: drawn for it; drawn without the mouth painter, or up to 160 ms late; or
     shown before."""
 
     NEW = "new"

@@ -116,7 +116,7 @@ class LiveSession:
 
 
 def needed_frames(engine: Engine[Any], lookahead: int) -> int:
-    """Return how many frames of sound, from a frame's own on, its motion takes at most."""
+    """Count the frames of sound, from a frame's own on, that its motion takes at most."""
     sliding = engine.speech.sliding
     if lookahead == WHOLE_WINDOWS or sliding is None:
         return WINDOW_FRAMES
