@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from kdtalker import Options, TalkingPortraitPipeline, read_image
-from kdtalker.apps.live.say import synthesise
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from kdtalker.live.frames import Activity
 from kdtalker.live.options import LiveOptions
 from kdtalker.live.session import LiveSession
+from kdtalker.tts.speak import synthesise_text
 
 ONSETS, EVERY_S = 20, 1.2
 CROSSED_AT = 0.25  # of the way from shut to the widest of the syllable
@@ -41,7 +41,7 @@ def measure_events(
 
 
 def _syllables() -> Array:
-    said = synthesise("pa.", None, SAMPLE_RATE_HZ)
+    said = synthesise_text("pa.", None, SAMPLE_RATE_HZ)
     loud = np.flatnonzero(np.abs(said) > 0.02)
     said = said[loud[0] : loud[-1]]
     voice = np.zeros(int(ONSETS * EVERY_S * SAMPLE_RATE_HZ), np.float32)

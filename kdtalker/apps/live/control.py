@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import asdict
 from typing import Any
 
-from kdtalker.apps.live.say import synthesise
 from kdtalker.apps.live.segments import SegmentTracker, count_sent
 from kdtalker.apps.live.service import LiveService
 from kdtalker.apps.live.wire import POLICY, Command, FrameHeader, ProtocolError, error_fields
@@ -15,6 +14,7 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, KDTalkerError
 from kdtalker.live.frames import LiveFrame, Played
 from kdtalker.live.session import LiveSession
+from kdtalker.tts.speak import synthesise_text
 
 ERRORS_IN_A_ROW = 20  # of one client, which then is cut off
 
@@ -119,7 +119,7 @@ class SessionControl:
     async def _say(self, command: Command) -> None:
         """Speak a text as one segment."""
         try:
-            samples = await self._service.run(lambda: synthesise(command.text, command.voice, self._rate_hz))
+            samples = await self._service.run(lambda: synthesise_text(command.text, command.voice, self._rate_hz))
             self._segments.open(self._session.push(samples), len(samples))
             self._session.end_segment()
         except KDTalkerError as error:

@@ -22,7 +22,7 @@ _VIDEO_CLOCK_HZ = 90_000  # RFC 3551
 _PIECE_SAMPLES = CALL_RATE_HZ // 50  # Opus packets of 20 ms
 
 
-class _QueuedTrack(MediaStreamTrack):
+class _QueuedTrack(MediaStreamTrack):  # type: ignore[misc,unused-ignore]  # Any without the extra
     """Hand on frames as they were put; the oldest goes where too many wait."""
 
     def __init__(self, waiting: int) -> None:
