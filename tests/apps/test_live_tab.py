@@ -80,7 +80,7 @@ def test_another_face_is_shown_or_refused(tab, tmp_path):
     expect(tab.locator("#status")).to_contain_text("This face is next")
     tab.get_by_role("button", name="Talk").click()
     expect(tab.locator("#status")).to_contain_text("answers in your voice")
-    tab.wait_for_function("document.querySelector('#face').width === 96")
+    expect(tab.locator("#face")).to_have_js_property("width", 96)
     tab.get_by_role("button", name="Stop").click()
 
 
@@ -111,7 +111,7 @@ NO_MICROPHONE = "navigator.mediaDevices.getUserMedia = async () => { throw new D
     ],
 )
 def test_what_is_wrong_is_told(tab, script, told):
-    tab.evaluate(script)
+    tab.evaluate(f"() => {{ {script}; }}")
     tab.get_by_role("button", name="Talk").click()
     expect(tab.get_by_role("alert")).to_contain_text(told)
     assert tab.get_by_role("button", name="Talk").is_enabled()
