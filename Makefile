@@ -11,7 +11,7 @@ FIRST_FILM := $(BIN)/python inference.py --image examples/grace_hopper.jpg --aud
 # Packages with an environment of their own: their frameworks want other versions than constraints.txt. Pinned for Python 3.11.
 INTEGRATIONS ?= integrations/pipecat-kdtalker integrations/livekit-plugins-kdtalker
 
-.PHONY: demo app test abuse browser integrations lint bench docs
+.PHONY: demo app test abuse browser integrations lint bench bench-live docs
 
 demo: $(VENV)/.run
 	mkdir -p results
@@ -40,6 +40,9 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m train.bench
 
+bench-live: browser
+	$(BIN)/python -m train.bench live
+
 docs: $(VENV)/.docs  # README.md is the site's first page
 	rm -rf build/docs && mkdir -p build && cp -r docs build/docs
 	sed 's|(docs/|(|g' README.md > build/docs/index.md
@@ -58,7 +61,7 @@ $(VENV)/.app: $(INSTALLED_FROM) | $(BIN)/python
 	touch $@ $(VENV)/.run
 
 $(VENV)/.dev: $(INSTALLED_FROM) | $(BIN)/python
-	$(INSTALL) -e '.[app,dev,train,tts]'
+	$(INSTALL) -e '.[app,dev,train,tts,webrtc]'
 	$(FIRST_FILM)
 	touch $@ $(VENV)/.run $(VENV)/.app
 

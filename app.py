@@ -22,6 +22,10 @@ import numpy as np
 from app_widgets import EXAMPLES, SCRIPT, STYLE, THEME, on_stage, picture_input, settings, show_preview, voice_inputs
 from kdtalker import InputError, KDTalkerError, Options, TalkingPortraitPipeline
 from kdtalker.apps.arguments import ENGINES
+from kdtalker.apps.live.access import Access
+from kdtalker.apps.live.server import PageServer, live_app
+from kdtalker.apps.live.service import LiveService
+from kdtalker.apps.live.tab import frame
 from kdtalker.apps.service import FilmService, Request, Result
 from kdtalker.apps.uploads import UploadLimits
 from kdtalker.apps.watermark import draw_squares, preview_scale
@@ -52,47 +56,56 @@ CONSENT = (
 )
 
 
-def page(service: FilmService) -> gr.Blocks:
+def page(service: FilmService, access: Access) -> gr.Blocks:
     """Build the page. Values of a visitor stay in their own browser and events."""
     blocks = gr.Blocks(title="kdtalker", analytics_enabled=False, delete_cache=(SWEEP_S, KEPT_S))
-    with blocks:
-        gr.Markdown(INTRODUCTION.format(service.limits.voice_s))
-        with gr.Row():
-            with gr.Column():
-                picture, face = _portrait(service)
-                widgets = {"picture": picture, **voice_inputs(), "face": face}  # in the order of the endpoints
-            with gr.Column():
-                with gr.Row():
-                    make = gr.Button("Make it talk", variant="primary", elem_id="make", min_width=200)
-                    stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop", min_width=80)
-                stage = gr.HTML(on_stage("The film appears here."), elem_id="stage")
-                film = gr.Video(
-                    label="Film", interactive=False, visible=False, autoplay=True, buttons=[], elem_id="film"
-                )
-                with gr.Row():
-                    names = ("Download the film", "Download the motion")
-                    files = [gr.DownloadButton(name, visible=False, min_width=150) for name in names]
-                gr.Markdown(CONSENT)
-        with gr.Accordion("What happened", open=False, visible=False, elem_id="happened") as happened:
-            chart = gr.HTML(elem_id="chart")
-        with gr.Accordion("Controls", open=False, elem_id="controls"):
-            widgets |= settings()
-        outputs = [stage, stop, film, *files, happened, chart]
-        make.click(None, None, stop, js=ENABLED, api_visibility="private")
-        running = make.click(
-            partial(_play, service, list(widgets)), list(widgets.values()), outputs, trigger_mode="once",
-            show_progress_on=stage, concurrency_id="films", concurrency_limit=FILMS_AT_ONCE, api_visibility="private",
-        )  # fmt: skip
-        stop.click(None, cancels=running, api_visibility="private").then(  # not before the last frame
-            lambda: (on_stage("Stopped; nothing was kept."), IDLE), None, [stage, stop], api_visibility="private"
-        )
-        for name, others in (("animate", {"kind", "text", "speaker"}), ("animate_text", {"kind", "sound"})):
-            chosen = {widget: component for widget, component in widgets.items() if widget not in others}
-            gr.Button(visible=False).click(
-                _endpoint(service, list(chosen)), list(chosen.values()), files, api_name=name, concurrency_id="films",
-                api_description=ENDPOINTS[name],
-            )  # fmt: skip
+    with blocks, gr.Tabs():
+        with gr.Tab("Film"):
+            _film(service)
+        with gr.Tab("Live", elem_id="live-tab"):
+            live = gr.HTML(elem_id="live-frame")
+        blocks.load(lambda: frame(access.issue_token()), None, live, api_visibility="private", queue=False)
     return blocks
+
+
+def _film(service: FilmService) -> None:
+    """Build the tab that makes films."""
+    gr.Markdown(INTRODUCTION.format(service.limits.voice_s))
+    with gr.Row():
+        with gr.Column():
+            picture, face = _portrait(service)
+            widgets = {"picture": picture, **voice_inputs(), "face": face}  # in the order of the endpoints
+        with gr.Column():
+            with gr.Row():
+                make = gr.Button("Make it talk", variant="primary", elem_id="make", min_width=200)
+                stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop", min_width=80)
+            stage = gr.HTML(on_stage("The film appears here."), elem_id="stage")
+            film = gr.Video(
+                label="Film", interactive=False, visible=False, autoplay=True, buttons=[], elem_id="film"
+            )
+            with gr.Row():
+                names = ("Download the film", "Download the motion")
+                files = [gr.DownloadButton(name, visible=False, min_width=150) for name in names]
+            gr.Markdown(CONSENT)
+    with gr.Accordion("What happened", open=False, visible=False, elem_id="happened") as happened:
+        chart = gr.HTML(elem_id="chart")
+    with gr.Accordion("Controls", open=False, elem_id="controls"):
+        widgets |= settings()
+    outputs = [stage, stop, film, *files, happened, chart]
+    make.click(None, None, stop, js=ENABLED, api_visibility="private")
+    running = make.click(
+        partial(_play, service, list(widgets)), list(widgets.values()), outputs, trigger_mode="once",
+        show_progress_on=stage, concurrency_id="films", concurrency_limit=FILMS_AT_ONCE, api_visibility="private",
+    )  # fmt: skip
+    stop.click(None, cancels=running, api_visibility="private").then(  # not before the last frame
+        lambda: (on_stage("Stopped; nothing was kept."), IDLE), None, [stage, stop], api_visibility="private"
+    )
+    for name, others in (("animate", {"kind", "text", "speaker"}), ("animate_text", {"kind", "sound"})):
+        chosen = {widget: component for widget, component in widgets.items() if widget not in others}
+        gr.Button(visible=False).click(
+            _endpoint(service, list(chosen)), list(chosen.values()), files, api_name=name, concurrency_id="films",
+            api_description=ENDPOINTS[name],
+        )  # fmt: skip
 
 
 def _portrait(service: FilmService) -> tuple[gr.Image, gr.Radio]:
@@ -247,6 +260,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--longest", type=int, default=UploadLimits.voice_s, metavar="S",
         help="the longest voice in seconds (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--live-sessions", type=int, metavar="N", help="live sessions at a time (default: one for each two cores)"
+    )
+    parser.add_argument(
+        "--origin", action="append", default=[], metavar="URL", help="another page whose scripts may open live sessions"
+    )
     return parser.parse_args(arguments)
 
 
@@ -258,16 +277,24 @@ def _file(text: str) -> Path:
     return Path(text)
 
 
-def open_page(blocks: gr.Blocks, limits: UploadLimits, password: str | None = None, **where: Any) -> str:
-    """Serve the page and return its address. where: arguments of gr.Blocks.launch."""
+def open_page(
+    blocks: gr.Blocks,
+    live: LiveService,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    password: str | None = None,
+) -> PageServer:
+    """Serve the page and the live routes as one app. port: None for the first free one. Raises OutputError."""
     blocks.queue(max_size=WAITING_LIMIT, default_concurrency_limit=FILMS_AT_ONCE)
     auth = password and (lambda _, word: hmac.compare_digest(word.encode(), password.encode()))
-    *_, address, _ = blocks.launch(
-        auth=auth or None, auth_message="Any name will do.", max_file_size=limits.file_megabytes * gr.FileSize.MB,
-        css=STYLE, theme=THEME, head=SCRIPT, share=False, ssr_mode=False, footer_links=[], quiet=True,
-        prevent_thread_lock=True, **where,
+    served = gr.mount_gradio_app(
+        live_app(live), blocks, "/", auth=auth or None, auth_message="Any name will do.",
+        max_file_size=live.limits.file_megabytes * gr.FileSize.MB, css=STYLE, theme=THEME, head=SCRIPT, ssr_mode=False,
+        footer_links=[],
     )  # fmt: skip
-    return address
+    server = PageServer(served, host, port)
+    server.start()
+    return server
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -280,15 +307,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "visitors")  # Gradio copies files that lie outside of it
         warm_up = EXAMPLES / PORTRAITS["Grace Hopper"]
         service = FilmService(partial(TalkingPortraitPipeline.mesh, given.checkpoint), limits, warm_up, _published)
-        blocks = page(service)
-        address = open_page(blocks, limits, given.password, server_name=given.host, server_port=given.port)
-        sys.stdout.write(f"kdtalker is at {address}\n")
+        access = Access(given.password, given.origin)
+        live = LiveService(
+            lambda: service.engine(ENGINES[0]), warm_up, limits=limits, most=given.live_sessions, access=access
+        )
+        server = open_page(page(service, access), live, given.host, given.port, given.password)
+        sys.stdout.write(f"kdtalker is at {server.address}\n")
         sys.stdout.flush()
         try:
-            blocks.block_thread()
+            server.wait()
         finally:
             service.close()
-            blocks.close(verbose=False)
+            server.close()
     return 0
 
 

@@ -54,6 +54,8 @@ STYLE = """
 #groups h2 { font-size: 1.1rem; }
 #groups [data-testid=number-input] { width: 3.5rem; }
 @media (max-width: 600px) { #chart svg { font-size: 22px; } }
+#live { width: 100%; height: min(85vh, 46rem); border: 0; }
+@media (max-width: 700px) { #live { height: 60rem; } }
 footer { display: none !important; }
 #make.waiting::after { content: "…"; }
 """

@@ -8,6 +8,8 @@ from unittest import mock
 import toy
 
 import app
+from kdtalker.apps.live.access import Access
+from kdtalker.apps.live.service import LiveService
 from kdtalker.apps.service import FilmService
 from kdtalker.apps.uploads import UploadLimits
 
@@ -38,12 +40,15 @@ def own(checkpoint):
 
 
 @contextmanager
-def opened(folder, load=toy.pipeline, limits=None, **how):
+def opened(folder, load=toy.pipeline, limits=None, password=None, most=None):
     """Its address; the files of its visitors lie in the folder."""
-    limits = limits or UploadLimits(voice_s=30)
+    limits, access = limits or UploadLimits(voice_s=30), Access(password)
     with mock.patch.dict(os.environ, GRADIO_TEMP_DIR=str(folder)):
-        blocks = app.page(FilmService(load, limits, published=app._published))
+        service = FilmService(load, limits, published=app._published)
+        portrait = app.EXAMPLES / app.PORTRAITS["Grace Hopper"]
+        live = LiveService(lambda: service.engine("mesh"), portrait, limits=limits, most=most, access=access)
+        server = app.open_page(app.page(service, access), live, password=password)
         try:
-            yield app.open_page(blocks, limits, **how)
+            yield server.address
         finally:
-            blocks.close()
+            server.close()

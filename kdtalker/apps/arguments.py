@@ -50,7 +50,7 @@ def film_parser() -> Parser:
     parser = Parser(
         prog="kdtalker",
         description="One portrait and a voice become a talking film.",
-        epilog="`kdtalker weights --help` explains the weight files.",
+        epilog="`kdtalker weights --help` explains the weight files, `kdtalker live --help` live streams.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -96,7 +96,7 @@ def film_parser() -> Parser:
     for part, gap in (("eyes", "lid gap / eye width"), ("lips", "lip gap / mouth width")):
         add(f"--retarget-{part}", type=_ratio, metavar=f"{FOLLOW}|0..{WIDEST}",
             help=f"for --engine liveportrait: {part} as open as in the driving video, or a ratio: {gap}")  # fmt: skip
-    _add_options(parser)
+    add_options(parser)
     add("--threads", type=_whole_number, default=get_threads(), metavar="N",
         help=f"threads that work on the film, 1 to {MOST_USEFUL} (default: {MOST_USEFUL}; on one core 1)")  # fmt: skip
     add("--quiet", action="store_true", help="show no progress, only errors and the last line")
@@ -104,7 +104,7 @@ def film_parser() -> Parser:
     return parser
 
 
-def _add_options(parser: Parser) -> None:
+def add_options(parser: Parser) -> None:
     """Add a flag for each of the Options."""
     for name, kind, control in controls():
         flag, default = "--" + name.replace("_", "-"), getattr(Options, name)

@@ -1,7 +1,7 @@
 """Run the command line: every outcome ends in one line and an exit code.
 
 Only the standard library is imported here, so that signals, missing packages and a closed stderr are handled from the
-first moment. film_command makes films, weights_command manages weight files.
+first moment. film_command makes films, weights_command manages weight files, live.command streams.
 """
 
 from __future__ import annotations
@@ -73,6 +73,10 @@ def _dispatch(words: Sequence[str], load: Load | None) -> tuple[str, bool]:
                 from kdtalker.apps.weights_command import run
 
                 return f"{run(words[1:])}\n", False
+            if words[:1] == ["live"]:
+                from kdtalker.apps.live.command import run as run_live
+
+                return run_live(words[1:], load), False
             from kdtalker.apps.film_command import load_engine, make_film
             from kdtalker.apps.job import parse
 

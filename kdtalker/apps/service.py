@@ -88,9 +88,9 @@ class FilmService:
 
     def _load_first(self) -> None:
         with suppress(Exception):  # the first request tries again and reports the error
-            self._engine(ENGINES[0])
+            self.engine(ENGINES[0])
 
-    def _engine(self, name: str) -> TalkingPortraitPipeline[Any]:
+    def engine(self, name: str) -> TalkingPortraitPipeline[Any]:
         """Return an engine, loading it first if need be. Raises InputError where it cannot be loaded."""
         load = self._loads.get(name)
         if load is None:
@@ -122,7 +122,7 @@ class FilmService:
         leaves no film; the caller removes the folder. Raises KDTalkerError."""
         began = time.perf_counter()
         picture, voice, film_s = self._receive(request, folder)
-        pipeline = self._engine(request.engine)
+        pipeline = self.engine(request.engine)
         portrait = pipeline.portrait(picture, face=request.face, crop=request.crop)
         recorded: list[Motion] = []
         head = pipeline.engine.track(VideoFrames(folder / "head.mp4")) if request.pose_from else None
@@ -137,7 +137,7 @@ class FilmService:
     def faces(self, picture: Path) -> tuple[Image, list[Square]]:
         """Find faces: return the picture and the squares around them, by number. Raises InputError."""
         image = read_picture(picture, self.limits)
-        return image, self._engine(ENGINES[0]).engine.find_faces(image)
+        return image, self.engine(ENGINES[0]).engine.find_faces(image)
 
     def _receive(self, request: Request, folder: Path) -> tuple[Image, Path, float]:
         """Check and copy the inputs: return the picture, a copy of the voice, and its length in s."""

@@ -21,10 +21,15 @@ _log = logging.getLogger(__name__)
 
 
 def read_sound(
-    path: Path, start_s: float = 0.0, duration_s: float | None = None, *, report: bool = False
+    path: Path,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    *,
+    report: bool = False,
+    rate_hz: int = SAMPLE_RATE_HZ,
 ) -> Iterator[Array]:
     """Decode the first sound track of any media file, or the part of it that begins at start_s and lasts at most
-    duration_s: chunks (≤ 16000,) of mono at 16 kHz, the mean of all channels, within -1..1.
+    duration_s: chunks (≤ rate_hz,) of mono, the mean of all channels, within -1..1.
 
     NaN becomes silence; a track that begins after the video is padded with silence. A track shorter than its header
     declares is read to its end; `report` logs that. Raises InputError, at the latest with the first chunk, where there
@@ -33,24 +38,24 @@ def read_sound(
     """
     check_file(path, "a sound or a film with sound")
     header = probe_sound(path)
-    track = _mean_of_channels(build_sound_track(path, SAMPLE_RATE_HZ, start_s), header.channels)
+    track = _mean_of_channels(build_sound_track(path, rate_hz, start_s), header.channels)
     if duration_s is not None:
-        track = track.filter("atrim", end_sample=max(1, sample_index(duration_s, SAMPLE_RATE_HZ)))
-    output = track.output("pipe:", format="f32le", ac=1, ar=SAMPLE_RATE_HZ)
+        track = track.filter("atrim", end_sample=max(1, sample_index(duration_s, rate_hz)))
+    output = track.output("pipe:", format="f32le", ac=1, ar=rate_hz)
     count = 0
     with FFmpegProcess(output, feed=False) as decoder:
-        while content := decoder.pipe.read(4 * SAMPLE_RATE_HZ):
+        while content := decoder.pipe.read(4 * rate_hz):
             samples = np.frombuffer(content, "<f4", count=len(content) // 4)
             count += len(samples)
             yield np.clip(np.nan_to_num(samples, nan=0.0), -1.0, 1.0)
         has_failed = decoder.wait_for(path) != 0
         if has_failed and count:
-            raise InputError(f"'{path}' breaks off after {count / SAMPLE_RATE_HZ:.1f} s of sound ({decoder.reason()}).")
+            raise InputError(f"'{path}' breaks off after {count / rate_hz:.1f} s of sound ({decoder.reason()}).")
         if not count:
             check_ffmpeg()
             raise InputError(_no_sound_error(path, header, start_s, decoder.reason() if has_failed else ""))
     if report:
-        _warn_if_truncated(path, header, start_s, duration_s, count / SAMPLE_RATE_HZ)
+        _warn_if_truncated(path, header, start_s, duration_s, count / rate_hz)
 
 
 def _mean_of_channels(track: Any, channels: int) -> Any:

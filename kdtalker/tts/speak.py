@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import wave
 from pathlib import Path
 
 import numpy as np
 
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.tts.line import MAX_CHARS, MIN_SOUND_S, Line, TextToSpeech
+from kdtalker.tts.line import DEFAULT_VOICE, MAX_CHARS, MIN_SOUND_S, Line, TextToSpeech
 from kdtalker.weights.table import KOKORO
 
 
@@ -52,3 +54,15 @@ def speak(line: Line, path: Path) -> None:
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, sound.rate_hz, 0, "NONE", ""))
         file.writeframes(np.rint(sound.samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
+
+
+def synthesise_text(text: str, voice: str | None, rate_hz: int) -> Array:
+    """Synthesise a text: float32 samples (N,) at rate_hz. Raises InputError as `speak`."""
+    import soxr
+
+    with tempfile.TemporaryDirectory(prefix="kdtalker-") as folder:
+        path = Path(folder) / "spoken.wav"
+        speak(Line(text, voice or DEFAULT_VOICE), path)
+        with wave.open(str(path)) as file:
+            spoken = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / np.float32(32768)
+            return np.asarray(soxr.resample(spoken, file.getframerate(), rate_hz), np.float32)

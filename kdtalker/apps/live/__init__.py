@@ -1,0 +1,1 @@
+"""Serve live faces: WebSocket, WebRTC, the Live tab, and pushes to files, pipes and servers."""

@@ -1,0 +1,51 @@
+"""Decide who may open a live session: the origin of a browser's page, and a token where the page has a password."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Collection, Mapping
+from urllib.parse import urlsplit
+
+from kdtalker.apps.live.wire import POLICY, ProtocolError
+
+TOKEN_S = 12 * 3600  # a token of the page is good for so long
+
+
+class Access:
+    """Check origin and token. password: None for a server that anyone may use; origins: other pages that may."""
+
+    def __init__(self, password: str | None = None, origins: Collection[str] = ()) -> None:
+        self._password, self._origins = password, frozenset(origins)
+        self._secret = secrets.token_bytes(32)  # tokens end with the process
+
+    def issue_token(self) -> str:
+        """Issue a token for a visitor who has given the password: the time when it ends, and its signature."""
+        ends = str(int(time.time()) + TOKEN_S)
+        return f"{ends}.{self._sign(ends)}"
+
+    def check(self, headers: Mapping[str, str], token: str | None = None) -> None:
+        """Raise ProtocolError for a page of another origin, and where a password is set and neither a token nor
+        `Authorization: Bearer PASSWORD` is given."""
+        origin = headers.get("origin")
+        if origin and origin not in self._origins and urlsplit(origin).netloc != headers.get("host"):
+            raise ProtocolError(
+                "origin", f"A page of {origin} asks, wanted one of this server; start that with --origin.", POLICY
+            )
+        if self._password is None or self._is_token(token or ""):
+            return
+        given = headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), self._password.encode()):
+            raise ProtocolError(
+                "not_allowed", "This server has a password, wanted `Authorization: Bearer PASSWORD` or a token.", POLICY
+            )
+
+    def _is_token(self, token: str) -> bool:
+        ends, _, signature = token.partition(".")
+        is_signed = hmac.compare_digest(signature.encode(), self._sign(ends).encode())
+        return is_signed and int(ends) > time.time()
+
+    def _sign(self, text: str) -> str:
+        return hmac.new(self._secret, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()

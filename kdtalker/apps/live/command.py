@@ -1,0 +1,128 @@
+"""Run `kdtalker live`: a sound file at the speed of speech, or a microphone, to a stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from kdtalker.apps.arguments import Parser, add_options
+from kdtalker.core.arrays import Array
+from kdtalker.core.errors import InputError, OutputError
+from kdtalker.core.options import Options, controls
+from kdtalker.core.rates import FRAME_RATE_HZ
+
+AHEAD_S = 2.0  # of a file that waits in the session
+SIDE_PX = 512
+_SHOWN_EVERY = 10 * FRAME_RATE_HZ
+
+
+def run(arguments: Sequence[str], load: Callable[..., Any] | None = None) -> str:
+    """Run `kdtalker live` with these arguments until the sound ends, or Ctrl+C; return a line that sums it up.
+
+    load: loads the engine (default: the mesh engine). Raises InputError, OutputError.
+    """
+    asked = _parser().parse_args(arguments)
+    values = vars(asked)
+    options = Options(**{name: values[name] for name, _, _ in controls()})
+    from kdtalker.apps.live.outputs import SOUND_RATE_HZ, open_output
+    from kdtalker.live.options import LiveOptions
+    from kdtalker.live.session import LiveSession
+    from kdtalker.media.picture import read_image
+    from kdtalker.media.sound import read_sound
+    from kdtalker.pipeline import TalkingPortraitPipeline
+
+    source = "microphone" if asked.microphone else "agent"
+    live = LiveOptions(options=options, sample_rate=SOUND_RATE_HZ, source=source, lookahead=options.lookahead)
+    image = read_image(asked.image)
+    sound = None if asked.microphone else read_sound(asked.audio, rate_hz=SOUND_RATE_HZ)
+    output = open_output(asked.to)
+    try:
+        pipeline = load(None) if load else TalkingPortraitPipeline.mesh()
+        portrait = pipeline.portrait(image, max_side=SIDE_PX)
+        pipeline.engine.speech.warm_up()
+        with ExitStack() as stack:
+            session = stack.enter_context(LiveSession(pipeline, portrait, live))
+            if sound is None:
+                stack.enter_context(_open_microphone(session.push, SOUND_RATE_HZ))
+            frames = _play(session, output, sound, asked.duration)
+        output.close()
+    except BaseException:
+        output.abort()
+        raise
+    counts = session.stats
+    text = (
+        f"{asked.to}: {frames / FRAME_RATE_HZ:.1f} s sent; {counts.new} pictures, {counts.degraded} plainer, "
+        f"{counts.repeated} repeated, {counts.dropped} dropped."
+    )
+    if asked.to == "-":  # stdout is the stream
+        return ""
+    return f"{text}\n"
+
+
+def _parser() -> Parser:
+    from kdtalker.apps.live.outputs import TARGETS
+    from kdtalker.live.options import LiveOptions
+
+    parser = Parser(
+        prog="kdtalker live",
+        description="A portrait talks live, in a voice from a file or a microphone, to a stream.",
+        epilog=f"Targets: {TARGETS}. Ctrl+C ends the stream; a file is then complete.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--image", type=Path, required=True, metavar="PICTURE", help="the source image: a portrait")
+    heard = parser.add_mutually_exclusive_group(required=True)
+    heard.add_argument("--audio", type=Path, metavar="SOUND", help="the voice: a file, played at the speed of speech")
+    heard.add_argument("--microphone", action="store_true", help="the voice: the default microphone")
+    add("--to", required=True, metavar="TARGET", help="where the stream goes, see below")
+    add("--duration", type=float, metavar="S", help="end after so many seconds (default: with the sound)")
+    add_options(parser)
+    parser.set_defaults(lookahead=LiveOptions.lookahead)
+    return parser
+
+
+def _play(session: Any, output: Any, sound: Iterator[Array] | None, duration_s: float | None) -> int:
+    """Send a frame every 40 ms until the sound has been played; returns how many."""
+    began, index, is_reading = time.monotonic(), 0, sound is not None
+    with suppress(KeyboardInterrupt):
+        while duration_s is None or index < duration_s * FRAME_RATE_HZ:
+            while is_reading and sound is not None and session.stats.waiting_s < AHEAD_S:
+                piece = next(sound, None)
+                if piece is None:
+                    session.end_segment()
+                    is_reading = False
+                    break
+                session.push(piece)
+            time.sleep(max(0.0, began + index / FRAME_RATE_HZ - time.monotonic()))
+            frame = session.take()
+            output.write(frame)
+            index += 1
+            if sound is not None and frame.ended:
+                break
+    if not index:
+        raise OutputError("Nothing was sent: it was interrupted before the first frame.")
+    return index
+
+
+def _open_microphone(push: Callable[[Array], Any], rate_hz: int) -> Any:
+    """Open the default microphone (extra [microphone]); its sound goes to `push`. Raises InputError."""
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:  # OSError: without the library PortAudio
+        raise InputError(
+            f"The microphone needs more ({error}): pip install 'kdtalker[microphone]', and PortAudio of the system."
+        ) from None
+
+    def hear(samples: Array, *_: object) -> None:
+        with suppress(InputError):  # what is too much is dropped; the session counts
+            push(samples[:, 0].copy())
+
+    try:
+        return sounddevice.InputStream(
+            samplerate=rate_hz, channels=1, dtype="float32", blocksize=rate_hz // 50, callback=hear
+        )
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise InputError(f"There is no microphone that can be used ({error}); plug one in, or give --audio.") from None

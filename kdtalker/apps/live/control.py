@@ -1,0 +1,126 @@
+"""Obey the commands of one client, whatever the transport, and tell what happens in its session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import asdict
+from typing import Any
+
+from kdtalker.apps.live.segments import SegmentTracker, count_sent
+from kdtalker.apps.live.service import LiveService
+from kdtalker.apps.live.wire import POLICY, Command, FrameHeader, ProtocolError, error_fields
+from kdtalker.core.arrays import Array
+from kdtalker.core.errors import InputError, KDTalkerError
+from kdtalker.live.frames import LiveFrame, Played
+from kdtalker.live.session import LiveSession
+from kdtalker.tts.speak import synthesise_text
+
+ERRORS_IN_A_ROW = 20  # of one client, which then is cut off
+
+
+class SessionControl:
+    """Hand sound and commands to a session; tell events as JSON objects."""
+
+    def __init__(
+        self,
+        service: LiveService,
+        session: LiveSession,
+        rate_hz: int,
+        tell: Callable[[dict[str, Any]], None],
+        drop: Callable[[], list[FrameHeader]] = list,
+    ) -> None:
+        """tell: sends an event; drop: drops frames that were taken and not sent, and returns their headers."""
+        self._service, self._session, self._rate_hz, self.tell, self._drop = service, session, rate_hz, tell, drop
+        self._segments = SegmentTracker(rate_hz)
+        self._speaking: set[asyncio.Task[None]] = set()
+        self._errors = self._generation = 0
+        self._is_ending = self._has_failed = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Tell whether the client asked for the end, and all it had sent was played."""
+        return self._is_ending and not self._segments.is_waiting and not self._speaking
+
+    def take(self) -> tuple[LiveFrame, FrameHeader]:
+        """Take the next frame, with its header."""
+        frame = self._session.take()
+        return frame, self._segments.header(frame)
+
+    def is_stale(self, header: FrameHeader) -> bool:
+        """Tell whether a frame was interrupted after it was taken; it must not be sent."""
+        return header.generation < self._generation
+
+    def tell_ended(self, frame: LiveFrame, unsent: Iterable[FrameHeader] = ()) -> None:
+        """Tell the segments that end with a frame, once that was sent; unsent: headers of frames that were not."""
+        for played in frame.ended:
+            self._tell_ended(count_sent(played, unsent))
+
+    async def receive(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what one message wants, and tell its error. Raises ProtocolError after too many in a row."""
+        try:
+            await work
+            self._errors = 0
+        except InputError as error:
+            self.tell(error_fields(error))
+            self._errors += 1
+        if self._errors >= ERRORS_IN_A_ROW:
+            raise ProtocolError("too_many_errors", f"{self._errors} messages in a row were refused.", POLICY)
+
+    async def hear(self, samples: Array) -> None:
+        """Push samples (N,). Raises InputError."""
+        if self._is_ending:
+            raise ProtocolError("ended", "Sound came after the end of the session; it was dropped.")
+        if len(samples) > self._rate_hz:  # long sound is copied beside the clock
+            segment = await self._service.run(lambda: self._session.push(samples))
+        else:
+            segment = self._session.push(samples)
+        self._segments.open(segment, len(samples))
+
+    async def obey(self, command: Command) -> None:
+        """Obey a command."""
+        if command.type == "say":
+            task = asyncio.ensure_future(self._say(command))
+            self._speaking.add(task)
+            task.add_done_callback(self._speaking.discard)
+        elif command.type == "clear":
+            self._clear()
+        else:
+            self._session.end_segment()
+            self._is_ending = self._is_ending or command.type == "end"
+
+    def report(self, **more: Any) -> None:
+        """Tell counts, and once that no more pictures will be drawn."""
+        self.tell({"type": "stats", **asdict(self._session.stats), **more})
+        if self._session.error is not None and not self._has_failed:
+            self._has_failed = True
+            self.tell(error_fields(ProtocolError("engine", "The engine failed; the sound goes on alone.")))
+
+    async def close(self) -> None:
+        """Stop what is being synthesised."""
+        for task in list(self._speaking):
+            task.cancel()
+        await asyncio.gather(*self._speaking, return_exceptions=True)
+
+    def _clear(self) -> None:
+        for task in self._speaking:
+            task.cancel()
+        reports, dropped = self._session.interrupt(), self._drop()
+        self._generation = self._session.stats.interrupts
+        for played in reports:
+            self._tell_ended(count_sent(played, dropped))
+        self.tell({"type": "cleared", "generation": self._generation})
+
+    def _tell_ended(self, played: Played) -> None:
+        self._segments.end(played)
+        seconds = round(played.samples / self._rate_hz, 3)
+        self.tell({"type": "ended", **asdict(played), "seconds": seconds})
+
+    async def _say(self, command: Command) -> None:
+        """Speak a text as one segment."""
+        try:
+            samples = await self._service.run(lambda: synthesise_text(command.text, command.voice, self._rate_hz))
+            self._segments.open(self._session.push(samples), len(samples))
+            self._session.end_segment()
+        except KDTalkerError as error:
+            self.tell(error_fields(ProtocolError("say", str(error))))

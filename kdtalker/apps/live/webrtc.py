@@ -1,0 +1,199 @@
+"""Serve `/v1/whep`: a call by WebRTC, which an SDP offer opens and its answer describes (extra [webrtc])."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import uuid4
+
+from aiortc import RTCDataChannel, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamTrack
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from kdtalker.apps.live.control import SessionControl
+from kdtalker.apps.live.pacer import ticks
+from kdtalker.apps.live.portraits import error_response, read_body
+from kdtalker.apps.live.service import LiveService
+from kdtalker.apps.live.webrtc_tracks import CALL_RATE_HZ, PictureTrack, SoundTrack48, read_samples
+from kdtalker.apps.live.wire import SOURCES, FrameHeader, Hello, ProtocolError, parse_command
+from kdtalker.core.errors import KDTalkerError
+from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.live.session import LiveSession
+
+CONNECTS_WITHIN_S = 20.0
+MAX_OFFER_BYTES = 200_000
+CODECS = ("video/VP8", "video/H264")  # in the order of preference
+
+
+def webrtc_router(service: LiveService) -> APIRouter:
+    """Build the routes `/v1/whep` and `/v1/whep/{call}`."""
+    router, calls = APIRouter(), dict[str, Call]()
+
+    @router.post("/v1/whep")
+    async def offer(request: Request) -> Response:
+        """Answer an SDP offer: 201, with the address of the call, which DELETE ends."""
+        try:
+            query = request.query_params
+            service.access.check(request.headers, query.get("token"))
+            description = (await read_body(request, MAX_OFFER_BYTES)).decode("utf-8", "replace")
+            call = await Call.open(service, description, _hello(query))
+        except KDTalkerError as error:
+            return error_response(error)
+        key = uuid4().hex
+        calls[key] = call
+        call.on_close = lambda: calls.pop(key, None)
+        headers = {"Location": f"/v1/whep/{key}", "Cache-Control": "no-store"}
+        return Response(call.answer, 201, headers, "application/sdp")
+
+    @router.delete("/v1/whep/{key}")
+    async def end(key: str) -> Response:
+        """End a call."""
+        if key not in calls:
+            return error_response(ProtocolError("portrait", "There is no such call; it may have ended."))
+        await calls[key].close()
+        return Response(status_code=200)
+
+    return router
+
+
+def _hello(query: Mapping[str, str]) -> Hello:
+    source = query.get("source", "microphone")
+    if source not in SOURCES:
+        raise ProtocolError("source", f"The source is {source!r}, wanted {' or '.join(map(repr, SOURCES))}.")
+    return Hello(CALL_RATE_HZ, query.get("portrait"), source)
+
+
+class Call:
+    """Run one session over one peer connection. A data channel of the peer takes commands and tells events."""
+
+    def __init__(self, service: LiveService, session: LiveSession, place: AsyncExitStack) -> None:
+        self._service, self._session, self._place = service, session, place
+        self._picture, self._sound, self._peer = PictureTrack(), SoundTrack48(), RTCPeerConnection()
+        self._channel: RTCDataChannel | None = None
+        self._control = SessionControl(service, session, CALL_RATE_HZ, self._tell, self._drop)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_connected = asyncio.Event()
+        self._is_closed = False
+        self.on_close: Any = lambda: None
+        self._peer.on("track", self._hear)
+        self._peer.on("datachannel", self._open_channel)
+        self._peer.on("connectionstatechange", self._follow_state)
+
+    @classmethod
+    async def open(cls, service: LiveService, offer: str, hello: Hello) -> Call:
+        """Open a session for an offer. Raises ProtocolError for an offer that is none, or where there is no place."""
+        if not offer.startswith("v=0") or "m=" not in offer:
+            raise ProtocolError("offer", "The body is no SDP offer, wanted one that begins with v=0 and has media.")
+        place = AsyncExitStack()
+        await place.enter_async_context(service.admit())
+        try:
+            session = await service.open(hello)
+        except BaseException:
+            await place.aclose()
+            raise
+        place.push_async_callback(service.close, session)
+        call = cls(service, session, place)
+        try:
+            await call._answer(offer)
+        except Exception as error:
+            await call.close()
+            raise ProtocolError("offer", f"The offer cannot be answered ({type(error).__name__}: {error}).") from None
+        call._start(call._play())
+        return call
+
+    @property
+    def answer(self) -> str:
+        """Return the SDP of the answer, with all addresses of this host."""
+        return str(self._peer.localDescription.sdp)
+
+    async def _answer(self, offer: str) -> None:
+        await self._peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        kinds = {transceiver.kind for transceiver in self._peer.getTransceivers()}
+        if "video" in kinds:
+            self._peer.addTrack(self._picture)
+        if "audio" in kinds:
+            self._peer.addTrack(self._sound)
+        known = RTCRtpSender.getCapabilities("video").codecs
+        for transceiver in self._peer.getTransceivers():
+            if transceiver.kind == "video":
+                transceiver.setCodecPreferences([codec for name in CODECS for codec in known if codec.mimeType == name])
+        await self._peer.setLocalDescription(await self._peer.createAnswer())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None and not self._is_closed:
+            asyncio.ensure_future(self.close())
+
+    async def _play(self) -> None:
+        """Take a frame at each tick of the clock, from the moment that the peers are connected."""
+        try:
+            await asyncio.wait_for(self._is_connected.wait(), CONNECTS_WITHIN_S)
+        except asyncio.TimeoutError:
+            raise ProtocolError("connection", "The peers did not find each other.") from None
+        async for index in ticks():
+            frame, _ = self._control.take()
+            self._picture.show(frame)
+            self._sound.play(frame)
+            self._control.tell_ended(frame)
+            if index % FRAME_RATE_HZ == 0:
+                self._control.report(pictures_dropped=self._picture.dropped)
+            if self._control.has_ended:
+                break
+        asyncio.ensure_future(self.close())
+
+    def _hear(self, track: MediaStreamTrack) -> None:
+        if track.kind == "audio":
+            self._start(self._receive(track))
+
+    async def _receive(self, track: MediaStreamTrack) -> None:
+        async for samples in read_samples(track):
+            await self._control.receive(self._control.hear(samples))
+
+    def _open_channel(self, channel: RTCDataChannel) -> None:
+        self._channel = channel
+
+        def obey(message: str | bytes) -> None:
+            text = message if isinstance(message, str) else ""
+            self._start(self._control.receive(self._obey(text)))
+
+        channel.on("message", obey)
+
+    async def _obey(self, text: str) -> None:
+        await self._control.obey(parse_command(text))
+
+    def _tell(self, event: Mapping[str, Any]) -> None:
+        if self._channel is not None and self._channel.readyState == "open":
+            self._channel.send(json.dumps(event))
+
+    def _drop(self) -> list[FrameHeader]:
+        """Drop what the encoders have not taken: 40 ms at most, which the position played does not leave out."""
+        self._picture.clear()
+        self._sound.clear()
+        return []
+
+    async def _follow_state(self) -> None:
+        if self._peer.connectionState == "connected":
+            self._is_connected.set()
+        elif self._peer.connectionState in ("failed", "closed"):
+            await self.close()
+
+    async def close(self) -> None:
+        """End the call; does nothing the second time."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self.on_close()
+        for task in list(self._tasks):
+            task.cancel()
+        await self._control.close()
+        await self._peer.close()
+        await self._place.aclose()

@@ -1,0 +1,193 @@
+"""Serve `/v1/live`: sound in, frames of JPEG and sound out, control and events as JSON (docs/live-protocol.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+
+from kdtalker.apps.live.control import SessionControl
+from kdtalker.apps.live.outbox import Outbox, SlowReaderError
+from kdtalker.apps.live.pacer import ticks
+from kdtalker.apps.live.service import LiveService
+from kdtalker.apps.live.wire import (
+    FAILED,
+    POLICY,
+    TRY_LATER,
+    VERSION,
+    FrameHeader,
+    Hello,
+    ProtocolError,
+    decode_sound,
+    encode_sound,
+    error_fields,
+    parse_command,
+    parse_hello,
+)
+from kdtalker.core.errors import KDTalkerError
+from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.live.session import LiveSession
+
+HELLO_WITHIN_S = 10.0
+WAITING_FOR_HELLO = 32  # sockets; more are refused before they are accepted
+_SENT_WITHIN_S = 5.0  # the last messages of a session
+
+
+def websocket_router(service: LiveService) -> APIRouter:
+    """Build the route `/v1/live`."""
+    router, waiting = APIRouter(), set[WebSocket]()
+
+    @router.websocket("/v1/live")
+    async def live(socket: WebSocket) -> None:
+        if len(waiting) >= WAITING_FOR_HELLO:
+            await socket.close()  # HTTP 403
+            return
+        waiting.add(socket)
+        try:
+            await socket.accept()
+            hello = await _greet(socket, service)
+            waiting.discard(socket)
+            if hello is not None:
+                await _serve(socket, service, hello)
+        except (WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):  # the other side has gone
+            return
+        finally:
+            waiting.discard(socket)
+
+    return router
+
+
+async def _greet(socket: WebSocket, service: LiveService) -> Hello | None:
+    """Wait for the hello; None where the socket was closed with an error."""
+    try:
+        message = await asyncio.wait_for(socket.receive(), HELLO_WITHIN_S)
+        if message["type"] == "websocket.disconnect":
+            return None
+        text = message.get("text")
+        if text is None:
+            raise ProtocolError("no_hello", "Sound came before the hello, wanted that first.", POLICY)
+        hello = parse_hello(text)
+        service.access.check(socket.headers, hello.token)
+        return hello
+    except asyncio.TimeoutError:
+        await _refuse(socket, ProtocolError("no_hello", f"No hello came within {HELLO_WITHIN_S:.0f} s.", POLICY))
+    except ProtocolError as error:
+        await _refuse(socket, error)
+    return None
+
+
+async def _refuse(socket: WebSocket, error: KDTalkerError) -> None:
+    close = error.close if isinstance(error, ProtocolError) else None
+    await socket.send_text(json.dumps({**error_fields(error), "fatal": True}))
+    await socket.close(close or POLICY, str(error)[:100])
+
+
+async def _serve(socket: WebSocket, service: LiveService, hello: Hello) -> None:
+    try:
+        async with service.admit():
+            session = await service.open(hello)
+            try:
+                ending = await SocketSession(socket, service, session, hello).run()
+            finally:
+                await asyncio.shield(service.close(session))
+        await asyncio.wait_for(socket.close(*ending), _SENT_WITHIN_S)  # the place is free by then
+    except KDTalkerError as error:
+        await _refuse(socket, error)
+
+
+class SocketSession:
+    """Run one session on one socket: receive, play by the clock, send."""
+
+    def __init__(self, socket: WebSocket, service: LiveService, session: LiveSession, hello: Hello) -> None:
+        self._socket, self._service, self._rate_hz, self._outbox = socket, service, hello.rate_hz, Outbox()
+        self._control = SessionControl(service, session, hello.rate_hz, self._tell, self._drop)
+        self._encoding: list[FrameHeader] = []  # of the frame that is taken and not yet in the outbox
+        self._close: tuple[int, str] = (1000, "")
+
+    async def run(self) -> tuple[int, str]:
+        """Run until one of both sides ends the session; return the code and reason to close the socket with."""
+        tasks = [asyncio.ensure_future(work) for work in (self._receive(), self._play(), self._send())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            errors = [task.exception() for task in done]
+            for error in errors:
+                self._settle(error)
+            if not any(isinstance(error, WebSocketDisconnect) for error in errors):
+                await self._send_rest(tasks[2])
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, self._control.close(), return_exceptions=True)
+        return self._close
+
+    def _settle(self, error: BaseException | None) -> None:
+        """Turn what ended the session into an event and a close code."""
+        if error is None or isinstance(error, WebSocketDisconnect):
+            return
+        if isinstance(error, SlowReaderError):
+            error = ProtocolError("slow_reader", "More than 10 s of sound wait to be read; read faster.", TRY_LATER)
+        elif not isinstance(error, ProtocolError):
+            text = str(error) if isinstance(error, KDTalkerError) else f"The engine failed ({type(error).__name__})."
+            error = ProtocolError("failed", text, FAILED)
+        self._close = error.close or FAILED, str(error)[:100]
+        self._tell(error_fields(error))
+
+    async def _send_rest(self, sending: asyncio.Future[None]) -> None:
+        """Send what waits, for a short time."""
+        clock = asyncio.get_running_loop().time
+        ends = clock() + _SENT_WITHIN_S
+        while not self._outbox.is_empty and not sending.done() and clock() < ends:
+            await asyncio.sleep(0.01)
+
+    def _drop(self) -> list[FrameHeader]:
+        return [*self._outbox.drop_frames(), *self._encoding]
+
+    def _tell(self, event: Mapping[str, Any]) -> None:
+        self._outbox.put(json.dumps(event))
+
+    async def _send(self) -> None:
+        while True:
+            message = await self._outbox.get()
+            if isinstance(message, str):
+                await self._socket.send_text(message)
+            else:
+                await self._socket.send_bytes(message)
+
+    async def _play(self) -> None:
+        """Take a frame at each tick of the clock."""
+        jpeg, shown = b"", None  # a picture that is repeated is sent again: the one before may have been dropped
+        async for index in ticks():
+            frame, header = self._control.take()
+            if index == 0:
+                height, width = frame.picture.shape[:2]
+                self._tell({"type": "ready", "version": VERSION, "rate": self._rate_hz, "fps": FRAME_RATE_HZ,
+                            "width": width, "height": height})  # fmt: skip
+            if frame.picture is not shown:
+                self._encoding = [header]
+                jpeg, shown = await self._service.encode_jpeg(frame.picture), frame.picture
+                self._encoding = []
+            is_stale = self._control.is_stale(header)
+            if not is_stale:
+                self._outbox.put((header, jpeg, encode_sound(frame.sound)))
+            self._control.tell_ended(frame, [header] * is_stale)
+            if index % FRAME_RATE_HZ == 0:
+                self._control.report(pictures_dropped=self._outbox.pictures_dropped)
+            if self._control.has_ended:
+                return
+
+    async def _receive(self) -> None:
+        while True:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(message.get("code", 1005))
+            await self._control.receive(self._handle(message))
+
+    async def _handle(self, message: Mapping[str, Any]) -> None:
+        sound = message.get("bytes")
+        if sound is None:
+            await self._control.obey(parse_command(message["text"]))
+        else:
+            await self._control.hear(decode_sound(sound))

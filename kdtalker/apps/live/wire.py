@@ -1,0 +1,202 @@
+"""Encode and decode the messages of the WebSocket `/v1/live`; docs/live-protocol.md describes them."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kdtalker.core.arrays import Array
+from kdtalker.core.errors import InputError, KDTalkerError
+from kdtalker.core.options import Options
+from kdtalker.core.rates import FRAME_RATE_HZ
+
+VERSION = 1
+MAGIC = b"KDLF"
+HEADER = struct.Struct("<4sBBBBIQQiIII")  # magic, version, activity, picture, 0, then FrameHeader; 44 bytes
+ACTIVITIES = ("speech", "pause", "idle")
+PICTURE_STATES = ("new", "repeated", "degraded")
+SOURCES = ("agent", "microphone")
+RATES_HZ = (8000, 48000)  # lowest and highest sample rate; a multiple of 25, so that a frame has whole samples
+MAX_MESSAGE_BYTES = 16 * 2**20  # a larger message is refused before it is read
+MAX_CONTROL_CHARS = 64 * 1024
+POLICY, TOO_LARGE, FAILED, TRY_LATER = 1008, 1009, 1011, 1013  # close codes of RFC 6455
+
+_HELLO = {"type", "version", "rate", "channels", "portrait", "source", "lookahead", "options", "token"}
+_CONTROLS = {"flush": set[str](), "clear": set[str](), "end": set[str](), "say": {"text", "voice"}}
+
+
+class ProtocolError(InputError):
+    """Report a message that breaks the protocol: `code` names the error, `close` is the close code where it ends the
+    session."""
+
+    def __init__(self, code: str, message: str, close: int | None = None) -> None:
+        super().__init__(message)
+        self.code, self.close = code, close
+
+
+def error_fields(error: KDTalkerError) -> dict[str, Any]:
+    """Format an error as the event that a client is sent."""
+    code, fatal = "refused", False
+    if isinstance(error, ProtocolError):
+        code, fatal = error.code, error.close is not None
+    return {"type": "error", "code": code, "message": str(error), "fatal": fatal}
+
+
+@dataclass(frozen=True)
+class FrameHeader:
+    """Hold the header of a frame: JPEG and sound follow it. timestamp: the number of the frame's first sample since
+    the connection was made, the one clock of both; position: samples of the segment played before this frame."""
+
+    activity: str
+    picture: str
+    index: int
+    timestamp: int
+    position: int
+    segment: int  # -1: of none
+    generation: int
+    jpeg_bytes: int = 0  # 0: the picture before stays
+    sound_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Hold the first message of a client: sample rate, portrait, source of the sound and options."""
+
+    rate_hz: int
+    portrait: str | None = None
+    source: str = "agent"
+    lookahead: int | None = None
+    token: str | None = None
+    options: Options = field(default_factory=Options)
+
+
+@dataclass(frozen=True)
+class Command:
+    """Hold a control message: flush, clear, end, or say with its text and voice."""
+
+    type: str
+    text: str = ""
+    voice: str | None = None
+
+
+def pack_frame(header: FrameHeader, jpeg: bytes, sound: bytes) -> bytes:
+    """Encode one frame: header, JPEG, then s16le sound."""
+    activity, picture = ACTIVITIES.index(header.activity), PICTURE_STATES.index(header.picture)
+    numbers = header.index, header.timestamp, header.position, header.segment, header.generation
+    return HEADER.pack(MAGIC, VERSION, activity, picture, 0, *numbers, len(jpeg), len(sound)) + jpeg + sound
+
+
+def unpack_frame(message: bytes) -> tuple[FrameHeader, bytes, bytes]:
+    """Decode one frame: header, JPEG, sound. Raises InputError for what is no frame."""
+    if len(message) < HEADER.size or message[:4] != MAGIC:
+        raise InputError(f"The message is no frame, wanted at least {HEADER.size} bytes that begin with {MAGIC!r}.")
+    _, version, activity, picture, _, *numbers = HEADER.unpack_from(message)
+    jpeg, sound = numbers[-2:]
+    if version != VERSION or len(message) != HEADER.size + jpeg + sound:
+        raise InputError(f"The frame has version {version} and {len(message)} bytes, wanted version {VERSION} and all.")
+    header = FrameHeader(ACTIVITIES[activity], PICTURE_STATES[picture], *numbers)
+    middle = HEADER.size + jpeg
+    return header, message[HEADER.size : middle], message[middle:]
+
+
+def decode_sound(message: bytes) -> Array:
+    """Decode s16le sound to float32 samples (N,), -1..1. Raises ProtocolError for an odd number of bytes."""
+    if len(message) % 2:
+        raise ProtocolError(
+            "odd_bytes", f"The sound has {len(message)} bytes, wanted an even number: 16 bits a sample, little-endian."
+        )
+    return np.frombuffer(message, "<i2").astype(np.float32) / np.float32(32768)
+
+
+def encode_sound(samples: Array) -> bytes:
+    """Encode samples (N,), -1..1, as s16le."""
+    return np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+
+
+def parse_hello(text: str) -> Hello:
+    """Read the first message of a client. Raises ProtocolError, which ends the session, for any other message."""
+    try:
+        message = _parse(text)
+        if message.get("type") != "hello":
+            raise ProtocolError("no_hello", f"The first message has the type {message.get('type')!r}, wanted 'hello'.")
+        return _hello(message)
+    except ProtocolError as error:
+        raise ProtocolError(error.code, str(error), POLICY) from None
+
+
+def _hello(message: Mapping[str, Any]) -> Hello:
+    _refuse_unknown(message, _HELLO)
+    if message.get("version") != VERSION:
+        raise ProtocolError(
+            "version", f"The protocol version is {message.get('version')!r}, wanted {VERSION} (docs/live-protocol.md)."
+        )
+    rate, (lowest, highest) = message.get("rate"), RATES_HZ
+    if not isinstance(rate, int) or isinstance(rate, bool) or rate % FRAME_RATE_HZ or not lowest <= rate <= highest:
+        raise ProtocolError(
+            "rate", f"The sample rate is {rate!r}, wanted a multiple of {FRAME_RATE_HZ} from {lowest} to {highest} Hz."
+        )
+    if message.get("channels", 1) != 1:
+        raise ProtocolError("channels", f"The sound has {message['channels']!r} channels, wanted 1; mix it down first.")
+    source, lookahead = message.get("source", SOURCES[0]), message.get("lookahead")
+    if source not in SOURCES:
+        raise ProtocolError("source", f"The source is {source!r}, wanted {' or '.join(map(repr, SOURCES))}.")
+    if lookahead is not None and (isinstance(lookahead, bool) or lookahead not in range(-1, 9)):
+        raise ProtocolError("lookahead", f"The look-ahead is {lookahead!r}, wanted -1 (whole windows) to 8 frames.")
+    for name in ("portrait", "token"):
+        if not isinstance(message.get(name), str | None):
+            raise ProtocolError(name, f"The {name} is {message[name]!r}, wanted a string, or none of it.")
+    options = _options(message.get("options", {}))
+    return Hello(rate, message.get("portrait"), source, lookahead, message.get("token"), options)
+
+
+def _options(values: object) -> Options:
+    if not isinstance(values, dict):
+        raise ProtocolError("options", 'The options are no object, wanted names and values, such as {"seed": 3}.')
+    try:
+        return Options(**values)
+    except InputError as error:
+        raise ProtocolError("options", str(error)) from None
+    except TypeError:
+        unknown = sorted(set(values) - set(Options.__dataclass_fields__))
+        raise ProtocolError("options", f"There is no option '{unknown[0]}', wanted those of docs/api.md.") from None
+
+
+def parse_command(text: str) -> Command:
+    """Read a control message. Raises ProtocolError."""
+    message = _parse(text)
+    kind = message.get("type")
+    if kind == "hello":
+        raise ProtocolError("second_hello", "This session has had its hello; wanted sound or a control message.")
+    if not isinstance(kind, str) or kind not in _CONTROLS:
+        raise ProtocolError("unknown_type", f"The message is of the type {kind!r}, wanted {', '.join(_CONTROLS)}.")
+    _refuse_unknown(message, {"type", *_CONTROLS[kind]})
+    text, voice = message.get("text", ""), message.get("voice")
+    if not isinstance(text, str) or not isinstance(voice, str | None):
+        raise ProtocolError("say", 'Text or voice is no string, wanted {"type": "say", "text": "Hello."}.')
+    return Command(kind, text, voice)
+
+
+def _refuse_unknown(message: Mapping[str, Any], known: set[str]) -> None:
+    if unknown := sorted(set(message) - known):
+        raise ProtocolError(
+            "unknown_field", f"The message has the unknown field '{unknown[0]}', known are {', '.join(sorted(known))}."
+        )
+
+
+def _parse(text: str) -> dict[str, Any]:
+    if len(text) > MAX_CONTROL_CHARS:
+        raise ProtocolError(
+            "not_json", f"The text has {len(text)} characters, wanted {MAX_CONTROL_CHARS} at most; sound is binary."
+        )
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        message = None
+    if not isinstance(message, dict):
+        raise ProtocolError("not_json", "The text is no JSON object; send sound as binary messages, control as JSON.")
+    return message

@@ -1,0 +1,212 @@
+"""Parts of the live transports without a server: messages, queue of a client, clock, access."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from kdtalker.apps.live.access import Access
+from kdtalker.apps.live.outbox import MAX_BEHIND_S, PICTURES_WAITING, Outbox, SlowReaderError
+from kdtalker.apps.live.pacer import ticks
+from kdtalker.apps.live.segments import SegmentTracker, count_sent
+from kdtalker.apps.live.wire import (
+    ACTIVITIES,
+    HEADER,
+    PICTURE_STATES,
+    FrameHeader,
+    ProtocolError,
+    decode_sound,
+    encode_sound,
+    parse_command,
+    parse_hello,
+    unpack_frame,
+)
+from kdtalker.apps.live.wire import pack_frame as pack
+from kdtalker.core.errors import InputError
+from kdtalker.live.frames import Activity, LiveFrame, PictureState, Played
+
+HELLO = {"type": "hello", "version": 1, "rate": 16000}
+HEADER_OF_3 = FrameHeader("pause", "repeated", 3, 1920, 640, -1, 2)
+
+
+def test_a_frame_comes_back_as_it_was():
+    message = pack(HEADER_OF_3, b"jpeg", b"sound!")
+    header, jpeg, sound = unpack_frame(message)
+    assert (jpeg, sound, len(message)) == (b"jpeg", b"sound!", HEADER.size + 10)
+    assert header == FrameHeader("pause", "repeated", 3, 1920, 640, -1, 2, 4, 6)
+    for broken in (b"", message[:-1], message + b"x", b"KDLG" + message[4:]):
+        with pytest.raises(InputError, match="wanted"):
+            unpack_frame(broken)
+
+
+def test_the_names_of_the_protocol_are_those_of_the_session():
+    assert [activity.value for activity in Activity] == list(ACTIVITIES)
+    assert {state.value for state in PictureState} == set(PICTURE_STATES)
+
+
+def test_sound_comes_back_to_half_a_step_of_16_bits():
+    samples = np.linspace(-1, 1, 999, dtype=np.float32)
+    assert np.abs(decode_sound(encode_sound(samples)) - samples).max() < 1.5 / 32767
+    assert len(decode_sound(b"")) == 0
+    with pytest.raises(ProtocolError, match="3 bytes"):
+        decode_sound(b"abc")
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"rate": 44_101}, "rate"), ({"rate": 96_000}, "rate"), ({"rate": "16000"}, "rate"), ({"rate": True}, "rate"),
+        ({"rate": 16000.0}, "rate"), ({"version": 2}, "version"), ({"channels": 2}, "channels"),
+        ({"source": "tape"}, "source"), ({"lookahead": 9}, "lookahead"), ({"lookahead": True}, "lookahead"),
+        ({"portrait": 3}, "portrait"), ({"token": []}, "token"), ({"options": []}, "options"),
+        ({"options": {"sed": 3}}, "options"), ({"options": {"seed": -1}}, "options"), ({"more": 1}, "unknown_field"),
+        ({"type": "end"}, "no_hello"), ({"type": {}}, "no_hello"),
+    ],
+)  # fmt: skip
+def test_a_hello_that_is_wrong_is_refused_with_its_code(changed, code):
+    with pytest.raises(ProtocolError, match="wanted|known") as caught:
+        parse_hello(json.dumps(HELLO | changed))
+    assert (caught.value.code, caught.value.close) == (code, 1008)
+
+
+@pytest.mark.parametrize("text", ["", "hello", "[]", "3", "[" * 100_000, '{"type": "flush"', '"' + "a" * 70_000 + '"'])
+def test_text_that_is_no_message_is_told(text):
+    with pytest.raises(ProtocolError) as caught:
+        parse_command(text)
+    assert caught.value.code == "not_json" and caught.value.close is None
+
+
+def test_commands():
+    assert parse_command('{"type": "say", "text": "Hello.", "voice": "de"}').voice == "de"
+    for message, code in (({"type": "sing"}, "unknown_type"), (HELLO, "second_hello"), ({}, "unknown_type"),
+                          ({"type": "say", "text": 3}, "say"), ({"type": "flush", "x": 1}, "unknown_field"),
+                          ({"type": ["flush"]}, "unknown_type")):  # fmt: skip
+        with pytest.raises(ProtocolError) as caught:
+            parse_command(json.dumps(message))
+        assert caught.value.code == code
+
+
+def frames(count):
+    return [(FrameHeader("speech", "new", n, 640 * n, 640 * n, 0, 0), b"jpeg", b"ss") for n in range(count)]
+
+
+def test_a_slow_reader_loses_old_pictures_and_no_sound():
+    box = Outbox()
+    for frame in frames(20):
+        box.put(frame)
+    box.put("event")
+    assert box.pictures_dropped == 20 - PICTURES_WAITING
+    received = drain_frames(box)
+    assert [header.index for header, _, _ in received] == list(range(20))
+    assert [bool(jpeg) for _, jpeg, _ in received] == [False] * 15 + [True] * PICTURES_WAITING
+    assert all(sound == b"ss" for _, _, sound in received) and box.is_empty
+
+
+def drain_frames(box):
+    async def take():
+        messages = []
+        while not box.is_empty:
+            messages.append(await box.get())
+        return messages
+
+    return [unpack_frame(message) for message in asyncio.run(take()) if isinstance(message, bytes)]
+
+
+def test_a_reader_that_stopped_loses_its_connection():
+    box = Outbox()
+    with pytest.raises(SlowReaderError):
+        for frame in frames(1000):
+            box.put(frame)
+    assert len(drain_frames(box)) == MAX_BEHIND_S * 25
+
+
+def test_after_an_interruption_only_events_are_sent_and_the_position_is_what_was_sent():
+    box = Outbox()
+    for frame in frames(5):
+        box.put(frame)
+    box.put("event")
+    dropped = box.drop_frames()
+    assert [header.index for header in dropped] == [0, 1, 2, 3, 4] and drain_frames(box) == [] and box.is_empty
+    assert count_sent(Played(0, 3000, True), dropped[3:]) == Played(0, 3 * 640, True)
+    assert count_sent(Played(1, 3000, True), dropped) == Played(1, 3000, True)
+    assert count_sent(Played(0, 3200, False), dropped[4:]) == Played(0, 4 * 640, True)
+
+
+def live_frame(index, activity=Activity.SPEECH, segment=0, ended=()):
+    return LiveFrame(index, np.zeros((2, 2, 3), np.uint8), np.zeros(640), activity, PictureState.NEW, segment, 0, ended)
+
+
+def test_positions_go_on_after_a_pause_and_begin_anew_with_a_segment():
+    tracker, told = SegmentTracker(16_000), []
+    tracker.open(0, 1000)
+    for index, (activity, segment) in enumerate(
+        [
+            (Activity.IDLE, None),
+            (Activity.SPEECH, 0),
+            (Activity.PAUSE, None),
+            (Activity.SPEECH, 0),
+            (Activity.SPEECH, 1),
+        ]
+    ):
+        header = tracker.header(live_frame(index, activity, segment))
+        told.append((header.timestamp, header.segment, header.position))
+    assert told == [(0, -1, 0), (640, 0, 0), (1280, -1, 0), (1920, 0, 640), (2560, 1, 0)]
+    assert tracker.is_waiting
+    tracker.end(Played(0, 1000, False))
+    assert not tracker.is_waiting
+
+
+def test_the_clock_does_not_drift_in_an_hour_and_catches_up_after_a_stall():
+    now, times = SimpleNamespace(s=100.0), []
+
+    async def sleep(seconds):
+        now.s += seconds + 0.003 * (seconds > 0)  # every sleep is too long
+
+    async def run():
+        async for index in ticks(clock=lambda: now.s, sleep=sleep):
+            times.append(now.s - 100)
+            if index == 1000:
+                now.s += 1.0
+            if index == 25 * 3600:
+                return
+
+    asyncio.run(run())
+    due = np.arange(len(times)) / 25
+    late = np.array(times) - due
+    assert late.min() >= -1e-6 and np.abs(late[-1000:]).max() < 0.004  # 1 hour later, at most one sleep's fault
+    assert late[1001] == pytest.approx(0.96, abs=0.01) and late[1030] < 0.004
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_allowed"),
+    [
+        ({}, True), ({"origin": "http://here:7860", "host": "here:7860"}, True),
+        ({"origin": "https://elsewhere.example", "host": "here:7860"}, False),
+        ({"origin": "null", "host": "here:7860"}, False), ({"origin": "https://friend.example", "host": "here"}, True),
+    ],
+)  # fmt: skip
+def test_pages_of_other_origins_are_refused(headers, is_allowed):
+    access = Access(origins=["https://friend.example"])
+    if is_allowed:
+        access.check(headers)
+    else:
+        with pytest.raises(ProtocolError, match="--origin") as caught:
+            access.check(headers)
+        assert caught.value.code == "origin"
+
+
+def test_a_password_is_wanted_or_a_token_that_was_issued(monkeypatch):
+    access = Access("open sesame")
+    token = access.issue_token()
+    access.check({}, token)
+    access.check({"authorization": "Bearer open sesame"})
+    ends, signature = token.split(".")
+    forged = [f"{int(ends) + 1}.{signature}", "x.y", ".", "9" * 30, token[:-1], Access("open sesame").issue_token()]
+    for wrong in [None, "", *forged]:
+        with pytest.raises(ProtocolError, match="password"):
+            access.check({"authorization": "Bearer sesame"}, wrong)
+    monkeypatch.setattr("time.time", lambda: int(ends) + 1.0)
+    with pytest.raises(ProtocolError, match="password"):
+        access.check({}, token)
