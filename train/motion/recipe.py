@@ -88,8 +88,8 @@ class Recipe(Training):
 PRESETS = {
     "mesh": Recipe(),
     "live": Recipe(
-        lookahead=(0, 6), steps=1200, batch=48, learning_rate=2e-4, warm_up_steps=50, ema=0.99, noisiest_share=1,
-        audio_noise_share=0.3, audio_noise=0.3, head_share=0.05, validate_every=400,
+        lookahead=(0, 6), steps=500, batch=48, learning_rate=3e-4, warm_up_steps=50, ema=0.98, noisiest_share=1,
+        audio_noise_share=0.3, audio_noise=0.3, head_share=0.05, validate_every=100,
     ),
     # KDTalker (arXiv 2503.12963, section 4): the published model's sizes and its optimiser. How long it was trained,
     # how loud the noise is and whether weights were averaged it does not say: those are ours.
