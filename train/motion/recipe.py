@@ -10,6 +10,7 @@ from kdtalker.audio.encoders import DEFAULT_ENCODER, ENCODERS
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import SPACES
 from kdtalker.diffusion.config import DenoiserConfig
+from kdtalker.diffusion.sliding import HOP_FRAMES, MOUTH_FRAMES
 from train.harness.training import Training, number
 
 _ENCODER = ENCODERS[DEFAULT_ENCODER]
@@ -83,6 +84,11 @@ class Recipe(Training):
                              f"{self.model.window} frames.")  # fmt: skip
         if self.space != "mesh" and self.mirror:
             raise InputError(f"Which keypoint of '{self.space}' mirrors which is not known; set mirror = false.")
+
+    @property
+    def longest_window(self) -> int:
+        """Return the most frames of a window to learn from."""
+        return MOUTH_FRAMES + HOP_FRAMES + self.lookahead[1] if self.lookahead else self.model.window
 
 
 PRESETS = {
