@@ -69,18 +69,20 @@ class SlidingMotionModel:
     def slide(self, state: SlidingState, features: Array) -> tuple[Motion, SlidingState]:
         """Estimate and sample the next hop and the frames heard after it, smooth the hop. Raises InputError for numbers
         that no face has."""
-        model, window, count = self.head, state.window, HOP_FRAMES + self.lookahead_frames
+        model, window = self.head, state.window
         mouth, head = self._estimate_mouth(state, features), self._sample_head(state, features)
         projection = self.calibration.mouth_matrix(model.normalisation.std)
-        frames = np.asarray(head[:count] + (mouth - head[:count]) @ projection, np.float32)
+        seen = head[: len(mouth) + RADIUS]  # the head is known further than the mouth, which is held
+        held = np.concatenate([mouth, np.repeat(mouth[-1:], len(seen) - len(mouth), axis=0)])
+        frames = np.asarray(seen + (held - seen) @ projection, np.float32)
         motion = model.decode(frames, window.rest)
         motion.require_plausible("The motion model is damaged or another file: its motion")
         vectors = motion.vector()
         before = state.recent if len(state.recent) else np.repeat(vectors[:1], RADIUS, axis=0)
-        seen = np.concatenate([before, vectors, np.repeat(vectors[-1:], RADIUS, axis=0)])
-        final = Motion.from_vector(smooth(seen[: HOP_FRAMES + 2 * RADIUS]), motion.space)
+        around = np.concatenate([before, vectors])
+        final = Motion.from_vector(smooth(around[: HOP_FRAMES + 2 * RADIUS]), motion.space)
         window = emit_frames(model.config, window, frames[:HOP_FRAMES])
-        return final, SlidingState(window, mouth[HOP_FRAMES:], head[HOP_FRAMES:], seen[HOP_FRAMES:][:RADIUS])
+        return final, SlidingState(window, mouth[HOP_FRAMES:], head[HOP_FRAMES:], around[HOP_FRAMES:][:RADIUS])
 
     def _estimate_mouth(self, state: SlidingState, features: Array) -> Array:
         """Predict the mean motion (hop + look-ahead, 70) from noise alone, without known frames; average it with the
