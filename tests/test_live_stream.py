@@ -45,7 +45,7 @@ def perform(pipeline, portrait, samples, options, sizes=(1280,)):
 
 
 def test_the_film_does_not_depend_on_the_pieces_of_its_sound(pipeline, portrait):
-    samples = toy.sound(0.4)[:-123]
+    samples = toy.sound(0.3)[:-123]
     films = {}
     for size in (1, 160, 320, 640, 7919, len(samples), "random"):
         rng = np.random.default_rng(0)

@@ -25,11 +25,13 @@ from kdtalker.diffusion.sampler import WindowBatch
 from kdtalker.diffusion.windows import WindowState, context_frames, emit_frames, reference_token, sample_noise
 
 HOP_FRAMES = 2  # frames of a hop: the first of them is heard one frame further than the last
-HEARD_FRAMES = 14  # frames that are heard before a hop
+HEARD_FRAMES = 24  # frames that are heard before a hop
 MOUTH_FRAMES = 10  # of them, frames before a hop that a window of the mouth begins with
-NEW_SHARE = 0.6  # share of the newer of two estimates of the mouth in a frame that both have
+NEW_SHARE = 0.8  # share of the newer of two estimates of the mouth in a frame that both have
+SEAM_SHARE = 0.5  # share of a mouth's step at the border of two hops that is left in each following frame
 PLAN_FRAMES, BLENDED_FRAMES = 40, 10  # frames of a window of the head; those that two windows share
 KEPT_FRAMES = 26  # of a window of the head, frames that are used: what follows is made again, with more sound
+STEPS = 4  # default sampling steps of a window of the head
 _MOUTH_NOISE = 2**31  # first frame number of the noise of mouths, far from that of heads
 
 _NONE = np.zeros((0, MOTION_WIDTH), np.float32)
@@ -60,28 +62,31 @@ class SlidingMotionModel:
     def start(
         self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()
     ) -> SlidingState:
+        sampling = replace(sampling, steps=sampling.steps or STEPS)
         window = self.head.start(canonical, reference, silence, seed=seed, sampling=sampling)
         return SlidingState(window, _NONE, _NONE, _NONE)
 
     def slide(self, state: SlidingState, features: Array) -> tuple[Motion, SlidingState]:
         """Estimate and sample the next hop and the frames heard after it, smooth the hop. Raises InputError for numbers
         that no face has."""
-        model, window, count = self.head, state.window, HOP_FRAMES + self.lookahead_frames
+        model, window = self.head, state.window
         mouth, head = self._estimate_mouth(state, features), self._sample_head(state, features)
         projection = self.calibration.mouth_matrix(model.normalisation.std)
-        frames = np.asarray(head[:count] + (mouth - head[:count]) @ projection, np.float32)
+        seen = head[: len(mouth) + RADIUS]  # the head is known further than the mouth, which is held
+        held = np.concatenate([mouth, np.repeat(mouth[-1:], len(seen) - len(mouth), axis=0)])
+        frames = np.asarray(seen + (held - seen) @ projection, np.float32)
         motion = model.decode(frames, window.rest)
         motion.require_plausible("The motion model is damaged or another file: its motion")
         vectors = motion.vector()
         before = state.recent if len(state.recent) else np.repeat(vectors[:1], RADIUS, axis=0)
-        seen = np.concatenate([before, vectors, np.repeat(vectors[-1:], RADIUS, axis=0)])
-        final = Motion.from_vector(smooth(seen[: HOP_FRAMES + 2 * RADIUS]), motion.space)
+        around = np.concatenate([before, vectors])
+        final = Motion.from_vector(smooth(around[: HOP_FRAMES + 2 * RADIUS]), motion.space)
         window = emit_frames(model.config, window, frames[:HOP_FRAMES])
-        return final, SlidingState(window, mouth[HOP_FRAMES:], head[HOP_FRAMES:], seen[HOP_FRAMES:][:RADIUS])
+        return final, SlidingState(window, mouth[HOP_FRAMES:], head[HOP_FRAMES:], around[HOP_FRAMES:][:RADIUS])
 
     def _estimate_mouth(self, state: SlidingState, features: Array) -> Array:
         """Predict the mean motion (hop + look-ahead, 70) from noise alone, without known frames; average it with the
-        prediction before."""
+        prediction before, and let its step from the last final frame fade out."""
         model, window, count = self.mouth, state.window, HOP_FRAMES + self.lookahead_frames
         heard = features[None, -(MOUTH_FRAMES + count) :]
         batch = WindowBatch.prepare(
@@ -97,6 +102,9 @@ class SlidingMotionModel:
         ((predicted,),) = batch.predict(noise[None], model.config.train_timesteps - 1, [guidance])
         mouth, older = predicted[-count:].copy(), state.mouth
         mouth[: len(older)] = older + np.float32(NEW_SHARE) * (mouth[: len(older)] - older)
+        if window.emitted:
+            fading = np.power(SEAM_SHARE, np.arange(1, count + 1), dtype=np.float32)[:, None]
+            mouth += fading * (window.known[-1] - predicted[-count - 1])
         return mouth
 
     def _sample_head(self, state: SlidingState, features: Array) -> Array:

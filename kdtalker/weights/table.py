@@ -80,6 +80,13 @@ TABLE = (
         "turns speech features into motion: the denoiser (train/motion.py)",
     ),
     Weight(
+        "data/mesh_motion_live.safetensors",
+        4_806_784,
+        "d5847be1492941cbe3e7808db5e4feb42f08e3267f209291af4304f425a5381f",
+        *_OURS,
+        "the same for the mouth of live sound, which is heard a few frames ahead (train/motion.py, preset live)",
+    ),
+    Weight(
         "data/mesh_eyes.safetensors",
         1_050_584,
         "43283ed32f9051fc3ee10d1460e32d7615ce4e854641cd32e5ebb3de25a42814",

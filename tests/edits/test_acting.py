@@ -55,7 +55,7 @@ def alone(pipeline, portrait):
 
 
 def test_every_option_is_tried():
-    assert ASKED.keys() | {"steps"} == {name for name, _, _ in controls()}
+    assert ASKED.keys() | {"steps", "lookahead"} == {name for name, _, _ in controls()}
 
 
 @pytest.mark.parametrize("pair", list(combinations(ASKED, 2)), ids="-".join)

@@ -10,6 +10,7 @@ from kdtalker.audio.encoders import DEFAULT_ENCODER, ENCODERS
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import SPACES
 from kdtalker.diffusion.config import DenoiserConfig
+from kdtalker.diffusion.sliding import HOP_FRAMES, MOUTH_FRAMES
 from train.harness.training import Training, number
 
 _ENCODER = ENCODERS[DEFAULT_ENCODER]
@@ -84,12 +85,17 @@ class Recipe(Training):
         if self.space != "mesh" and self.mirror:
             raise InputError(f"Which keypoint of '{self.space}' mirrors which is not known; set mirror = false.")
 
+    @property
+    def longest_window(self) -> int:
+        """Return the most frames of a window to learn from."""
+        return MOUTH_FRAMES + HOP_FRAMES + self.lookahead[1] if self.lookahead else self.model.window
+
 
 PRESETS = {
     "mesh": Recipe(),
     "live": Recipe(
-        lookahead=(0, 6), steps=1200, batch=48, learning_rate=2e-4, warm_up_steps=50, ema=0.99, noisiest_share=1,
-        audio_noise_share=0.3, audio_noise=0.3, head_share=0.05, validate_every=400,
+        lookahead=(0, 6), steps=500, batch=48, learning_rate=3e-4, warm_up_steps=50, ema=0.98, noisiest_share=1,
+        audio_noise_share=0.3, audio_noise=0.3, head_share=0.05, validate_every=100,
     ),
     # KDTalker (arXiv 2503.12963, section 4): the published model's sizes and its optimiser. How long it was trained,
     # how loud the noise is and whether weights were averaged it does not say: those are ours.

@@ -43,9 +43,9 @@ class WindowDataset(Dataset[MotionBatch]):
         self._face = FaceModel.load() if recipe.mirror else None
         self._clips = [clip for clip in clips if len(clip.motion) > recipe.shortest_window]
         longest = max((len(clip.motion) for clip in clips), default=0)
-        if longest < recipe.model.window:
-            raise InputError(f"A window of the model has {recipe.model.window} frames, the longest stretch of film to "
-                             f"learn from {longest}; prepare longer films or set [model] window.")  # fmt: skip
+        if longest < recipe.longest_window:
+            raise InputError(f"A window of the model has {recipe.longest_window} frames, the longest stretch of film "
+                             f"to learn from {longest}; prepare longer films or set [model] window.")  # fmt: skip
         self._shares = _shares(self._clips, recipe.corpus_share)
 
     def __getitem__(self, step: int) -> MotionBatch:
