@@ -290,8 +290,9 @@ def open_page(
     served = gr.mount_gradio_app(
         live_app(live), blocks, "/", auth=auth or None, auth_message="Any name will do.",
         max_file_size=live.limits.file_megabytes * gr.FileSize.MB, css=STYLE, theme=THEME, head=SCRIPT, ssr_mode=False,
-        footer_links=[],
+        footer_links=[], show_error=False,
     )  # fmt: skip
+    blocks.has_launched = True  # else Gradio takes any path of the server for an upload
     server = PageServer(served, host, port)
     server.start()
     return server
