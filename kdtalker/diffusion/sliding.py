@@ -100,7 +100,8 @@ class SlidingMotionModel:
         noise = sample_noise(window.seed, _MOUTH_NOISE + window.emitted, heard.shape[1])
         guidance = float(self.calibration.mouth_guidance) * window.sampling.guidance
         ((predicted,),) = batch.predict(noise[None], model.config.train_timesteps - 1, [guidance])
-        mouth, older = predicted[-count:].copy(), state.mouth
+        mouth: Array = predicted[-count:].copy()
+        older = state.mouth
         mouth[: len(older)] = older + np.float32(NEW_SHARE) * (mouth[: len(older)] - older)
         if window.emitted:
             fading = np.power(SEAM_SHARE, np.arange(1, count + 1), dtype=np.float32)[:, None]
@@ -117,7 +118,7 @@ class SlidingMotionModel:
         count = HOP_FRAMES + self.lookahead_frames
         unheard = np.zeros((PLAN_FRAMES - count, features.shape[1]), np.float32)  # no audio, as for guidance
         heard = np.concatenate([features[-(known + count) :], unheard])
-        (sampled,) = model.sample([replace(window, features=heard)], known + PLAN_FRAMES)
+        sampled: Array = model.sample([replace(window, features=heard)], known + PLAN_FRAMES)[0]
         weight = (np.arange(1, len(left) + 1, dtype=np.float32) / (len(left) + 1))[:, None]
         sampled[: len(left)] = (1 - weight) * left + weight * sampled[: len(left)]
         return sampled[:KEPT_FRAMES]
@@ -128,7 +129,7 @@ def sliding_speech(
     model: DiffusionMotionModel,
     load_mouth: Callable[[], DiffusionMotionModel] | None = None,
 ) -> Callable[[int], SlidingSpeech] | None:
-    """Return what makes the sliding models for a number of look-ahead frames, None where these models cannot slide: one
+    """Build a factory of sliding models, by the number of look-ahead frames; None where these models cannot slide: one
     without context frames has no frames to continue from, one without calibration samples its mouth with the head, and
     other encoders do not encode a window anew. load_mouth: load the model of the mouth, where it is another one."""
     if not isinstance(encoder, WhisperEncoder) or not model.config.context or model.calibration is None:
