@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*ROOT.glob("kdtalker/**/*.py"), *ROOT.glob("train/**/*.py"), ROOT / "app.py", ROOT / "app_widgets.py"])
 RELATIVE = r"(?i)((return|compute|hold) )?(what|how|where|who|when|which|whether|by how)\b"
-MOST_ENTRIES, MOST_FILES = 12, 16  # of the package beside data, py.typed and __init__.py; of a folder
+MOST_ENTRIES, MOST_FILES = 13, 16  # of the package beside data, py.typed and __init__.py; of a folder
 
 
 def definitions():

@@ -31,7 +31,6 @@ NEW_SHARE = 0.8  # share of the newer of two estimates of the mouth in a frame t
 SEAM_SHARE = 0.5  # share of a mouth's step at the border of two hops that is left in each following frame
 PLAN_FRAMES, BLENDED_FRAMES = 40, 10  # frames of a window of the head; those that two windows share
 KEPT_FRAMES = 26  # of a window of the head, frames that are used: what follows is made again, with more sound
-STEPS = 4  # default sampling steps of a window of the head
 _MOUTH_NOISE = 2**31  # first frame number of the noise of mouths, far from that of heads
 
 _NONE = np.zeros((0, MOTION_WIDTH), np.float32)
@@ -62,7 +61,6 @@ class SlidingMotionModel:
     def start(
         self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()
     ) -> SlidingState:
-        sampling = replace(sampling, steps=sampling.steps or STEPS)
         window = self.head.start(canonical, reference, silence, seed=seed, sampling=sampling)
         return SlidingState(window, _NONE, _NONE, _NONE)
 
@@ -100,7 +98,8 @@ class SlidingMotionModel:
         noise = sample_noise(window.seed, _MOUTH_NOISE + window.emitted, heard.shape[1])
         guidance = float(self.calibration.mouth_guidance) * window.sampling.guidance
         ((predicted,),) = batch.predict(noise[None], model.config.train_timesteps - 1, [guidance])
-        mouth, older = predicted[-count:].copy(), state.mouth
+        mouth: Array = predicted[-count:].copy()
+        older = state.mouth
         mouth[: len(older)] = older + np.float32(NEW_SHARE) * (mouth[: len(older)] - older)
         if window.emitted:
             fading = np.power(SEAM_SHARE, np.arange(1, count + 1), dtype=np.float32)[:, None]
@@ -117,10 +116,11 @@ class SlidingMotionModel:
         count = HOP_FRAMES + self.lookahead_frames
         unheard = np.zeros((PLAN_FRAMES - count, features.shape[1]), np.float32)  # no audio, as for guidance
         heard = np.concatenate([features[-(known + count) :], unheard])
-        (sampled,) = model.sample([replace(window, features=heard)], known + PLAN_FRAMES)
+        sampled: Array = model.sample([replace(window, features=heard)], known + PLAN_FRAMES)[0]
         weight = (np.arange(1, len(left) + 1, dtype=np.float32) / (len(left) + 1))[:, None]
         sampled[: len(left)] = (1 - weight) * left + weight * sampled[: len(left)]
-        return sampled[:KEPT_FRAMES]
+        kept: Array = sampled[:KEPT_FRAMES]
+        return kept
 
 
 def sliding_speech(
@@ -128,7 +128,7 @@ def sliding_speech(
     model: DiffusionMotionModel,
     load_mouth: Callable[[], DiffusionMotionModel] | None = None,
 ) -> Callable[[int], SlidingSpeech] | None:
-    """Return what makes the sliding models for a number of look-ahead frames, None where these models cannot slide: one
+    """Return the factory of sliding models by number of look-ahead frames, None where these models cannot slide: one
     without context frames has no frames to continue from, one without calibration samples its mouth with the head, and
     other encoders do not encode a window anew. load_mouth: load the model of the mouth, where it is another one."""
     if not isinstance(encoder, WhisperEncoder) or not model.config.context or model.calibration is None:
