@@ -31,7 +31,6 @@ NEW_SHARE = 0.8  # share of the newer of two estimates of the mouth in a frame t
 SEAM_SHARE = 0.5  # share of a mouth's step at the border of two hops that is left in each following frame
 PLAN_FRAMES, BLENDED_FRAMES = 40, 10  # frames of a window of the head; those that two windows share
 KEPT_FRAMES = 26  # of a window of the head, frames that are used: what follows is made again, with more sound
-STEPS = 4  # default sampling steps of a window of the head
 _MOUTH_NOISE = 2**31  # first frame number of the noise of mouths, far from that of heads
 
 _NONE = np.zeros((0, MOTION_WIDTH), np.float32)
@@ -62,7 +61,6 @@ class SlidingMotionModel:
     def start(
         self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()
     ) -> SlidingState:
-        sampling = replace(sampling, steps=sampling.steps or STEPS)
         window = self.head.start(canonical, reference, silence, seed=seed, sampling=sampling)
         return SlidingState(window, _NONE, _NONE, _NONE)
 
@@ -121,7 +119,8 @@ class SlidingMotionModel:
         sampled: Array = model.sample([replace(window, features=heard)], known + PLAN_FRAMES)[0]
         weight = (np.arange(1, len(left) + 1, dtype=np.float32) / (len(left) + 1))[:, None]
         sampled[: len(left)] = (1 - weight) * left + weight * sampled[: len(left)]
-        return sampled[:KEPT_FRAMES]
+        kept: Array = sampled[:KEPT_FRAMES]
+        return kept
 
 
 def sliding_speech(
