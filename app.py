@@ -29,6 +29,7 @@ from kdtalker.apps.live.tab import frame
 from kdtalker.apps.service import FilmService, Request, Result
 from kdtalker.apps.uploads import UploadLimits
 from kdtalker.apps.watermark import draw_squares, preview_scale
+from kdtalker.core.allocator import share_one_arena
 from kdtalker.core.files import check_file
 from kdtalker.core.options import controls
 from kdtalker.face.background import parse_colour
@@ -301,6 +302,7 @@ def open_page(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the page until the process is stopped."""
     given = _parse(arguments)
+    share_one_arena()
     limits = UploadLimits(voice_s=given.longest)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # deletes the folder below
     with tempfile.TemporaryDirectory(prefix="kdtalker-page-", ignore_cleanup_errors=True) as folder:

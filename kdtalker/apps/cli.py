@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kdtalker.core.allocator import share_one_arena
 from kdtalker.core.errors import SHORTAGES, KDTalkerError
 from kdtalker.core.signals import Interruption, Listener, interruptible
 
@@ -48,6 +49,7 @@ def _run_safely(arguments: Sequence[str] | None, load: Load | None) -> int:
     is_process = arguments is None
     words = sys.argv[1:] if arguments is None else arguments
     _open_standard_descriptors()
+    share_one_arena()
     made_film = False
     with (
         _silence_libraries_on_stderr(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -51,44 +52,61 @@ def open_driving_input(job: Job) -> DrivingInput:
         return DrivingInput(round(info.duration_s * FRAME_RATE_HZ), None, job.driving if info.has_sound else None)
     if job.pose_from is not None:
         probe_video(job.pose_from)
-    samples, speech = _read_speech(job)
     if job.motion is None:
+        samples, speech = _read_speech(job)
         return DrivingInput(frame_count(samples), samples / SAMPLE_RATE_HZ, job.audio, speech=speech)
+    sound_s = sum(map(len, _decode(job))) / SAMPLE_RATE_HZ
     if is_template(job.motion):
         from kdtalker.renderers.liveportrait.template import read_template
 
         template = read_template(job.motion)
-        _note_lengths(samples / SAMPLE_RATE_HZ, template.motion)
+        _note_lengths(sound_s, template.motion)
         return DrivingInput(len(template.motion), None, job.audio, template.motion, template.openings)
     motion = Motion.load(job.motion)
     if not len(motion):
         raise InputError(f"The motion '{job.motion}' has no frames.")
-    _note_lengths(samples / SAMPLE_RATE_HZ, motion)
+    _note_lengths(sound_s, motion)
     return DrivingInput(len(motion), None, job.audio, motion)
+
+
+def _decode(job: Job) -> Iterator[Array]:
+    """Decode the sound of a job, if it has one."""
+    return iter(()) if job.audio is None else read_sound(job.audio, job.start, job.duration, report=True)
 
 
 def _read_speech(job: Job) -> tuple[int, Iterator[Array]]:
     """Decode the sound to count its samples; returns them too, to be read once. Raises OutputError where there is no
     room for those of a long sound."""
-    if job.audio is None:
-        return 0, iter(())
     samples = 0
     spool = SpooledTemporaryFile(_BYTES * IN_MEMORY_S * SAMPLE_RATE_HZ)  # noqa: SIM115 - _read_back closes it
-    for chunk in read_sound(job.audio, job.start, job.duration, report=True):
-        try:
-            spool.write(chunk.astype(np.float32).tobytes())
-        except OSError as error:
-            raise OutputError(
-                f"The samples of '{job.audio}' do not fit into the folder for temporary files ({error.strerror}); make "
-                "room, or let TMPDIR name another folder."
-            ) from None
-        samples += len(chunk)
-    spool.seek(0)
+    try:
+        for chunk in _decode(job):
+            with _explained(job):
+                spool.write(chunk.data)
+            samples += len(chunk)
+        with _explained(job):
+            spool.seek(0)  # writes what is left
+    except BaseException:
+        with suppress(OSError):
+            spool.close()
+        raise
     return samples, _read_back(spool)
 
 
+@contextmanager
+def _explained(job: Job) -> Iterator[None]:
+    """Raise OutputError where a temporary file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"The samples of '{job.audio}' cannot be kept in the folder for temporary files ({error.strerror}); make "
+            "room there, or let TMPDIR name another folder."
+        ) from None
+
+
 def _read_back(spool: IO[bytes]) -> Iterator[Array]:
-    """Yield the samples of a temporary file, a second at a time, and remove it."""
+    """Yield the samples of a temporary file, a second at a time and read-only, and remove it."""
     with spool:
         while content := spool.read(_BYTES * SAMPLE_RATE_HZ):
             yield np.frombuffer(content, np.float32)

@@ -18,7 +18,7 @@ from kdtalker.apps.arguments import FOLLOW, WIDEST
 from kdtalker.apps.driving_input import DrivingInput, open_driving_input
 from kdtalker.apps.job import Job
 from kdtalker.apps.progress import Progress
-from kdtalker.core.allocator import limit_arenas, return_freed_memory
+from kdtalker.core.allocator import return_freed_memory
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.files import AtomicFile, commit_together
@@ -81,7 +81,6 @@ def _check_address_space() -> None:
 def make_film(job: Job, load: Load) -> str:
     """Make the film of a job, speaking its text first if there is one. Returns a line that sums it up."""
     began, progress = time.perf_counter(), Progress(quiet=job.quiet)
-    limit_arenas()
     set_threads(job.threads)
     if job.checkpoint is not None:
         check_checkpoint(job.checkpoint, job.engine)  # engines are named after their keypoint spaces

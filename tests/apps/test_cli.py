@@ -359,10 +359,16 @@ def test_a_full_disk_ends_in_1(folder):
     assert_fails(folder, film(), 1, "film.mp4", preexec_fn=small_disk)
 
 
-def test_a_full_temporary_folder_ends_in_1(folder):
+@pytest.mark.parametrize("left_over", [4 * 16_000 * 30, 1000], ids=["midway", "at the last bytes"])
+def test_a_full_temporary_folder_ends_in_1(folder, left_over):
     """A long sound waits in a temporary file."""
-    write_wav(folder / "voice.wav", toy.sound(IN_MEMORY_S + 2.0))
-    assert_fails(folder, film(), 1, "voice.wav' do not fit into the folder for temporary files", preexec_fn=small_disk)
+    length_s = IN_MEMORY_S + 2.0
+    write_wav(folder / "voice.wav", toy.sound(length_s))
+    room = int(4 * 16_000 * length_s) - left_over
+    assert_fails(
+        folder, film(), 1, "voice.wav' cannot be kept in the folder for temporary files",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
+    )  # fmt: skip
 
 
 def test_a_long_sound_is_read_as_it_is(folder):
