@@ -53,8 +53,9 @@ class EncoderSpec:
 
     load: load it on the CPU; `find` returns the path of a weight file by its name. feature_size: C, the number of
     features a frame. description: of the features, for the header of a motion model. cache_folder: where trainers keep
-    features, beside the shards. right_context_frames: frames after a block that must have begun before it is final.
-    sync_features: select those of (T, C) features by which A/V sync is estimated, (T, S).
+    features, beside the shards; it gets another name when features change, as they do with the frames of a block.
+    right_context_frames: frames after a block that must have begun before it is final. sync_features: select those of
+    (T, C) features by which A/V sync is estimated, (T, S).
     """
 
     load: Callable[[Find], AudioEncoder[Any]]
@@ -67,7 +68,7 @@ class EncoderSpec:
 
 ENCODERS = {
     DEFAULT_ENCODER: EncoderSpec(
-        _load_whisper, 2304, "layers 2, 3, 4 of the encoder, two 50 Hz steps a frame", "features", 13,
+        _load_whisper, 2304, "layers 2, 3, 4 of the encoder, two 50 Hz steps a frame", "features-whisper-32", 13,
         _whisper_sync_features,
     ),
     PUBLISHED_ENCODER: EncoderSpec(

@@ -31,9 +31,9 @@ WHISPER_FILE = "whisper_tiny_en_encoder.safetensors"
 
 GRAPH = "whisper"  # scaled log-mel (1, 80, 2L), steps (K,) to the last three layers side by side (1, K, 3 · width)
 
-_LEFT_FRAMES, RIGHT_FRAMES = 48, 12  # context that the network sees before and, by default, after a block
+LEFT_FRAMES, RIGHT_FRAMES = 48, 12  # context that the network sees before and, by default, after a block
 
-_STEPS_PER_FRAME = 2  # the encoder's own rate is 50 Hz
+STEPS_PER_FRAME = 2  # the encoder's own rate is 50 Hz
 
 LAYERS_KEPT = 3  # the last ones, of four
 
@@ -78,14 +78,14 @@ class WhisperEncoder(BlockEncoder[WhisperCarry]):
     @property
     def feature_size(self) -> int:
         (width,) = graph_spec(GRAPH).tensors["norm.weight"]
-        return _STEPS_PER_FRAME * LAYERS_KEPT * width
+        return STEPS_PER_FRAME * LAYERS_KEPT * width
 
     def sliding(self, window_frames: int) -> SlidingWhisperEncoder:
         """Return the same network as a sliding encoder."""
         return SlidingWhisperEncoder(self.network, self.mel_filters, window_frames)
 
     def start_carry(self) -> WhisperCarry:
-        columns = (_LEFT_FRAMES + self.block_frames + self.right_frames) * MEL_COLUMNS_PER_FRAME
+        columns = (LEFT_FRAMES + self.block_frames + self.right_frames) * MEL_COLUMNS_PER_FRAME
         return WhisperCarry(np.full((MEL_BANDS, columns), MEL_SILENCE, np.float32), LEVEL_FLOOR)
 
     def encode_block(self, carry: WhisperCarry, samples: Array, block: BlockSpan) -> tuple[Array, WhisperCarry]:
@@ -103,7 +103,7 @@ class WhisperEncoder(BlockEncoder[WhisperCarry]):
 
     def _encode_window(self, mel: Array) -> Array:
         """Encode scaled log-mel (80, L) into features (32, C)."""
-        return encode_mel(self.network, mel, _LEFT_FRAMES, self.block_frames)
+        return encode_mel(self.network, mel, LEFT_FRAMES, self.block_frames)
 
 
 @dataclass(frozen=True)
@@ -141,14 +141,14 @@ class SlidingWhisperEncoder:
 
 def encode_mel(network: Graph, mel: Array, first: int, frames: int) -> Array:
     """Encode scaled log-mel (80, 4 T) into features (frames, C) of the frames from `first` on."""
-    steps = np.arange(_STEPS_PER_FRAME * first, _STEPS_PER_FRAME * (first + frames))
+    steps = np.arange(STEPS_PER_FRAME * first, STEPS_PER_FRAME * (first + frames))
     (layers,) = network(mel[None], steps)
-    return np.ascontiguousarray(rearrange(layers[0], "(t s) c -> t (s c)", s=_STEPS_PER_FRAME))
+    return np.ascontiguousarray(rearrange(layers[0], "(t s) c -> t (s c)", s=STEPS_PER_FRAME))
 
 
 def average_upper_layers(features: Array) -> Array:
     """Average the upper two layers of features (T, 2304) over a frame's two steps: (T, 768), for A/V sync."""
     steps = features.astype(np.float32)
-    layers = reduce(steps, "t (s l c) -> t l c", "mean", s=_STEPS_PER_FRAME, l=LAYERS_KEPT)
+    layers = reduce(steps, "t (s l c) -> t l c", "mean", s=STEPS_PER_FRAME, l=LAYERS_KEPT)
     upper: Array = rearrange(layers[:, 1:], "t l c -> t (l c)")
     return upper

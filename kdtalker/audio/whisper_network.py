@@ -55,8 +55,8 @@ class WhisperBlock(nn.Module):
 
 
 class WhisperNetwork(nn.Module):
-    """Encoder of Whisper: scaled log-mel (N, bands, 2L) to the output of every layer, each (N, L, width), or at `steps`
-    (K,) alone (N, K, width), for which the last layer does less.
+    """Encoder of Whisper: scaled log-mel (N, bands, 2L) to the output of every layer, each (N, L, width); or at `steps`
+    (K,) alone, (N, K, width): then the last layer computes queries and MLP at these alone.
 
     The final layer norm is applied to the last one. L may be anything up to the config's positions.
     """

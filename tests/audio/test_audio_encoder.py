@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from kdtalker.audio.encoders import encode_all
-from kdtalker.audio.mel import log_mel, scale_mel
-from kdtalker.audio.whisper import WHISPER_FILE, WhisperEncoder
+from kdtalker.audio.mel import MEL_COLUMNS_PER_FRAME, log_mel, scale_mel
+from kdtalker.audio.whisper import LEFT_FRAMES, STEPS_PER_FRAME, WHISPER_FILE, WhisperEncoder
 from kdtalker.core.errors import InputError
-from kdtalker.core.rates import frame_count
+from kdtalker.core.rates import SAMPLES_PER_FRAME, frame_count
 from kdtalker.media.sound import read_sound
 from kdtalker.weights.find import find
 
@@ -104,11 +104,28 @@ def test_there_is_one_row_of_features_for_each_begun_frame(encoder, voice, sampl
     assert features.dtype == np.float32 and np.isfinite(features).all()
 
 
-def test_a_block_of_16_frames_is_given_as_soon_as_its_28_frames_and_40_samples_are_in(encoder, voice):
-    features, state = encoder.encode(encoder.start(), voice[: 28 * 640 + 39])
+def awaited_samples(encoder):
+    """The samples that the first block takes: its own, those of its right context, and 40 more."""
+    return (encoder.block_frames + encoder.right_frames) * SAMPLES_PER_FRAME + 40
+
+
+def test_a_block_is_given_as_soon_as_its_frames_their_right_context_and_40_samples_are_in(encoder, voice):
+    awaited = awaited_samples(encoder)
+    features, state = encoder.encode(encoder.start(), voice[: awaited - 1])
     assert len(features) == 0
-    features, _ = encoder.encode(state, voice[28 * 640 + 39 : 28 * 640 + 40])
-    assert len(features) == 16
+    features, _ = encoder.encode(state, voice[awaited - 1 : awaited])
+    assert len(features) == encoder.block_frames
+
+
+def test_the_network_at_some_steps_equals_its_whole_output_there_to_the_bit(encoder):
+    """Of a window as a block has it, and for steps that are not next to each other."""
+    frames = LEFT_FRAMES + encoder.block_frames + encoder.right_frames
+    mel = golden_mel()[..., : MEL_COLUMNS_PER_FRAME * frames]
+    whole = all_layers(encoder, mel)
+    kept = np.arange(STEPS_PER_FRAME * LEFT_FRAMES, STEPS_PER_FRAME * (LEFT_FRAMES + encoder.block_frames))
+    for steps in (kept, kept[::3]):
+        (layers,) = encoder.network(mel, steps)
+        np.testing.assert_array_equal(layers[0], whole[steps])
 
 
 def test_features_stand_where_whisper_puts_them_in_the_whole_sound(encoder, voice):
@@ -138,19 +155,21 @@ def test_the_state_does_not_grow_with_the_sound(encoder, voice):
     def size(state):
         return state.pending.nbytes + state.carry.window.nbytes
 
+    sound, block = np.tile(voice, 3), encoder.block_frames * SAMPLES_PER_FRAME
     state, sizes = encoder.start(), []
-    for start in range(0, len(voice) - 10_240, 10_240):  # one block at a time: the state stands at the same place
-        _, state = encoder.encode(state, voice[start : start + 10_240])
+    for start in range(0, len(sound) - block, block):  # one block at a time: the state stands at the same place
+        _, state = encoder.encode(state, sound[start : start + block])
         sizes.append(size(state))
+    sizes = sizes[1:]  # the first block waits for its right context
     assert len(sizes) > 5
-    assert len(set(sizes)) == 1 and sizes[0] < 200_000
+    assert len(set(sizes)) == 1 and sizes[0] < 300_000
     assert state.pending.base is None  # does not hold on to what was pushed
 
 
 def test_what_comes_later_than_the_right_context_does_not_matter(encoder, voice):
-    reach = 28 * 640 + 40
+    reach, block = awaited_samples(encoder), encoder.block_frames
     other = np.concatenate([voice[:reach], voice[reach:][::-1]])
-    np.testing.assert_array_equal(encode_all(encoder, voice)[:16], encode_all(encoder, other)[:16])
+    np.testing.assert_array_equal(encode_all(encoder, voice)[:block], encode_all(encoder, other)[:block])
 
 
 def test_weights_that_are_missing_cut_short_or_of_another_shape_are_refused(tmp_path):
@@ -172,12 +191,14 @@ def test_weights_that_are_missing_cut_short_or_of_another_shape_are_refused(tmp_
 def test_whisper_can_be_given_less_of_the_future():
     """With r frames of right context, what comes after the block and these does not count; with all, it does."""
     encoder = WhisperEncoder.load()
+    block, changed_frames = encoder.block_frames, 20
     rng = np.random.default_rng(0)
-    sound = (0.1 * rng.standard_normal(40 * 640)).astype(np.float32)
-    for right_frames, sees in ((12, True), (2, False)):
+    sound = (0.1 * rng.standard_normal((block + 4 + changed_frames) * SAMPLES_PER_FRAME)).astype(np.float32)
+    for right_frames, sees in ((encoder.right_frames, True), (2, False)):
         short = WhisperEncoder(encoder.network, encoder.mel_filters, right_frames)
         other = sound.copy()
-        other[(16 + 4) * 640 :] = 0.001 * rng.standard_normal(20 * 640)
-        features = [short.encode(short.start(), each)[0][:16] for each in (sound, other)]
+        other[(block + 4) * SAMPLES_PER_FRAME :] = 0.001 * rng.standard_normal(changed_frames * SAMPLES_PER_FRAME)
+        features = [short.encode(short.start(), each)[0][:block] for each in (sound, other)]
+        assert len(features[0]) == block
         assert bool(np.abs(features[0] - features[1]).max() > 1e-3) is sees
-        assert len(short.encode(short.start(), sound[: (16 + right_frames) * 640 + 40])[0]) == 16
+        assert len(short.encode(short.start(), sound[: awaited_samples(short)])[0]) == block

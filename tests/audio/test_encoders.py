@@ -111,7 +111,7 @@ def test_sync_features_are_averaged_upper_layers_of_the_cached_ones(tmp_path, mo
     monkeypatch.setattr(prepare, "estimate_lags", estimate_lags)
     folder = write_shards(tmp_path / "shards", "a", "")
     assert prepare.synchronise(folder) == []
-    (path,) = (folder / "features").iterdir()
+    (path,) = (folder / ENCODERS[DEFAULT_ENCODER].cache_folder).iterdir()
     layers = np.load(path).astype(np.float32).reshape(60, 2, 3, -1)
     np.testing.assert_array_equal(given[0], layers.mean(1)[:, 1:].reshape(60, -1))
 
@@ -124,6 +124,7 @@ def test_rows_say_what_their_encoders_are():
         assert row.feature_size == encoder.feature_size
         assert row.right_context_frames == frame_count(encoder.right_samples)
     assert len({row.cache_folder for row in ENCODERS.values()}) == len(ENCODERS)
+    assert ENCODERS[DEFAULT_ENCODER].cache_folder == f"features-whisper-{encoders[DEFAULT_ENCODER].block_frames}"
 
 
 def test_an_unknown_encoder_is_refused():

@@ -1,5 +1,6 @@
 """The inside of the mouth: teeth of the photograph that stand still in the skull, nothing drawn beyond the lips."""
 
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -10,11 +11,13 @@ import torch
 from kdtalker.edits.basic import add_offset, turn_head
 from kdtalker.media.picture import read_image
 from kdtalker.renderers.mesh.engine import MeshEngine
+from kdtalker.renderers.mesh.mouth import source as mouth_source
 from kdtalker.renderers.mesh.mouth.fit import FIT_STEPS, Scene, fit_mouth
 from kdtalker.renderers.mesh.mouth.frame import HEIGHT_PX, TEXTURE_PX, WIDTH_PX, LipShape, MouthFrame
 from kdtalker.renderers.mesh.mouth.interior import MouthInterior, move_textures
+from kdtalker.renderers.mesh.mouth.layers import WHOLE_FRAME
 from kdtalker.renderers.mesh.mouth.networks import MouthNetworks
-from kdtalker.renderers.mesh.mouth.source import SourceMouth, sample_frame
+from kdtalker.renderers.mesh.mouth.source import ANTIALIASED_BELOW, SourceMouth, sample_frame
 from kdtalker.renderers.mesh.topology import INNER_LOWER_LIP, INNER_UPPER_LIP
 from kdtalker.weights.find import find
 
@@ -133,6 +136,52 @@ def test_nothing_is_drawn_beyond_the_lips(renderer, smiling):
     allowed = cv2.fillPoly(np.zeros(changed.shape, np.uint8), [np.round(inner).astype(np.int32)], 1)
     assert changed.sum() > 100
     assert not (changed & (cv2.dilate(allowed, np.ones((9, 9), np.uint8)) == 0)).any()
+
+
+def placed(mouth, warped, scale, roll_deg, middle):
+    """A warped frame with its mesh scaled, to a mouth's frame of so many px a px, rolled from the level and moved: the
+    middle of its mouth goes to a point of the picture."""
+    (across, down), own = warped.mouth.matrix[:, 0], np.linalg.norm(warped.mouth.matrix[:, 0])
+    factor, roll = scale / own, np.radians(roll_deg) - np.arctan2(down, across)
+    turn = factor * np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]])
+    start = np.append(warped.resting[[61, 291], :2].mean(0), 0)
+    vertices, resting = (
+        np.float32((mesh - start) @ turn.T + [*middle, 0]) for mesh in (warped.vertices, warped.resting)
+    )
+    frame = mouth.frame(resting)
+    return dataclasses.replace(warped, picture=warped.picture.copy(), vertices=vertices, resting=resting, mouth=frame)
+
+
+class NoiseNetwork:
+    """Draws noise, so that each px of the box counts."""
+
+    def __init__(self):
+        self.image = np.random.default_rng(0).integers(0, 256, (HEIGHT_PX, WIDTH_PX, 3)).astype(np.uint8)
+
+    def draw(self, codes, lips, saturation, box):
+        left, top, right, bottom = box
+        return np.ascontiguousarray(self.image[top:bottom, left:right])
+
+
+SMALL = 0.5 * ANTIALIASED_BELOW
+PLACES = {"small": (SMALL, 0, (250, 250)), "at the top": (2.0, 0, (250, -8)), "at the left border": (2.0, 0, (3, 250)),
+          "small at the border": (SMALL, 0, (250, -3)), "rolled": (1.3, 15, (250, 250)),
+          "rolled at the border": (1.3, -60, (508, 250))}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_mouth_drawn_in_the_box_that_is_seen_is_that_of_the_whole_frame(renderer, smiling, monkeypatch, place):
+    """Up to rounding: OpenCV computes places in single precision, counted from the corner of the box."""
+    warped, mouth, network = renderer.warp(smiling, opened(renderer, smiling, 0.2)), smiling.mouth, NoiseNetwork()
+    given, boxed, whole = (placed(mouth, warped, *PLACES[place]) for _ in range(3))
+    boxes, frame_box = [], mouth_source.frame_box
+    monkeypatch.setattr(mouth_source, "frame_box", lambda *arguments: boxes.append(frame_box(*arguments)) or boxes[0])
+    mouth.paint(boxed, 1.0, network)
+    monkeypatch.setattr(mouth_source, "frame_box", lambda *_: WHOLE_FRAME)
+    mouth.paint(whole, 1.0, network)
+    assert boxes[0] != WHOLE_FRAME
+    assert (boxed.picture != given.picture).any(-1).sum() > 100
+    assert np.abs(boxed.picture.astype(int) - whole.picture).max() <= 1
 
 
 def test_upper_teeth_stay_with_the_skull_and_lower_ones_go_with_the_jaw():

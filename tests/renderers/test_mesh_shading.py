@@ -14,7 +14,7 @@ from kdtalker.renderers.mesh.engine import MeshEngine
 from kdtalker.renderers.mesh.eyes.parts import Crop
 from kdtalker.renderers.mesh.mouth.networks import MouthNetworks
 from kdtalker.renderers.mesh.mouth.ratio_network import RatioNetwork
-from kdtalker.renderers.mesh.mouth.shading import MOST_LIGHTER, SIDE_PX, crop_around, measure_displacement
+from kdtalker.renderers.mesh.mouth.shading import MOST_LIGHTER, SIDE_PX, measure_displacement
 from kdtalker.renderers.mesh.mouth.source import trace_opening
 from kdtalker.renderers.mesh.topology import FACE_OVAL
 from kdtalker.weights.find import find
@@ -100,7 +100,7 @@ def test_light_changes_and_the_texture_stays(renderer, source, network):
     """An open mouth changes the skin around it, whose grain stays, and nothing beyond the crop."""
     warped, picture = shaded(renderer, source, network, opened(renderer, source))
     changed = (picture != warped.picture).any(-1)
-    low, high = crop_around(source.mouth.frame(warped.resting)).bounds(len(picture))
+    low, high = warped.crop.bounds(len(picture))
     assert changed[low[1] : high[1], low[0] : high[0]].mean() > 0.1
     changed[low[1] : high[1], low[0] : high[0]] = False
     assert not changed.any()
@@ -114,7 +114,7 @@ def test_what_is_beyond_the_face_is_not_shaded(renderer, source, network):
     """Beyond the outline of the face, by more than a tenth of the crop, no pixel changes."""
     warped, picture = shaded(renderer, source, network, opened(renderer, source))
     oval = np.round(warped.vertices[list(FACE_OVAL), :2]).astype(np.int32)
-    reach = round(0.1 * 64 * crop_around(source.mouth.frame(warped.resting)).scale)
+    reach = round(0.1 * 64 * warped.crop.scale)
     face = cv2.dilate(cv2.fillPoly(np.zeros(picture.shape[:2], np.uint8), [oval], 1), np.ones((2 * reach + 1,) * 2))
     assert not ((picture != warped.picture).any(-1) & (face == 0)).any()
 

@@ -20,7 +20,7 @@ from kdtalker.face.portrait import Portrait
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.video import read_video
 from kdtalker.renderers.mesh.mouth.frame import INNER_LIPS, STEADY
-from kdtalker.renderers.mesh.mouth.shading import crop_around, crop_mask
+from kdtalker.renderers.mesh.mouth.shading import crop_mask
 from kdtalker.renderers.mesh.mouth.source import trace_opening
 from kdtalker.renderers.mesh.renderer import MeshRenderer
 from kdtalker.renderers.mesh.source import MeshSource
@@ -112,7 +112,7 @@ class ShadingPairMaker:
             shift = off[[*INNER_LIPS, *STEADY]].mean(0)
             if np.linalg.norm(shift) > LARGEST_ERROR * outer_eye_distance(faces[0].landmarks):
                 continue
-            crop, opening = crop_around(source.mouth.frame(warped.resting)), trace_opening(warped.vertices)
+            crop, opening = warped.crop, trace_opening(warped.vertices)
             mask = np.round(255 * crop_mask(crop, opening)).astype(np.uint8)
             displacement = warped.displacement.astype(np.float16)
             yield crop.sample(warped.picture), mask, displacement, crop.translate(shift).sample(real)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtalker.audio import whisper
+from kdtalker.audio.mel import MEL_COLUMNS_PER_FRAME
 from kdtalker.audio.whisper_network import WhisperConfig, WhisperNetwork
 from kdtalker.core.files import write_atomically
 from kdtalker.core.motion import MOTION_WIDTH
@@ -90,7 +91,10 @@ def _define_speech() -> dict[str, Definition]:
     features = torch.randn(2, config.window, config.audio_input)
     audio = torch.randn(2, config.window, config.audio_width)
     given = (torch.randn(2, tokens, MOTION_WIDTH), torch.randint(0, 1000, (2, tokens)).float(), audio)
-    mel, steps = torch.randn(1, encoder.conv1.in_channels, 304), torch.arange(96, 128)
+    block_end = whisper.LEFT_FRAMES + whisper.WhisperEncoder.block_frames
+    columns = MEL_COLUMNS_PER_FRAME * (block_end + whisper.RIGHT_FRAMES)
+    mel = torch.randn(1, encoder.conv1.in_channels, columns)
+    steps = torch.arange(whisper.STEPS_PER_FRAME * whisper.LEFT_FRAMES, whisper.STEPS_PER_FRAME * block_end)
     sizes = {"layers": len(encoder.blocks), "heads": encoder.blocks[0].heads}
     frames = torch.export.Dim("frames", min=2, max=2000)  # of a window
     window, whole = {0: BATCH, 1: frames}, {0: BATCH, 1: frames + LEADING_TOKENS}
@@ -122,9 +126,9 @@ def _define_painters() -> dict[str, Definition]:
         lips = maps[None], geometry[None], jaw[None]
         return [values[0] for values in interior.light(lips, *(code[None] for code in codes))]
 
-    def predict_cells(maps: Tensor, geometry: Tensor, jaw: Tensor, *codes: Tensor) -> list[Tensor]:
+    def predict_light_logits(maps: Tensor, geometry: Tensor, jaw: Tensor, *codes: Tensor) -> list[Tensor]:
         lips = maps[None], geometry[None], jaw[None]
-        return [values[0] for values in interior.predict_cells(lips, *(code[None] for code in codes))]
+        return [values[0] for values in interior.predict_light_logits(lips, *(code[None] for code in codes))]
 
     def made(network: Any, method: Callable[..., Any], *inputs: Tensor) -> Definition:
         return Definition(network, method, inputs, None, network.dimensions)
@@ -134,7 +138,7 @@ def _define_painters() -> dict[str, Definition]:
         networks.SHADING: made(shading, shading.predict_cells, cells),
         networks.ENCODE: made(interior, interior.encode, *photographed),
         networks.LIGHT: made(interior, light, *lips, *codes),
-        networks.CELLS: made(interior, predict_cells, *lips, *codes),
+        networks.CELLS: made(interior, predict_light_logits, *lips, *codes),
     }
 
 

@@ -12,6 +12,9 @@ from kdtalker.core.compiled import kernel
 SUPERSAMPLING = 4  # factor at which polygons are rasterised before they are averaged down
 SPLINE_STEPS = 6  # points of the curve per segment
 
+# Means of 0 to 16 px, as an 8-bit mask has them: 0..1 in steps of 1 / 255.
+_LEVELS = (np.rint(255 * np.arange(SUPERSAMPLING**2 + 1) / SUPERSAMPLING**2) / 255).astype(np.float32)
+
 
 def catmull_rom(points: Array) -> Array:
     """Interpolate control points (N, 2) by a Catmull-Rom spline: (6 (N - 1) + 1, 2) points through them."""
@@ -45,13 +48,10 @@ def soft_polygon(shape: tuple[int, ...], corners: Array, blur_px: float) -> Arra
     return np.asarray(cv2.GaussianBlur(_average_down(big.view(np.uint32), _LEVELS), (0, 0), blur_px), np.float32)
 
 
-# Means of 0 to 16 px, as an 8-bit mask has them: 0..1 in steps of 1 / 255.
-_LEVELS = (np.rint(255 * np.arange(SUPERSAMPLING**2 + 1) / SUPERSAMPLING**2) / 255).astype(np.float32)
-
-
 @kernel()
 def _average_down(big: NDArray[np.uint32], levels: Array) -> Array:
-    """Average squares of SUPERSAMPLING px of a mask of 0 and 255, four px in each number: (4 h, w) to (h, w) 0..1."""
+    """Average squares of SUPERSAMPLING px of a mask of 0 and 255, four px in each number: (4 h, w) to (h, w) 0..1.
+    SUPERSAMPLING must be 4: a number of 32 bits holds a byte for each column of a square."""
     height, width = len(big) // SUPERSAMPLING, big.shape[1]
     mask = np.empty((height, width), np.float32)
     one_each, top = np.uint32(0x01010101), np.uint32(24)

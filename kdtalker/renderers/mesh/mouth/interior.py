@@ -170,14 +170,14 @@ class MouthInterior(nn.Module):
 
         lips: maps, geometry and jaw of `LipShape`, with a batch axis; style (B, style_size); place (B, 2, 3): x and y
         in px and log scale across in SCALE_UNIT, of the upper and the lower teeth."""
-        cells, base, moves, scale = self.predict_cells(lips, colour, style, place)
+        cells, base, moves, scale = self.predict_light_logits(lips, colour, style, place)
         light = F.interpolate(cells, scale_factor=CELL_PX, mode="bilinear", align_corners=False)
         background = torch.sigmoid(light[:, :3] + base[..., None, None])
         gain = torch.exp(light[:, 3:5])[:, :, None]
         visible = torch.sigmoid(light[:, 5:7] + 2)[:, :, None]
         return background, gain, visible, moves, scale
 
-    def predict_cells(
+    def predict_light_logits(
         self, lips: tuple[Tensor, Tensor, Tensor], colour: Tensor, style: Tensor, place: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Predict, from the arguments of `light`, for cells of CELL_PX px the logits (B, 7, rows, columns) of the

@@ -23,10 +23,10 @@ def draw_layers(  # noqa: PLR0917 (compiled code takes no keywords)
     textures: Array, light: Array, base: Array, moves: Array, scale: Array, saturation: float, box: FrameBox
 ) -> Image:
     """Draw a box (h, w, 3) of the mouth's frame from textures (2, 4, TEXTURE_PX, WIDTH_PX), upper and lower, and what
-    `MouthInterior.predict_cells` predicts: light (7, rows, columns), base (3,), moves (2, 2), scale (2,)."""
+    `MouthInterior.predict_light_logits` predicts: light (7, rows, columns), base (3,), moves (2, 2), scale (2,)."""
     left, top, right, bottom = box
     image = np.empty((bottom - top, right - left, 3), np.uint8)
-    seen, colour, colourful = np.empty(7, np.float32), np.empty(3, np.float32), np.float32(saturation)
+    logits, colour = np.empty(7, np.float32), np.empty(3, np.float32)
     middle, narrowed = np.float32((WIDTH_PX - 1) / 2), np.exp(-scale)
     for y in range(top, bottom):
         row, below, down = _find_cell(y, light.shape[1])
@@ -34,11 +34,11 @@ def draw_layers(  # noqa: PLR0917 (compiled code takes no keywords)
             column, beside, across = _find_cell(x, light.shape[2])
             for channel in range(7):
                 upper, lower = light[channel, row], light[channel, below]
-                first = upper[column] + across * (upper[beside] - upper[column])
-                second = lower[column] + across * (lower[beside] - lower[column])
-                seen[channel] = first + down * (second - first)
+                upper_row = upper[column] + across * (upper[beside] - upper[column])
+                lower_row = lower[column] + across * (lower[beside] - lower[column])
+                logits[channel] = upper_row + down * (lower_row - upper_row)
             for channel in range(3):
-                colour[channel] = _sigmoid(seen[channel] + base[channel])
+                colour[channel] = _sigmoid(logits[channel] + base[channel])
             for layer in (1, 0):
                 u = middle + narrowed[layer] * (np.float32(x) - middle - moves[layer, 0])
                 v = np.float32(y) - moves[layer, 1]
@@ -46,13 +46,13 @@ def draw_layers(  # noqa: PLR0917 (compiled code takes no keywords)
                     continue
                 alpha = _sample(textures, layer, 3, u, v)
                 if alpha > 0:
-                    alpha *= _sigmoid(seen[5 + layer] + np.float32(2))
-                    gain = math.exp(seen[3 + layer])
+                    alpha *= _sigmoid(logits[5 + layer] + np.float32(2))
+                    gain = math.exp(logits[3 + layer])
                     for channel in range(3):
                         colour[channel] += alpha * (gain * _sample(textures, layer, channel, u, v) - colour[channel])
             grey = (colour[0] + colour[1] + colour[2]) / np.float32(3)
             for channel in range(3):
-                level = np.float32(255) * (grey + colourful * (colour[channel] - grey))
+                level = np.float32(255) * (grey + np.float32(saturation) * (colour[channel] - grey))
                 image[y - top, x - left, channel] = np.uint8(np.rint(min(max(level, _ZERO), np.float32(255))))
     return image
 

@@ -9,7 +9,7 @@ from kdtalker.core.arrays import Array, Image
 from kdtalker.renderers.mesh.eyes.parts import Crop
 from kdtalker.renderers.mesh.mouth.frame import LipShape
 from kdtalker.renderers.mesh.mouth.layers import WHOLE_FRAME, FrameBox, draw_layers
-from kdtalker.renderers.mesh.mouth.ratio_tensors import pack_cells, unpack_ratio
+from kdtalker.renderers.mesh.mouth.ratio_tensors import decode_log_ratio, pixel_unshuffle_inputs
 from kdtalker.weights.arrays import read_arrays
 from kdtalker.weights.find import find
 from kdtalker.weights.graphs import Graph, load_graphs
@@ -76,8 +76,8 @@ class ShadingNetwork:
     def predict(self, picture: Image, crop: Crop, opening: Array, displacement: Array) -> Array:
         """Predict the log ratio image (SIDE_PX, SIDE_PX, 3) of a warped frame (S, S, 3), 0 inside the mouth. opening
         (SIDE_PX, SIDE_PX) 0..1: mask of the opening; displacement (2, SIDE_PX, SIDE_PX) px of the crop."""
-        (cells,) = self.graph(pack_cells(crop.sample(picture), opening, displacement))
-        return unpack_ratio(cells, opening, displacement)
+        (cells,) = self.graph(pixel_unshuffle_inputs(crop.sample(picture), opening, displacement))
+        return decode_log_ratio(cells, opening, displacement)
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,8 @@ class RatioNetwork(nn.Module):
         return MOST_LOG_RATIO * torch.tanh(ratio / MOST_LOG_RATIO) * (moved / (moved + STILL_PX2)) * self.taper
 
     def predict_cells(self, cells: Tensor) -> Tensor:
-        """Map the input (1, CELL_CHANNELS, CELLS, CELLS) of `ratio_tensors.pack_cells` to what `unpack_ratio` takes,
-        (1, 6, CELLS, CELLS)."""
+        """Map what `ratio_tensors.pixel_unshuffle_inputs` returns, (1, CELL_CHANNELS, CELLS, CELLS), to what
+        `decode_log_ratio` takes, (1, 6, CELLS, CELLS)."""
         weight = F.pad(self.stem.weight, (0, 0, 0, 0, 0, CELL_CHANNELS - self.stem.in_channels))
         return self._refine(F.conv2d(cells, weight, self.stem.bias, padding=1))
 

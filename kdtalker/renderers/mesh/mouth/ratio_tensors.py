@@ -1,5 +1,5 @@
-"""Convert crops to the input of the graph of `RatioNetwork`, and its output to a log ratio image, in compiled loops:
-what comes before and after the convolutions takes a graph as long as half of them."""
+"""Pixel-unshuffle crops to the input of the graph of `RatioNetwork`, and decode its output to a log ratio image, in
+compiled loops: as operators of the graph this took half as long as its convolutions."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ STILL_PX2 = 0.1  # mean square displacement at which half of the ratio is applie
 MOST_LOG_RATIO = 0.4  # limit of the log ratio, approached softly
 
 
-def pack_cells(crop: Image, opening: Array, displacement: Array) -> Array:
-    """Pack a crop (SIDE_PX, SIDE_PX, 3), its mask (SIDE_PX, SIDE_PX) 0..1 and displacement (2, SIDE_PX, SIDE_PX) px
-    into the graph's input (1, CELL_CHANNELS, CELLS, CELLS)."""
+def pixel_unshuffle_inputs(crop: Image, opening: Array, displacement: Array) -> Array:
+    """Pixel-unshuffle a crop (SIDE_PX, SIDE_PX, 3), its mask (SIDE_PX, SIDE_PX) 0..1 and displacement (2, SIDE_PX,
+    SIDE_PX) px to the graph's input (1, CELL_CHANNELS, CELLS, CELLS)."""
     cells = _empty_cells().copy()
-    _pack(crop, opening, displacement, cells)
+    _pixel_unshuffle(crop, opening, displacement, cells)
     return cells[None]
 
 
-def unpack_ratio(cells: Array, opening: Array, displacement: Array) -> Array:
-    """Turn the graph's output (1, 6, CELLS, CELLS) into a log ratio image (SIDE_PX, SIDE_PX, 3), at most MOST_LIGHTER
-    and 0 inside the mouth; opening and displacement as for `pack_cells`."""
+def decode_log_ratio(cells: Array, opening: Array, displacement: Array) -> Array:
+    """Decode the graph's output (1, 6, CELLS, CELLS) into a log ratio image (SIDE_PX, SIDE_PX, 3), at most MOST_LIGHTER
+    and 0 inside the mouth; opening and displacement as for `pixel_unshuffle_inputs`."""
     moved = float(np.square(displacement).mean())
-    exponential = np.asarray(cv2.exp(_unpack(cells[0])), np.float32)
+    exponential = np.asarray(cv2.exp(_upsample_ratio(cells[0])), np.float32)
     still_share = moved / (moved + STILL_PX2)
     return np.asarray(_limit(exponential, opening, border_taper(SIDE_PX), still_share), np.float32)
 
@@ -48,7 +48,9 @@ def _empty_cells() -> Array:
 
 
 @kernel()
-def _pack(crop: Image, opening: Array, displacement: Array, cells: Array) -> None:
+def _pixel_unshuffle(crop: Image, opening: Array, displacement: Array, cells: Array) -> None:
+    """Scale the channels of a crop, 2 x 2 px to a cell, into the first 4 INPUTS channels of cells (CELL_CHANNELS,
+    CELLS, CELLS), in place; arguments as for `pixel_unshuffle_inputs`."""
     level, unit, one = np.float32(2 / 255), np.float32(1 / DISPLACEMENT_UNIT_PX), np.float32(1)
     for down in range(2):
         for across in range(2):
@@ -65,9 +67,9 @@ def _pack(crop: Image, opening: Array, displacement: Array, cells: Array) -> Non
 
 
 @kernel()
-def _unpack(cells: Array) -> Array:
-    """Unpack luma, four px of a cell, and the chroma of red and blue, interpolated linearly between cells:
-    (SIDE_PX, SIDE_PX, 3), twice the log ratio before its limit, in units of that."""
+def _upsample_ratio(cells: Array) -> Array:
+    """Pixel-shuffle luma and upsample the chroma of red and blue bilinearly: cells (6, CELLS, CELLS) to RGB (SIDE_PX,
+    SIDE_PX, 3), twice the log ratio before it is limited, in units of MOST_LOG_RATIO."""
     ratio = np.empty((SIDE_PX, SIDE_PX, 3), np.float32)
     scale, near, far, half = np.float32(2 / MOST_LOG_RATIO), np.float32(0.75), np.float32(0.25), np.float32(0.5)
     for y in range(SIDE_PX):
