@@ -11,7 +11,7 @@ FIRST_FILM := $(BIN)/python inference.py --image examples/grace_hopper.jpg --aud
 # Packages with an environment of their own: their frameworks want other versions than constraints.txt. Pinned for Python 3.11.
 INTEGRATIONS ?= integrations/pipecat-kdtalker integrations/livekit-plugins-kdtalker
 
-.PHONY: demo app test abuse browser integrations lint bench bench-live docs
+.PHONY: demo app test abuse browser integrations lint bench bench-live docs soak
 
 demo: $(VENV)/.run
 	mkdir -p results
@@ -25,6 +25,9 @@ test: lint browser integrations
 
 abuse: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m abuse
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m pytest -m soak
 
 browser: $(VENV)/.dev
 	tests/browser.sh $(BIN)/python

@@ -27,7 +27,7 @@ NOTHING = np.zeros((0, 1), np.float32)
 class ToyEncoder:
     """State: (samples not yet encoded, samples taken). Features are given five frames at a time."""
 
-    feature_size = 1
+    feature_size, latency_frames = 1, BLOCK - 1
 
     def start(self):
         return np.zeros(0, np.float32), 0
@@ -49,6 +49,8 @@ def _loudness(samples):
 class ToyModel:
     """State: (rest, seed and sampling, frames given, features not yet used). Windows of twelve frames; the head
     wanders with the seed."""
+
+    latency_frames = WINDOW - 1
 
     def start(self, canonical, reference, silence, *, seed=0, sampling=Sampling()):
         return reference.vector(), (seed, sampling), 0, NOTHING

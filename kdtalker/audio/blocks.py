@@ -53,6 +53,10 @@ class BlockEncoder(ABC, Generic[CarryT]):
         """C, the number of features a frame."""
 
     @property
+    def latency_frames(self) -> int:
+        return self.block_frames - 1 + frame_count(self.right_samples)
+
+    @property
     def last_block_frames(self) -> int:
         return self.block_frames
 

@@ -35,6 +35,10 @@ class AudioEncoder(Protocol[StateT]):
     def feature_size(self) -> int:
         """Return C, the number of features a frame."""
 
+    @property
+    def latency_frames(self) -> int:
+        """Return the most frames of sound after a frame that its features wait for."""
+
     def start(self) -> StateT:
         """Return the state before the first sample."""
 
@@ -67,6 +71,10 @@ class Sampling:
 
 class MotionModel(Protocol[StateT]):
     """Generate motion from audio features. The state of a stream is a value, handed in and out."""
+
+    @property
+    def latency_frames(self) -> int:
+        """Return the most features after a frame's own that its motion waits for."""
 
     def start(
         self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()

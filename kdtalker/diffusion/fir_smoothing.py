@@ -24,6 +24,10 @@ class FIRSmoothedModel(Generic[StateT]):
 
     model: MotionModel[StateT]
 
+    @property
+    def latency_frames(self) -> int:
+        return self.model.latency_frames + RADIUS
+
     def start(
         self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()
     ) -> tuple[StateT, Array]:

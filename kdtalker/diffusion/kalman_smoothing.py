@@ -89,6 +89,10 @@ class KalmanSmoothedModel(Generic[StateT]):
 
     model: MotionModel[StateT]
 
+    @property
+    def latency_frames(self) -> int:
+        return self.model.latency_frames + LAG
+
     def start(
         self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()
     ) -> SmootherState[StateT]:

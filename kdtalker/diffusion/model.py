@@ -54,6 +54,10 @@ class DiffusionMotionModel:
     def config(self) -> DenoiserConfig:
         return self.denoiser.config
 
+    @property
+    def latency_frames(self) -> int:
+        return self.config.window - 1 - min(self.config.context, 1)  # the first window has one frame of context
+
     def save(self, path: Path, *, half: bool = True) -> None:
         """Write a model in torch as one safetensors file, matrices as float16 where `half`; all else stands in its
         header."""

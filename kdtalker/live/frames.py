@@ -42,7 +42,8 @@ class LiveFrame:
     index: ticks since the session began; its sound begins at sample index * sample_rate // 25 of the output.
     picture (H, W, 3) uint8 RGB, read-only. sound (sample_rate // 25,) float32 at the session's rate, zeros where nobody
     speaks. segment: number of the reply whose sound this is, or None. generation: number of interruptions so far.
-    ended: replies that have been played to their end with this frame.
+    ended: replies that have been played to their end with this frame. position: samples of the segment before this
+    frame, those among them that were skipped; 0 where nobody speaks.
     """
 
     index: int
@@ -53,6 +54,7 @@ class LiveFrame:
     segment: int | None
     generation: int
     ended: tuple[Played, ...] = ()
+    position: int = 0
 
 
 @dataclass(frozen=True)

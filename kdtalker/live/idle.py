@@ -43,6 +43,9 @@ class IdleLoop:
             self._making = self._making or _generate(start())
             self.loop = next(self._making)
             return True
+        except BaseException:
+            self._making = None  # a generator that has failed gives no more; the next call begins anew
+            raise
         finally:
             self._lock.release()
 

@@ -10,7 +10,7 @@ from kdtalker.core.rates import FRAME_RATE_HZ
 
 RATES_HZ = (8_000, 48_000)
 SOURCES = ("agent", "microphone")
-_RANGES = (("lookahead", int, WHOLE_WINDOWS, 8), ("margin", int, 0, 25), ("buffer_s", float, 0, 3600),
+_RANGES = (("lookahead", int, WHOLE_WINDOWS, 8), ("margin", int, 0, 25), ("buffer_s", float, 3, 3600),
            ("pause_s", float, 0, 3600))  # fmt: skip
 
 
@@ -20,7 +20,7 @@ class LiveOptions:
 
     options: of the performance. sample_rate: Hz of the sound in and out, a multiple of 25 from 8000 to 48000.
     lookahead: frames of sound that the motion model hears beyond a frame, 0..8, instead of that of `options`; -1: whole
-    windows of some 3 s, for engines that cannot look ahead by frames. margin: frames of sound that a reply
+    windows of some 3 to 4 s, for engines that cannot look ahead by frames. margin: frames of sound that a reply
     waits for where its sound comes no faster than it is spoken. buffer_s: most sound that may wait. pause_s: a reply
     that gets no sound for so long is ended. source: "agent" for speech of a program, which comes faster than it is
     spoken; "microphone" for a person's, which is played with a fixed delay: a delay that a gap has added is made up in

@@ -34,7 +34,7 @@ class Reply:
     frame_samples: int
     began_s: float  # when its first samples came
     pushed_tick: int  # when its last samples came
-    silent_ticks: int = 0  # ticks of waiting since then
+    silent_ticks: int = 0  # ticks without a frame of sound since then
     sound: SampleQueue = field(default_factory=SampleQueue)
     unheard: SampleQueue = field(default_factory=SampleQueue)
     pushed: int = 0  # samples
@@ -55,10 +55,11 @@ class Reply:
     last: Motion | None = None  # the motion that was drawn last
     was_guess: bool = False  # whether that was a guess
 
-    def append(self, samples: Array, tick: int) -> None:
-        """Add samples (N,)."""
+    def append(self, samples: Array, tick: int, *, is_heard: bool = True) -> None:
+        """Add samples (N,); is_heard: False where nobody hears any more, and they are only played."""
         self.sound.append(samples)
-        self.unheard.append(samples)
+        if is_heard:
+            self.unheard.append(samples)
         self.pushed += len(samples)
         self.pushed_tick, self.silent_ticks = tick, 0
 
@@ -102,6 +103,12 @@ class Reply:
             self.motion.pop(number, None)
             self.guess.pop(number, None)
         self.drawn = frame
+
+    def forget_unheard(self) -> None:
+        """Forget the sound that is not heard yet, and all motion: nothing more is drawn."""
+        self.unheard.read(len(self.unheard))
+        self.motion.clear()
+        self.guess.clear()
 
     def waits_for_sound(self, need: int) -> bool:
         """Tell whether the next frame can have no motion before more sound comes; need: samples from a frame's first on

@@ -8,6 +8,7 @@ from functools import partial
 from threading import Thread
 from typing import Any
 
+from kdtalker.audio.prosody import LOOKAHEAD_FRAMES
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.options import WHOLE_WINDOWS
@@ -24,7 +25,6 @@ from kdtalker.motion_stream import check_samples
 from kdtalker.pipeline import TalkingPortraitPipeline
 
 IDLE_HEAD = 0.4  # strength of the head's motion in idle life: who listens moves less than who speaks
-WINDOW_FRAMES = 76  # that a frame's motion takes, from its own on, where it is made in whole windows
 
 
 class LiveSession:
@@ -117,8 +117,9 @@ class LiveSession:
 
 def needed_frames(engine: Engine[Any], lookahead: int) -> int:
     """Count the frames of sound, from a frame's own on, that its motion takes at most."""
-    sliding = engine.speech.sliding
-    if lookahead == WHOLE_WINDOWS or sliding is None:
-        return WINDOW_FRAMES
-    models = sliding(lookahead)
+    speech = engine.speech
+    if lookahead == WHOLE_WINDOWS or speech.sliding is None:
+        latency_frames = speech.audio_encoder.latency_frames + speech.motion_model.latency_frames
+        return 1 + max(latency_frames, LOOKAHEAD_FRAMES)
+    models = speech.sliding(lookahead)
     return models.hop_frames + models.lookahead_frames

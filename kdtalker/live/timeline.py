@@ -28,6 +28,8 @@ from kdtalker.live.reply import Picture, Reply
 
 Clock = Callable[[], float]  # seconds
 
+MOST_REPLIES = 64  # that wait, the one that is played among them
+
 
 class Timeline:
     """Order sound, pictures and interruptions in ticks of 40 ms. All attributes are guarded by `changed`."""
@@ -53,6 +55,7 @@ class Timeline:
         self.first_frame_ms: float | None = None
         self._means = {"hear_ms": 0.0, "draw_ms": 0.0}
         self._segments = 0
+        self._waiting = 0  # samples that wait to be played, of all replies
         self._pending: list[Played] = []
 
     def notify(self) -> None:
@@ -93,6 +96,14 @@ class Timeline:
         with self._open():
             return self._take()
 
+    def fail(self, error: Exception) -> None:
+        """Keep the first error, after which the sound alone goes on: nothing is heard or drawn any more."""
+        with self.changed:
+            self.error = self.error or error
+            for reply in self.replies:
+                reply.forget_unheard()
+            self.notify()
+
     def close(self) -> None:
         """End the session."""
         with self.changed:
@@ -108,7 +119,7 @@ class Timeline:
             yield
 
     def _push(self, samples: Array) -> int:
-        waiting = sum(len(reply.sound) for reply in self.replies)
+        waiting = self._waiting
         if waiting + len(samples) > self.options.buffer_s * self.options.sample_rate:
             raise InputError(
                 f"{waiting / self.options.sample_rate:.1f} s of sound wait to be played, {len(samples)} samples more "
@@ -117,9 +128,15 @@ class Timeline:
         if not self.replies or self.replies[-1].has_ended:
             if not len(samples):
                 return self._segments
+            if len(self.replies) >= MOST_REPLIES:
+                raise InputError(
+                    f"{len(self.replies)} replies wait to be played, at most {MOST_REPLIES} may; push the next one "
+                    "later, or end fewer replies."
+                )
             self.replies.append(Reply(self._segments, self.options.frame_samples, self.clock(), self.tick))
             self._segments += 1
-        self.replies[-1].append(samples, self.tick)
+        self.replies[-1].append(samples, self.tick, is_heard=self.error is None)
+        self._waiting += len(samples)
         self.notify()
         return self.replies[-1].segment
 
@@ -130,6 +147,7 @@ class Timeline:
         if self.is_playing:
             self.rest_from(self.tick, self.shown.motion)
         self.replies.clear()
+        self._waiting = 0
         self.counts["interrupts"] += 1
         self.notify()
         return tuple(reports)
@@ -144,13 +162,17 @@ class Timeline:
         self.taken_s = self.clock()
         self._finish(tick)
         sound, segment, activity = np.zeros(self.options.frame_samples, np.float32), None, Activity.IDLE
+        position = 0
         reply = self.replies[0] if self.replies else None
         if reply is not None and self._is_due(reply, tick):
             if not reply.position:
                 self.first_frame_ms = 1000 * (self.taken_s - reply.began_s)
+            played = reply.played
             if self.options.source == "microphone" and reply.catch_up():
                 self.counts["skipped"] += 1
+            position = reply.played
             samples, picture = reply.play()
+            self._waiting -= reply.played - played
             sound[: len(samples)] = samples
             activity, segment = Activity.SPEECH, reply.segment
             state = self._show(picture)
@@ -164,7 +186,7 @@ class Timeline:
             del self.resting[number]
         ended, self._pending = tuple(self._pending), []
         self.notify()
-        return LiveFrame(tick, self.shown.image, sound, activity, state, segment, self.generation, ended)
+        return LiveFrame(tick, self.shown.image, sound, activity, state, segment, self.generation, ended, position)
 
     def _is_due(self, reply: Reply, tick: int) -> bool:
         """Tell whether the next frame of a reply is played at this tick. A reply begins, or goes on after a pause, with
@@ -187,7 +209,8 @@ class Timeline:
         if reply.is_playing:
             reply.is_playing = False
             self.rest_from(tick, self.shown.motion)
-        reply.silent_ticks += 1
+        if not reply.has_sound:  # else pictures are awaited
+            reply.silent_ticks += 1
         if reply.silent_ticks > self.options.pause_s * FRAME_RATE_HZ:
             reply.has_ended = True
 
@@ -205,10 +228,9 @@ class Timeline:
     def report(self) -> LiveStats:
         """Return the counts so far."""
         with self.changed:
-            waiting = sum(len(reply.sound) for reply in self.replies)
             return LiveStats(
                 **self.counts,
-                waiting_s=waiting / self.options.sample_rate,
+                waiting_s=self._waiting / self.options.sample_rate,
                 hear_ms=self._means["hear_ms"],
                 draw_ms=self._means["draw_ms"],
                 first_frame_ms=self.first_frame_ms,

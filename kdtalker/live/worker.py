@@ -13,18 +13,17 @@ _log = logging.getLogger(__name__)
 
 def repeat_steps(timeline: Timeline, step: Callable[[], bool]) -> Thread:
     """Start a thread that repeats a step as long as there is work, and waits for changes of the timeline where there is
-    none. It ends where the session is closed, or by an error, which the timeline keeps."""
+    none. It ends where the session is closed, or by an error in it or another thread, which the timeline keeps."""
 
     def run() -> None:
         try:
-            while not timeline.is_closed:
+            while not timeline.is_closed and timeline.error is None:
                 version = timeline.version
                 if not step():
                     timeline.wait_after(version)
         except Exception as error:
             _log.exception("A live session draws no more pictures; its sound goes on.")
-            with timeline.changed:
-                timeline.error = timeline.error or error
+            timeline.fail(error)
 
     thread = Thread(target=run, name="kdtalker-live", daemon=True)
     thread.start()

@@ -134,25 +134,26 @@ def test_after_an_interruption_only_events_are_sent_and_the_position_is_what_was
     assert count_sent(Played(0, 3200, False), dropped[4:]) == Played(0, 4 * 640, True)
 
 
-def live_frame(index, activity=Activity.SPEECH, segment=0, ended=()):
-    return LiveFrame(index, np.zeros((2, 2, 3), np.uint8), np.zeros(640), activity, PictureState.NEW, segment, 0, ended)
+def live_frame(index, activity=Activity.SPEECH, segment=0, ended=(), position=0):
+    picture, sound = np.zeros((2, 2, 3), np.uint8), np.zeros(640)
+    return LiveFrame(index, picture, sound, activity, PictureState.NEW, segment, 0, ended, position)
 
 
-def test_positions_go_on_after_a_pause_and_begin_anew_with_a_segment():
+def test_headers_have_the_positions_of_their_frames():
     tracker, told = SegmentTracker(16_000), []
     tracker.open(0, 1000)
-    for index, (activity, segment) in enumerate(
+    for index, (activity, segment, position) in enumerate(
         [
-            (Activity.IDLE, None),
-            (Activity.SPEECH, 0),
-            (Activity.PAUSE, None),
-            (Activity.SPEECH, 0),
-            (Activity.SPEECH, 1),
+            (Activity.IDLE, None, 0),
+            (Activity.SPEECH, 0, 0),
+            (Activity.PAUSE, None, 0),
+            (Activity.SPEECH, 0, 1280),  # a frame was skipped
+            (Activity.SPEECH, 1, 0),
         ]
     ):
-        header = tracker.header(live_frame(index, activity, segment))
+        header = tracker.header(live_frame(index, activity, segment, position=position))
         told.append((header.timestamp, header.segment, header.position))
-    assert told == [(0, -1, 0), (640, 0, 0), (1280, -1, 0), (1920, 0, 640), (2560, 1, 0)]
+    assert told == [(0, -1, 0), (640, 0, 0), (1280, -1, 0), (1920, 0, 1280), (2560, 1, 0)]
     assert tracker.is_waiting
     tracker.end(Played(0, 1000, False))
     assert not tracker.is_waiting

@@ -96,13 +96,12 @@ def measure_engine(pipeline: Pipeline, lookahead: int, seconds: float) -> tuple[
         began, pushed = time.monotonic(), [0.0]
         pusher = threading.Thread(target=_push, args=(session.push, voice, began, seconds, pushed), daemon=True)
         pusher.start()
-        busy_s, position = time.process_time(), 0
+        busy_s = time.process_time()
         for tick in range(int(seconds * FRAME_RATE_HZ)):
             time.sleep(max(0.0, began + tick / FRAME_RATE_HZ - time.monotonic()))
             frame = session.take()
             if frame.activity is Activity.SPEECH:
-                position += SAMPLES_PER_FRAME
-                last_piece = -(-position // int(PUSH_S * SAMPLE_RATE_HZ))
+                last_piece = -(-(frame.position + SAMPLES_PER_FRAME) // int(PUSH_S * SAMPLE_RATE_HZ))
                 delays.append(1000 * (time.monotonic() - pushed[min(last_piece, len(pushed) - 1)]))
             if tick % FRAME_RATE_HZ == 0:
                 memory.append(resident_mb())

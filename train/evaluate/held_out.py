@@ -56,6 +56,10 @@ class ZeroedEncoder(Generic[StateT]):
     def feature_size(self) -> int:
         return self.encoder.feature_size
 
+    @property
+    def latency_frames(self) -> int:
+        return self.encoder.latency_frames
+
     def start(self) -> StateT:
         return self.encoder.start()
 

@@ -6,16 +6,15 @@ from collections.abc import Iterable
 
 from kdtalker.apps.live.wire import FrameHeader
 from kdtalker.core.rates import FRAME_RATE_HZ
-from kdtalker.live.frames import Activity, LiveFrame, Played
+from kdtalker.live.frames import LiveFrame, Played
 
 
 class SegmentTracker:
-    """Track which segments are still to be played, and the position in the one that is."""
+    """Track which segments are still to be played, and make the headers of frames."""
 
     def __init__(self, rate_hz: int) -> None:
         self._frame_samples = rate_hz // FRAME_RATE_HZ
         self._open: set[int] = set()
-        self._segment, self._position = -1, 0  # of the last speech
 
     @property
     def is_waiting(self) -> bool:
@@ -33,15 +32,10 @@ class SegmentTracker:
 
     def header(self, frame: LiveFrame) -> FrameHeader:
         """Make the header of the next frame; sizes are filled in when it is packed."""
-        is_speech = frame.activity is Activity.SPEECH and frame.segment is not None
-        if is_speech and frame.segment != self._segment:
-            self._segment, self._position = frame.segment or 0, 0
-        header = FrameHeader(
+        return FrameHeader(
             frame.activity.value, frame.picture_state.value, frame.index, frame.index * self._frame_samples,
-            self._position if is_speech else 0, self._segment if is_speech else -1, frame.generation,
+            frame.position, -1 if frame.segment is None else frame.segment, frame.generation,
         )  # fmt: skip
-        self._position += self._frame_samples * is_speech
-        return header
 
 
 def count_sent(played: Played, dropped: Iterable[FrameHeader]) -> Played:
