@@ -122,6 +122,8 @@ class Hearing:
 
     def _add(self, ear: _Ear, motion: Motion, began_s: float) -> None:
         with self._timeline.changed:
+            if self._timeline.error is not None:  # which came meanwhile: nobody draws it
+                return
             for number in range(max(0, ear.reply.drawn - ear.frame), len(motion)):
                 ear.reply.motion[ear.frame + number] = motion[number : number + 1]
             ear.frame += len(motion)
@@ -133,6 +135,8 @@ class Hearing:
         """Generate the motion of the waiting sound as if no more came."""
         motion = ear.feed.copy().flush()
         with self._timeline.changed:
+            if self._timeline.error is not None:
+                return
             drawn = ear.reply.drawn
             ear.reply.guess = {
                 ear.frame + number: motion[number : number + 1]

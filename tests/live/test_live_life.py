@@ -4,6 +4,7 @@ import gc
 import sys
 import threading
 from dataclasses import replace
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.motion import Motion
 from kdtalker.core.options import Options
 from kdtalker.live.blend import HEAD_FRAMES
+from kdtalker.live.drawing import Drawing
 from kdtalker.live.frames import Activity, PictureState
-from kdtalker.live.idle import LOOP_FRAMES
+from kdtalker.live.hearing import Hearing
+from kdtalker.live.idle import LOOP_FRAMES, IdleLoop
 from kdtalker.live.options import LiveOptions
 from kdtalker.live.session import LiveSession
 
@@ -278,6 +281,48 @@ def test_after_an_error_of_the_renderer_the_voice_goes_on():
         frames = [session.take() for _ in range(26)]
     assert np.array_equal(np.concatenate([frame.sound for frame in frames if frame.segment == 0]), voice(1))
     assert all(np.array_equal(frame.picture, frames[0].picture) for frame in frames)
+
+
+@pytest.mark.parametrize("broken", ["hearing", "drawing"])
+def test_after_an_error_nothing_is_kept_to_be_heard_or_drawn(broken, monkeypatch):
+    def fail(*_):
+        raise RuntimeError(f"{broken} is broken")
+
+    pipeline = toy.pipeline()
+    portrait = pipeline.portrait(toy.picture())
+    with LiveSession(pipeline, portrait, LiveOptions(lookahead=-1)) as session:
+        monkeypatch.setattr(Hearing, "_hear", fail) if broken == "hearing" else None
+        monkeypatch.setattr(Drawing, "_draw", fail) if broken == "drawing" else None
+        session.push(voice(2))
+        for thread in session._threads:
+            thread.join(10)
+        assert str(session.error) == f"{broken} is broken" and not any(map(Thread.is_alive, session._threads))
+        session.push(voice(2))
+        (reply,) = session._timeline.replies
+        assert not len(reply.unheard) and not reply.motion and not reply.guess
+        session.end_segment()
+        sound = np.concatenate([session.take().sound for _ in range(100)])
+        assert np.array_equal(sound, np.tile(voice(2), 2))
+
+
+def test_idle_life_is_begun_anew_after_an_error():
+    """The generator of one session fails once; another session that shares the idle life goes on."""
+    pipeline = toy.pipeline()
+    portrait = pipeline.portrait(toy.picture())
+    idle = IdleLoop(pipeline.engine, portrait, Options())
+
+    def start():
+        return pipeline.start_motion(portrait, Options())
+
+    class Failing:
+        def push(self, samples):
+            raise RuntimeError("once")
+
+    with pytest.raises(RuntimeError, match="once"):
+        idle.make(Failing)
+    while idle.make(start):
+        pass
+    assert len(idle.loop) == LOOP_FRAMES
 
 
 def test_close_ends_the_threads_whatever_they_do():

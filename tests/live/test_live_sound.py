@@ -13,7 +13,7 @@ from kdtalker.live.frames import Activity, PictureState, Played
 from kdtalker.live.options import LiveOptions
 from kdtalker.live.reply import Picture
 from kdtalker.live.samples import HearingResampler, SampleQueue
-from kdtalker.live.timeline import Timeline
+from kdtalker.live.timeline import MOST_REPLIES, Timeline
 
 RATES = [16_000, 22_050, 24_000, 44_100, 48_000]
 REST = Motion.from_vector(np.ones((1, MOTION_WIDTH), np.float32), "mesh")
@@ -115,6 +115,11 @@ def test_a_delay_that_a_gap_has_added_is_made_up_in_silence():
     spoken = np.concatenate([frame.sound for frame in studio.frames if frame.segment is not None])
     loud = spoken[np.abs(spoken) > 0]
     assert np.array_equal(loud, samples[samples != 0][: len(loud)])
+    for frame in studio.frames:  # positions count the frames that were skipped
+        if frame.segment is not None:
+            assert np.array_equal(frame.sound, samples[frame.position : frame.position + 640])
+        else:
+            assert frame.position == 0
 
 
 @pytest.mark.parametrize("minutes", [3, pytest.param(60, marks=pytest.mark.soak)])
@@ -160,6 +165,29 @@ def test_a_gap_is_breathed_over_and_loses_no_sound():
     assert studio.played() == [Played(0, len(samples), False)]
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_picture_skipped_where_sound_runs_out_does_not_stop_hearing(at_once):
+    studio, samples = Studio(), voice(4)
+    session, timeline = studio.session, studio.session._timeline
+    session.push(samples[:6720])  # ten frames and a half
+    studio.run(40)
+    (reply,) = timeline.replies
+    assert reply.position == 10 and not reply.is_playing and reply.drawn == 11
+    reply.pictures.clear()  # that of the frame whose sound is not whole came to nothing
+    rest = np.split(samples[6720:], [] if at_once else range(640, len(samples) - 6720, 640))
+    for number, piece in enumerate(rest):
+        studio.at(studio.taken + number, lambda piece=piece: session.push(piece))
+    waiting = []
+    for _ in range(len(rest)):
+        studio.run(1)
+        waiting.append(session.stats.waiting_s)
+    assert at_once or max(waiting) < 0.5
+    session.end_segment()
+    studio.run(100)
+    assert np.array_equal(studio.speech(0)[: len(samples)], samples) and studio.played()[0].samples == len(samples)
+    assert session.stats.repeated <= 5
+
+
 def test_a_guess_of_the_end_changes_nothing_that_comes_after_a_while():
     """Whether sound comes in time or late, the motion of its later frames is the same."""
 
@@ -181,6 +209,33 @@ def test_a_reply_without_an_end_is_ended_after_a_pause():
     studio.run(60)
     assert studio.played() == [Played(0, 8000, False)]
     assert studio.session.push(voice(0.1)) == 1
+
+
+def test_a_reply_whose_pictures_are_awaited_is_not_ended():
+    """Nothing is drawn for twice as long as a pause may be."""
+    timeline = Timeline(LiveOptions(pause_s=1.0), np.zeros((2, 2, 3), np.uint8), REST, need=640)
+    timeline.push(voice(0.5))
+    assert not any(timeline.take().ended for _ in range(50)) and not timeline.replies[0].has_ended
+    assert timeline.push(voice(0.1)) == 0
+    timeline.interrupt()
+    timeline.push(voice(0.01))  # less than a frame, which no picture awaits
+    for _ in range(27):
+        timeline.take()
+    assert timeline.replies[0].has_ended
+
+
+def test_the_number_of_replies_that_wait_is_limited():
+    studio = Studio()
+    for _ in range(MOST_REPLIES):
+        studio.session.push(np.ones(1, np.float32))
+        studio.session.end_segment()
+    with pytest.raises(InputError, match=f"{MOST_REPLIES} replies wait"):
+        studio.session.push(np.ones(1, np.float32))
+    assert studio.session.stats.waiting_s == MOST_REPLIES / 16_000
+    studio.run(100)
+    assert len(studio.played()) == MOST_REPLIES and studio.session.stats.waiting_s == 0
+    assert studio.session.push(np.ones(1, np.float32)) == MOST_REPLIES
+    assert len(studio.session.interrupt()) == 1 and studio.session.stats.waiting_s == 0
 
 
 def test_an_end_that_comes_after_the_last_sample_was_taken_is_reported_in_the_next_frame():
