@@ -203,7 +203,16 @@ def test_a_password_is_wanted_or_a_token_that_was_issued(monkeypatch):
     access.check({}, token)
     access.check({"authorization": "Bearer open sesame"})
     ends, signature = token.split(".")
-    forged = [f"{int(ends) + 1}.{signature}", "x.y", ".", "9" * 30, token[:-1], Access("open sesame").issue_token()]
+    forged = [
+        f"{int(ends) + 1}.{signature}",
+        "x.y",
+        f"{ends}.\ud800",
+        "\ud800.x",
+        ".",
+        "9" * 30,
+        token[:-1],
+        Access("open sesame").issue_token(),
+    ]
     for wrong in [None, "", *forged]:
         with pytest.raises(ProtocolError, match="password"):
             access.check({"authorization": "Bearer sesame"}, wrong)
