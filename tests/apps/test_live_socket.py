@@ -293,3 +293,17 @@ def test_a_port_that_is_taken_is_told():
     told = pytest.raises(OutputError, match="cannot be used .* choose another")
     with socket.create_server(("127.0.0.1", 0)) as taken, told:
         live_server.PageServer(live_server.FastAPI(), port=taken.getsockname()[1])
+
+
+def test_a_fault_of_the_server_is_told_as_failed():
+    def load():
+        raise RuntimeError("inside")
+
+    async def run(address):
+        async with client(address) as one:
+            return await one.closed(), one.errors()
+
+    with served(load=load) as address:
+        assert asyncio.run(run(address)) == (1011, ["failed"])
+        status, told = post(address, PORTRAIT.read_bytes())
+        assert status == 500 and told["code"] == "failed"

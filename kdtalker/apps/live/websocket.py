@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocketState
 
 from kdtalker.apps.live.control import SessionControl
 from kdtalker.apps.live.outbox import Outbox, SlowReaderError
@@ -21,6 +23,7 @@ from kdtalker.apps.live.wire import (
     FrameHeader,
     Hello,
     ProtocolError,
+    close_reason,
     decode_sound,
     encode_sound,
     error_fields,
@@ -30,6 +33,8 @@ from kdtalker.apps.live.wire import (
 from kdtalker.core.errors import KDTalkerError
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.live.session import LiveSession
+
+_log = logging.getLogger(__name__)
 
 HELLO_WITHIN_S = 10.0
 WAITING_FOR_HELLO = 32  # sockets; more are refused before they are accepted
@@ -52,7 +57,7 @@ def websocket_router(service: LiveService) -> APIRouter:
             waiting.discard(socket)
             if hello is not None:
                 await _serve(socket, service, hello)
-        except (WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):  # the other side has gone
+        except (WebSocketDisconnect, asyncio.TimeoutError):  # the other side has gone
             return
         finally:
             waiting.discard(socket)
@@ -81,8 +86,19 @@ async def _greet(socket: WebSocket, service: LiveService) -> Hello | None:
 
 async def _refuse(socket: WebSocket, error: KDTalkerError) -> None:
     close = error.close if isinstance(error, ProtocolError) else None
-    await socket.send_text(json.dumps({**error_fields(error), "fatal": True}))
-    await socket.close(close or POLICY, str(error)[:100])
+    if not _has_gone(socket):
+        await asyncio.wait_for(socket.send_text(json.dumps({**error_fields(error), "fatal": True})), _SENT_WITHIN_S)
+        await asyncio.wait_for(socket.close(close or POLICY, close_reason(str(error))), _SENT_WITHIN_S)
+
+
+def _has_gone(socket: WebSocket) -> bool:
+    return WebSocketState.DISCONNECTED in (socket.client_state, socket.application_state)
+
+
+def _describe_failure(error: BaseException) -> ProtocolError:
+    """Log an error that nobody expected, and return what its client is told."""
+    _log.error("A live session failed.", exc_info=error)
+    return ProtocolError("failed", f"The engine failed ({type(error).__name__}).", FAILED)
 
 
 async def _serve(socket: WebSocket, service: LiveService, hello: Hello) -> None:
@@ -93,9 +109,12 @@ async def _serve(socket: WebSocket, service: LiveService, hello: Hello) -> None:
                 ending = await SocketSession(socket, service, session, hello).run()
             finally:
                 await asyncio.shield(service.close(session))
-        await asyncio.wait_for(socket.close(*ending), _SENT_WITHIN_S)  # the place is free by then
-    except KDTalkerError as error:
-        await _refuse(socket, error)
+        if not _has_gone(socket):
+            await asyncio.wait_for(socket.close(*ending), _SENT_WITHIN_S)  # the place is free by then
+    except (WebSocketDisconnect, asyncio.TimeoutError):
+        raise
+    except Exception as error:
+        await _refuse(socket, error if isinstance(error, KDTalkerError) else _describe_failure(error))
 
 
 class SocketSession:
@@ -128,12 +147,12 @@ class SocketSession:
         if error is None or isinstance(error, WebSocketDisconnect):
             return
         if isinstance(error, SlowReaderError):
-            error = ProtocolError("slow_reader", "More than 10 s of sound wait to be read; read faster.", TRY_LATER)
+            error = ProtocolError("slow_reader", "More than 10 s of sound, or 256 events, wait to be read; read faster.", TRY_LATER)
         elif not isinstance(error, ProtocolError):
-            text = str(error) if isinstance(error, KDTalkerError) else f"The engine failed ({type(error).__name__})."
-            error = ProtocolError("failed", text, FAILED)
-        self._close = error.close or FAILED, str(error)[:100]
-        self._tell(error_fields(error))
+            is_told = isinstance(error, KDTalkerError)
+            error = ProtocolError("failed", str(error), FAILED) if is_told else _describe_failure(error)
+        self._close = error.close or FAILED, close_reason(str(error))
+        self._outbox.put(json.dumps(error_fields(error)), last=True)
 
     async def _send_rest(self, sending: asyncio.Future[None]) -> None:
         """Send what waits, for a short time."""
@@ -190,4 +209,4 @@ class SocketSession:
         if sound is None:
             await self._control.obey(parse_command(message["text"]))
         else:
-            await self._control.hear(decode_sound(sound))
+            await self._control.hear(decode_sound(sound, self._rate_hz))
