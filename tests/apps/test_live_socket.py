@@ -4,6 +4,7 @@ import asyncio
 import json
 import resource
 import socket
+import threading
 import urllib.error
 import urllib.request
 
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import toy
-from live_client import HELLO, PORTRAIT, client, served, voice
+from live_client import HELLO, PORTRAIT, client, live_pipeline, served, voice
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from kdtalker.apps.live import server as live_server
@@ -307,3 +308,22 @@ def test_a_fault_of_the_server_is_told_as_failed():
         assert asyncio.run(run(address)) == (1011, ["failed"])
         status, told = post(address, PORTRAIT.read_bytes())
         assert status == 500 and told["code"] == "failed"
+
+
+def test_who_speaks_while_the_engine_is_loaded_stays_connected_and_is_heard(monkeypatch):
+    monkeypatch.setattr(live_server, "PING_S", 0.5)
+    is_gone = threading.Event()
+
+    def load():
+        is_gone.wait(2.0)  # several pings
+        return live_pipeline()
+
+    async def run(address):
+        async with client(address) as one:
+            for _ in range(100):
+                await one.send(voice(0.02))
+            await one.send({"type": "end"})
+            return await one.closed(), [event["samples"] for event in one.events if event["type"] == "ended"]
+
+    with served(load=load) as address:
+        assert asyncio.run(run(address)) == (1000, [100 * 320])

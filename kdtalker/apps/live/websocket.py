@@ -17,6 +17,7 @@ from kdtalker.apps.live.pacer import ticks
 from kdtalker.apps.live.service import LiveService
 from kdtalker.apps.live.wire import (
     FAILED,
+    MAX_MESSAGE_BYTES,
     POLICY,
     TRY_LATER,
     VERSION,
@@ -39,6 +40,7 @@ _log = logging.getLogger(__name__)
 HELLO_WITHIN_S = 10.0
 WAITING_FOR_HELLO = 32  # sockets; more are refused before they are accepted
 _SENT_WITHIN_S = 5.0  # the last messages of a session
+_MESSAGE_BYTES = 256  # that a message takes beside its content
 
 
 def websocket_router(service: LiveService) -> APIRouter:
@@ -104,9 +106,15 @@ def _describe_failure(error: BaseException) -> ProtocolError:
 async def _serve(socket: WebSocket, service: LiveService, hello: Hello) -> None:
     try:
         async with service.admit():
-            session = await service.open(hello)
+            early = EarlyMessages(socket)
+            receiving = asyncio.ensure_future(early.receive())
             try:
-                ending = await SocketSession(socket, service, session, hello).run()
+                session = await service.open(hello)
+            finally:
+                receiving.cancel()
+                await asyncio.gather(receiving, return_exceptions=True)
+            try:
+                ending = await SocketSession(socket, service, session, hello, early).run()
             finally:
                 await asyncio.shield(service.close(session))
         if not _has_gone(socket):
@@ -117,11 +125,42 @@ async def _serve(socket: WebSocket, service: LiveService, hello: Hello) -> None:
         await _refuse(socket, error if isinstance(error, KDTalkerError) else _describe_failure(error))
 
 
+class EarlyMessages:
+    """Receive while the engine is loaded: where nothing is read for long, pings are not answered either."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+        self.messages: list[Mapping[str, Any]] = []
+        self._bytes = self._dropped = 0
+
+    async def receive(self) -> None:
+        """Receive until the client has gone, or this is cancelled. What is more than one message may be is dropped."""
+        message: Mapping[str, Any] = {"type": ""}
+        while message["type"] != "websocket.disconnect":
+            message = await self._socket.receive()
+            self._bytes += _MESSAGE_BYTES + len(message.get("bytes") or message.get("text") or "")
+            if self._bytes <= MAX_MESSAGE_BYTES or message["type"] == "websocket.disconnect":
+                self.messages.append(message)
+            else:
+                self._dropped += 1
+
+    async def check(self) -> None:
+        """Raise ProtocolError where messages were dropped."""
+        if self._dropped:
+            raise ProtocolError(
+                "refused", f"{self._dropped} messages came before the session began and were dropped, wanted at most "
+                f"{MAX_MESSAGE_BYTES // 2**20} MiB until `ready`.",
+            )  # fmt: skip
+
+
 class SocketSession:
     """Run one session on one socket: receive, play by the clock, send."""
 
-    def __init__(self, socket: WebSocket, service: LiveService, session: LiveSession, hello: Hello) -> None:
+    def __init__(
+        self, socket: WebSocket, service: LiveService, session: LiveSession, hello: Hello, early: EarlyMessages
+    ) -> None:
         self._socket, self._service, self._rate_hz, self._outbox = socket, service, hello.rate_hz, Outbox()
+        self._early = early
         self._control = SessionControl(service, session, hello.rate_hz, self._tell, self._drop)
         self._encoding: list[FrameHeader] = []  # of the frame that is taken and not yet in the outbox
         self._close: tuple[int, str] = (1000, "")
@@ -147,7 +186,9 @@ class SocketSession:
         if error is None or isinstance(error, WebSocketDisconnect):
             return
         if isinstance(error, SlowReaderError):
-            error = ProtocolError("slow_reader", "More than 10 s of sound, or 256 events, wait to be read; read faster.", TRY_LATER)
+            error = ProtocolError(
+                "slow_reader", "More than 10 s of sound, or 256 events, wait to be read; read faster.", TRY_LATER
+            )
         elif not isinstance(error, ProtocolError):
             is_told = isinstance(error, KDTalkerError)
             error = ProtocolError("failed", str(error), FAILED) if is_told else _describe_failure(error)
@@ -198,8 +239,10 @@ class SocketSession:
                 return
 
     async def _receive(self) -> None:
+        await self._control.receive(self._early.check())
+        early = iter(self._early.messages)
         while True:
-            message = await self._socket.receive()
+            message = next(early, None) or await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1005))
             await self._control.receive(self._handle(message))
