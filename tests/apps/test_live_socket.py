@@ -4,7 +4,7 @@ import asyncio
 import json
 import resource
 import socket
-import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -311,19 +311,18 @@ def test_a_fault_of_the_server_is_told_as_failed():
 
 
 def test_who_speaks_while_the_engine_is_loaded_stays_connected_and_is_heard(monkeypatch):
-    monkeypatch.setattr(live_server, "PING_S", 0.5)
-    is_gone = threading.Event()
+    monkeypatch.setattr(live_server, "PING_S", 1.0)
 
     def load():
-        is_gone.wait(2.0)  # several pings
+        time.sleep(1.5)  # twice, longer than a ping may take
         return live_pipeline()
 
     async def run(address):
         async with client(address) as one:
-            for _ in range(100):
+            for _ in range(20):
                 await one.send(voice(0.02))
             await one.send({"type": "end"})
             return await one.closed(), [event["samples"] for event in one.events if event["type"] == "ended"]
 
     with served(load=load) as address:
-        assert asyncio.run(run(address)) == (1000, [100 * 320])
+        assert asyncio.run(run(address)) == (1000, [20 * 320])

@@ -187,7 +187,7 @@ class SocketSession:
             return
         if isinstance(error, SlowReaderError):
             error = ProtocolError(
-                "slow_reader", "More than 10 s of sound, or 256 events, wait to be read; read faster.", TRY_LATER
+                "slow_reader", "10 s of sound, or 256 events, wait to be read; read faster.", TRY_LATER
             )
         elif not isinstance(error, ProtocolError):
             is_told = isinstance(error, KDTalkerError)
