@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from kdtalker.apps.live import service as live_service
-from kdtalker.apps.live.control import SessionControl
-from kdtalker.apps.live.say import TEXTS_WAITING
+from kdtalker.apps.live.control import TEXTS_WAITING, SessionControl
 from kdtalker.apps.live.service import LiveService
 from kdtalker.apps.live.wire import Command, ProtocolError
 from kdtalker.core.errors import InputError
