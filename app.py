@@ -262,12 +262,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="the longest voice in seconds (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--live-sessions", type=int, metavar="N", help="live sessions at a time (default: one for each two cores)"
+        "--live-sessions", type=_count, metavar="N", help="live sessions at a time (default: one for each two cores)"
     )
     parser.add_argument(
         "--origin", action="append", default=[], metavar="URL", help="another page whose scripts may open live sessions"
     )
     return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of sessions, wanted a whole number from 1")
+    return int(text)
 
 
 def _file(text: str) -> Path:

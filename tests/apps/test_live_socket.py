@@ -4,6 +4,7 @@ import asyncio
 import json
 import resource
 import socket
+import time
 import urllib.error
 import urllib.request
 
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import toy
-from live_client import HELLO, PORTRAIT, client, served, voice
+from live_client import HELLO, PORTRAIT, client, live_pipeline, served, voice
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from kdtalker.apps.live import server as live_server
@@ -293,3 +294,35 @@ def test_a_port_that_is_taken_is_told():
     told = pytest.raises(OutputError, match="cannot be used .* choose another")
     with socket.create_server(("127.0.0.1", 0)) as taken, told:
         live_server.PageServer(live_server.FastAPI(), port=taken.getsockname()[1])
+
+
+def test_a_fault_of_the_server_is_told_as_failed():
+    def load():
+        raise RuntimeError("inside")
+
+    async def run(address):
+        async with client(address) as one:
+            return await one.closed(), one.errors()
+
+    with served(load=load) as address:
+        assert asyncio.run(run(address)) == (1011, ["failed"])
+        status, told = post(address, PORTRAIT.read_bytes())
+        assert status == 500 and told["code"] == "failed"
+
+
+def test_who_speaks_while_the_engine_is_loaded_stays_connected_and_is_heard(monkeypatch):
+    monkeypatch.setattr(live_server, "PING_S", 1.0)
+
+    def load():
+        time.sleep(1.5)  # twice, longer than a ping may take
+        return live_pipeline()
+
+    async def run(address):
+        async with client(address) as one:
+            for _ in range(20):
+                await one.send(voice(0.02))
+            await one.send({"type": "end"})
+            return await one.closed(), [event["samples"] for event in one.events if event["type"] == "ended"]
+
+    with served(load=load) as address:
+        assert asyncio.run(run(address)) == (1000, [20 * 320])

@@ -265,6 +265,38 @@ def test_a_call_answers_in_the_callers_voice_at_25_frames_a_second():
     assert ended == (200, 404)
 
 
+async def end_call(address):
+    """Call, end it by the data channel while the microphone goes on; returns events once the server has closed."""
+    import aiortc
+
+    peer, events, has_closed = aiortc.RTCPeerConnection(), [], asyncio.Event()
+    peer.addTrack(microphone())
+    channel = peer.createDataChannel("control")
+    channel.on("message", lambda message: events.append(json.loads(message)))
+    channel.on("close", has_closed.set)
+    channel.on("open", lambda: asyncio.get_running_loop().call_later(0.5, channel.send, '{"type": "end"}'))
+    await peer.setLocalDescription(await peer.createOffer())
+    offer = peer.localDescription.sdp.encode()
+    _, _, answer = await asyncio.to_thread(ask, f"{address}v1/whep", "POST", offer)
+    await peer.setRemoteDescription(aiortc.RTCSessionDescription(answer, "answer"))
+    await asyncio.wait_for(has_closed.wait(), WITHIN_S)
+    await peer.close()
+    return events
+
+
+def test_a_call_ends_without_an_error_though_its_microphone_goes_on():
+    pytest.importorskip("aiortc")
+    with served(most=1) as address:
+        events = asyncio.run(end_call(address))
+    assert [event for event in events if event["type"] == "error"] == []
+
+
+@pytest.mark.parametrize("duration", ["nan", "-1", "0"])
+def test_a_duration_that_is_none_is_refused(duration):
+    with pytest.raises(InputError, match="above 0"):
+        command.run(["--image", "a.png", "--audio", "a.wav", "--to", "-", "--duration", duration])
+
+
 @pytest.mark.parametrize("offer", [b"", b"words", b"v=0\r\nm=nothing", b"v=0\r\n" + bytes(300_000)])
 def test_what_is_no_offer_is_told_and_takes_no_place(offer):
     pytest.importorskip("aiortc")

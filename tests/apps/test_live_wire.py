@@ -17,6 +17,7 @@ from kdtalker.apps.live.wire import (
     PICTURE_STATES,
     FrameHeader,
     ProtocolError,
+    close_reason,
     decode_sound,
     encode_sound,
     parse_command,
@@ -86,6 +87,18 @@ def test_commands():
         with pytest.raises(ProtocolError) as caught:
             parse_command(json.dumps(message))
         assert caught.value.code == code
+
+
+def test_a_close_reason_is_cut_by_bytes():
+    assert close_reason("ü" * 200) == "ü" * 61 and close_reason("short \ud800") == "short ?"
+
+
+def test_events_that_nobody_reads_end_the_connection_and_the_reason_still_fits():
+    box = Outbox()
+    with pytest.raises(SlowReaderError):
+        for _ in range(100_000):
+            box.put("event")
+    box.put("slow", last=True)
 
 
 def frames(count):
@@ -204,7 +217,16 @@ def test_a_password_is_wanted_or_a_token_that_was_issued(monkeypatch):
     access.check({}, token)
     access.check({"authorization": "Bearer open sesame"})
     ends, signature = token.split(".")
-    forged = [f"{int(ends) + 1}.{signature}", "x.y", ".", "9" * 30, token[:-1], Access("open sesame").issue_token()]
+    forged = [
+        f"{int(ends) + 1}.{signature}",
+        "x.y",
+        f"{ends}.\ud800",
+        "\ud800.x",
+        ".",
+        "9" * 30,
+        token[:-1],
+        Access("open sesame").issue_token(),
+    ]
     for wrong in [None, "", *forged]:
         with pytest.raises(ProtocolError, match="password"):
             access.check({"authorization": "Bearer sesame"}, wrong)

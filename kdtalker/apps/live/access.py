@@ -44,7 +44,7 @@ class Access:
 
     def _is_token(self, token: str) -> bool:
         ends, _, signature = token.partition(".")
-        is_signed = hmac.compare_digest(signature.encode(), self._sign(ends).encode())
+        is_signed = hmac.compare_digest(signature.encode("utf-8", "replace"), self._sign(ends).encode())
         return is_signed and int(ends) > time.time()
 
     def _sign(self, text: str) -> str:

@@ -25,6 +25,8 @@ def run(arguments: Sequence[str], load: Callable[..., Any] | None = None) -> str
     load: loads the engine (default: the mesh engine). Raises InputError, OutputError.
     """
     asked = _parser().parse_args(arguments)
+    if asked.duration is not None and not asked.duration > 0:
+        raise InputError(f"--duration is {asked.duration:g}, wanted a number of seconds above 0.")
     values = vars(asked)
     options = Options(**{name: values[name] for name, _, _ in controls()})
     from kdtalker.apps.live.outputs import SOUND_RATE_HZ, open_output
@@ -99,6 +101,10 @@ def _play(session: Any, output: Any, sound: Iterator[Array] | None, duration_s: 
             time.sleep(max(0.0, began + index / FRAME_RATE_HZ - time.monotonic()))
             frame = session.take()
             output.write(frame)
+            if session.error is not None:
+                raise OutputError(
+                    f"The engine failed ({session.error or type(session.error).__name__}); the stream was ended."
+                ) from session.error
             index += 1
             if sound is not None and frame.ended:
                 break

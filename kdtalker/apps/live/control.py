@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -14,9 +16,72 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, KDTalkerError
 from kdtalker.live.frames import LiveFrame, Played
 from kdtalker.live.session import LiveSession
-from kdtalker.tts.speak import synthesise_text
 
 ERRORS_IN_A_ROW = 20  # of one client, which then is cut off
+TEXTS_WAITING = 4  # at most, with the one that is synthesised
+
+_log = logging.getLogger(__name__)
+
+
+class SpeechQueue:
+    """Synthesise texts in their order, one at a time, and play each as soon as it is there."""
+
+    def __init__(
+        self,
+        synthesise: Callable[[Command], Awaitable[Array]],
+        play: Callable[[Array], None],
+        tell: Callable[[dict[str, Any]], None],
+    ) -> None:
+        """synthesise: returns samples (N,) of a text; play: takes them; tell: sends an event, here errors."""
+        self._synthesise, self._play, self._tell = synthesise, play, tell
+        self._waiting: deque[Command] = deque()  # the first is at work
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether a text is still to be played."""
+        return bool(self._waiting)
+
+    def put(self, command: Command) -> None:
+        """Add a text. Raises ProtocolError where too many wait."""
+        if len(self._waiting) >= TEXTS_WAITING:
+            raise ProtocolError(
+                "say", f"{TEXTS_WAITING} texts wait to be said, wanted no more at a time; send this one again later."
+            )
+        self._waiting.append(command)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.ensure_future(self._work())
+
+    def clear(self) -> None:
+        """Drop all texts; what the one at work becomes is not played."""
+        self._waiting.clear()
+
+    async def close(self) -> None:
+        """Drop all texts and stop."""
+        self.clear()
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+
+    async def _work(self) -> None:
+        while self._waiting:
+            command, error = self._waiting[0], None
+            try:
+                samples = await self._synthesise(command)
+                if self._is_wanted(command):
+                    self._play(samples)
+            except KDTalkerError as refused:
+                error = ProtocolError("say", str(refused))
+            except Exception as failure:
+                _log.exception("A text could not be said.")
+                error = ProtocolError("say", f"The text could not be said ({type(failure).__name__}).")
+            if self._is_wanted(command):
+                self._waiting.popleft()
+                if error is not None:
+                    self._tell(error_fields(error))
+
+    def _is_wanted(self, command: Command) -> bool:
+        return bool(self._waiting) and self._waiting[0] is command
 
 
 class SessionControl:
@@ -33,14 +98,14 @@ class SessionControl:
         """tell: sends an event; drop: drops frames that were taken and not sent, and returns their headers."""
         self._service, self._session, self._rate_hz, self.tell, self._drop = service, session, rate_hz, tell, drop
         self._segments = SegmentTracker(rate_hz)
-        self._speaking: set[asyncio.Task[None]] = set()
+        self._texts = SpeechQueue(self._synthesise, self._play_text, tell)
         self._errors = self._generation = 0
-        self._is_ending = self._has_failed = False
+        self.is_ending = self._has_failed = False  # is_ending: the client asked for the end, no more sound is taken
 
     @property
     def has_ended(self) -> bool:
         """Tell whether the client asked for the end, and all it had sent was played."""
-        return self._is_ending and not self._segments.is_waiting and not self._speaking
+        return self.is_ending and not self._segments.is_waiting and not self._texts.is_busy
 
     def take(self) -> tuple[LiveFrame, FrameHeader]:
         """Take the next frame, with its header."""
@@ -69,7 +134,7 @@ class SessionControl:
 
     async def hear(self, samples: Array) -> None:
         """Push samples (N,). Raises InputError."""
-        if self._is_ending:
+        if self.is_ending:
             raise ProtocolError("ended", "Sound came after the end of the session; it was dropped.")
         if len(samples) > self._rate_hz:  # long sound is copied beside the clock
             segment = await self._service.run(lambda: self._session.push(samples))
@@ -78,16 +143,16 @@ class SessionControl:
         self._segments.open(segment, len(samples))
 
     async def obey(self, command: Command) -> None:
-        """Obey a command."""
+        """Obey a command. Raises ProtocolError for a text that comes too late, or where too many wait."""
         if command.type == "say":
-            task = asyncio.ensure_future(self._say(command))
-            self._speaking.add(task)
-            task.add_done_callback(self._speaking.discard)
+            if self.is_ending:
+                raise ProtocolError("ended", "A text came after the end of the session; it was dropped.")
+            self._texts.put(command)
         elif command.type == "clear":
             self._clear()
         else:
             self._session.end_segment()
-            self._is_ending = self._is_ending or command.type == "end"
+            self.is_ending = self.is_ending or command.type == "end"
 
     def report(self, **more: Any) -> None:
         """Tell counts, and once that no more pictures will be drawn."""
@@ -98,13 +163,10 @@ class SessionControl:
 
     async def close(self) -> None:
         """Stop what is being synthesised."""
-        for task in list(self._speaking):
-            task.cancel()
-        await asyncio.gather(*self._speaking, return_exceptions=True)
+        await self._texts.close()
 
     def _clear(self) -> None:
-        for task in self._speaking:
-            task.cancel()
+        self._texts.clear()
         reports, dropped = self._session.interrupt(), self._drop()
         self._generation = self._session.stats.interrupts
         for played in reports:
@@ -116,11 +178,11 @@ class SessionControl:
         seconds = round(played.samples / self._rate_hz, 3)
         self.tell({"type": "ended", **asdict(played), "seconds": seconds})
 
-    async def _say(self, command: Command) -> None:
-        """Speak a text as one segment."""
-        try:
-            samples = await self._service.run(lambda: synthesise_text(command.text, command.voice, self._rate_hz))
-            self._segments.open(self._session.push(samples), len(samples))
-            self._session.end_segment()
-        except KDTalkerError as error:
-            self.tell(error_fields(ProtocolError("say", str(error))))
+    async def _synthesise(self, command: Command) -> Array:
+        return await self._service.synthesise(command.text, command.voice, self._rate_hz)
+
+    def _play_text(self, samples: Array) -> None:
+        """Push the samples of a text as one reply; one that is open ends first."""
+        self._session.end_segment()
+        self._segments.open(self._session.push(samples), len(samples))
+        self._session.end_segment()

@@ -10,6 +10,7 @@ from kdtalker.core.rates import FRAME_RATE_HZ
 
 PICTURES_WAITING = 5  # pictures that wait at most; the oldest goes first
 MAX_BEHIND_S = 10.0  # sound that waits at most
+EVENTS_WAITING = 256  # at most
 
 Frame = tuple[FrameHeader, bytes, bytes]  # header, JPEG, sound
 
@@ -27,9 +28,13 @@ class Outbox:
         self._frames = self._pictures = 0
         self._has_items = asyncio.Event()
 
-    def put(self, item: Frame | str) -> None:
-        """Add a frame or an event (JSON). Raises SlowReaderError where too much sound waits already."""
-        if not isinstance(item, str):
+    def put(self, item: Frame | str, *, last: bool = False) -> None:
+        """Add a frame or an event (JSON). Raises SlowReaderError where too much sound, or too many events, wait.
+        last: the event that ends the connection, for which there is always a place."""
+        if isinstance(item, str):
+            if len(self._items) - self._frames >= EVENTS_WAITING and not last:
+                raise SlowReaderError
+        else:
             if self._frames >= MAX_BEHIND_S * FRAME_RATE_HZ:
                 raise SlowReaderError
             self._frames += 1

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from kdtalker.apps.live.access import Access
 from kdtalker.apps.live.wire import TRY_LATER, Hello, ProtocolError
 from kdtalker.apps.uploads import UploadLimits, read_picture
-from kdtalker.core.arrays import Image
+from kdtalker.core.arrays import Array, Image
 from kdtalker.core.options import Options
 from kdtalker.core.protocols import EncodedPortrait
 from kdtalker.live.idle import IdleLoop
@@ -24,6 +24,7 @@ from kdtalker.live.options import LiveOptions
 from kdtalker.live.session import LiveSession
 from kdtalker.media.picture import encode_jpeg
 from kdtalker.pipeline import TalkingPortraitPipeline
+from kdtalker.tts.speak import synthesise_text
 
 ResultT = TypeVar("ResultT")
 
@@ -56,6 +57,7 @@ class LiveService:
         self._idle: dict[tuple[str | None, Options], IdleLoop] = {}
         self._pictures = ThreadPoolExecutor(2, "kdtalker-jpeg")  # whose clock goes on while the others are at work
         self._pool = ThreadPoolExecutor(4, "kdtalker-live")
+        self._voices = ThreadPoolExecutor(2, "kdtalker-say")  # texts hold up no session that opens or closes
         self._running: list[LiveSession] = []
         self._places = self._closing = 0
 
@@ -142,6 +144,10 @@ class LiveService:
     async def run(self, work: Callable[[], ResultT]) -> ResultT:
         """Run work in a thread of the service, so that the sessions' clock goes on meanwhile."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def synthesise(self, text: str, voice: str | None, rate_hz: int) -> Array:
+        """Synthesise a text: float32 samples (N,). Raises InputError as `synthesise_text`."""
+        return await asyncio.get_running_loop().run_in_executor(self._voices, synthesise_text, text, voice, rate_hz)
 
     async def encode_jpeg(self, picture: Image) -> bytes:
         """Encode a picture (H, W, 3) as JPEG."""

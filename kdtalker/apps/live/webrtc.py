@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Mapping
-from contextlib import AsyncExitStack
+import logging
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +25,8 @@ from kdtalker.core.errors import KDTalkerError
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.live.session import LiveSession
 
+_log = logging.getLogger(__name__)
+
 CONNECTS_WITHIN_S = 20.0
 MAX_OFFER_BYTES = 200_000
 CODECS = ("video/VP8", "video/H264")  # in the order of preference
@@ -31,7 +34,14 @@ CODECS = ("video/VP8", "video/H264")  # in the order of preference
 
 def webrtc_router(service: LiveService) -> APIRouter:
     """Build the routes `/v1/whep` and `/v1/whep/{call}`."""
-    router, calls = APIRouter(), dict[str, Call]()
+    calls = dict[str, Call]()
+
+    @asynccontextmanager
+    async def close_calls(_: Any) -> AsyncIterator[None]:
+        yield
+        await asyncio.gather(*(call.close() for call in list(calls.values())), return_exceptions=True)
+
+    router = APIRouter(lifespan=close_calls)
 
     @router.post("/v1/whep")
     async def offer(request: Request) -> Response:
@@ -41,7 +51,7 @@ def webrtc_router(service: LiveService) -> APIRouter:
             service.access.check(request.headers, query.get("token"))
             description = (await read_body(request, MAX_OFFER_BYTES)).decode("utf-8", "replace")
             call = await Call.open(service, description, _hello(query))
-        except KDTalkerError as error:
+        except Exception as error:
             return error_response(error)
         key = uuid4().hex
         calls[key] = call
@@ -77,7 +87,7 @@ class Call:
         self._control = SessionControl(service, session, CALL_RATE_HZ, self._tell, self._drop)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_connected = asyncio.Event()
-        self._is_closed = False
+        self._closing: asyncio.Task[None] | None = None
         self.on_close: Any = lambda: None
         self._peer.on("track", self._hear)
         self._peer.on("datachannel", self._open_channel)
@@ -102,6 +112,8 @@ class Call:
         except Exception as error:
             await call.close()
             raise ProtocolError("offer", f"The offer cannot be answered ({type(error).__name__}: {error}).") from None
+        if call._closing is not None:
+            raise ProtocolError("offer", "The call ended while it was answered; call again.")
         call._start(call._play())
         return call
 
@@ -130,8 +142,10 @@ class Call:
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None and not self._is_closed:
-            asyncio.ensure_future(self.close())
+        if not task.cancelled() and task.exception() is not None and self._closing is None:
+            if not isinstance(task.exception(), KDTalkerError):
+                _log.error("A call failed.", exc_info=task.exception())
+            self._begin_close()
 
     async def _play(self) -> None:
         """Take a frame at each tick of the clock, from the moment that the peers are connected."""
@@ -148,7 +162,7 @@ class Call:
                 self._control.report(pictures_dropped=self._picture.dropped)
             if self._control.has_ended:
                 break
-        asyncio.ensure_future(self.close())
+        self._begin_close()
 
     def _hear(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio":
@@ -156,6 +170,8 @@ class Call:
 
     async def _receive(self, track: MediaStreamTrack) -> None:
         async for samples in read_samples(track):
+            if self._control.is_ending:  # a microphone that is still open is no fault
+                continue
             await self._control.receive(self._control.hear(samples))
 
     def _open_channel(self, channel: RTCDataChannel) -> None:
@@ -187,11 +203,16 @@ class Call:
             await self.close()
 
     async def close(self) -> None:
-        """End the call; does nothing the second time."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self.on_close()
+        """End the call, and wait until it has ended."""
+        await asyncio.shield(self._begin_close())
+
+    def _begin_close(self) -> asyncio.Task[None]:
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._shut())
+            self.on_close()
+        return self._closing
+
+    async def _shut(self) -> None:
         for task in list(self._tasks):
             task.cancel()
         await self._control.close()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocketState
 
 from kdtalker.apps.live.control import SessionControl
 from kdtalker.apps.live.outbox import Outbox, SlowReaderError
@@ -15,12 +17,14 @@ from kdtalker.apps.live.pacer import ticks
 from kdtalker.apps.live.service import LiveService
 from kdtalker.apps.live.wire import (
     FAILED,
+    MAX_MESSAGE_BYTES,
     POLICY,
     TRY_LATER,
     VERSION,
     FrameHeader,
     Hello,
     ProtocolError,
+    close_reason,
     decode_sound,
     encode_sound,
     error_fields,
@@ -31,9 +35,12 @@ from kdtalker.core.errors import KDTalkerError
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.live.session import LiveSession
 
+_log = logging.getLogger(__name__)
+
 HELLO_WITHIN_S = 10.0
 WAITING_FOR_HELLO = 32  # sockets; more are refused before they are accepted
 _SENT_WITHIN_S = 5.0  # the last messages of a session
+_MESSAGE_BYTES = 256  # that a message takes beside its content
 
 
 def websocket_router(service: LiveService) -> APIRouter:
@@ -52,7 +59,7 @@ def websocket_router(service: LiveService) -> APIRouter:
             waiting.discard(socket)
             if hello is not None:
                 await _serve(socket, service, hello)
-        except (WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):  # the other side has gone
+        except (WebSocketDisconnect, asyncio.TimeoutError):  # the other side has gone
             return
         finally:
             waiting.discard(socket)
@@ -81,28 +88,79 @@ async def _greet(socket: WebSocket, service: LiveService) -> Hello | None:
 
 async def _refuse(socket: WebSocket, error: KDTalkerError) -> None:
     close = error.close if isinstance(error, ProtocolError) else None
-    await socket.send_text(json.dumps({**error_fields(error), "fatal": True}))
-    await socket.close(close or POLICY, str(error)[:100])
+    if not _has_gone(socket):
+        await asyncio.wait_for(socket.send_text(json.dumps({**error_fields(error), "fatal": True})), _SENT_WITHIN_S)
+        await asyncio.wait_for(socket.close(close or POLICY, close_reason(str(error))), _SENT_WITHIN_S)
+
+
+def _has_gone(socket: WebSocket) -> bool:
+    return WebSocketState.DISCONNECTED in (socket.client_state, socket.application_state)
+
+
+def _describe_failure(error: BaseException) -> ProtocolError:
+    """Log an error that nobody expected, and return what its client is told."""
+    _log.error("A live session failed.", exc_info=error)
+    return ProtocolError("failed", f"The engine failed ({type(error).__name__}).", FAILED)
 
 
 async def _serve(socket: WebSocket, service: LiveService, hello: Hello) -> None:
     try:
         async with service.admit():
-            session = await service.open(hello)
+            early = EarlyMessages(socket)
+            receiving = asyncio.ensure_future(early.receive())
             try:
-                ending = await SocketSession(socket, service, session, hello).run()
+                session = await service.open(hello)
+            finally:
+                receiving.cancel()
+                await asyncio.gather(receiving, return_exceptions=True)
+            try:
+                ending = await SocketSession(socket, service, session, hello, early).run()
             finally:
                 await asyncio.shield(service.close(session))
-        await asyncio.wait_for(socket.close(*ending), _SENT_WITHIN_S)  # the place is free by then
-    except KDTalkerError as error:
-        await _refuse(socket, error)
+        if not _has_gone(socket):
+            await asyncio.wait_for(socket.close(*ending), _SENT_WITHIN_S)  # the place is free by then
+    except (WebSocketDisconnect, asyncio.TimeoutError):
+        raise
+    except Exception as error:
+        await _refuse(socket, error if isinstance(error, KDTalkerError) else _describe_failure(error))
+
+
+class EarlyMessages:
+    """Receive while the engine is loaded: where nothing is read for long, pings are not answered either."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+        self.messages: list[Mapping[str, Any]] = []
+        self._bytes = self._dropped = 0
+
+    async def receive(self) -> None:
+        """Receive until the client has gone, or this is cancelled. What is more than one message may be is dropped."""
+        message: Mapping[str, Any] = {"type": ""}
+        while message["type"] != "websocket.disconnect":
+            message = await self._socket.receive()
+            self._bytes += _MESSAGE_BYTES + len(message.get("bytes") or message.get("text") or "")
+            if self._bytes <= MAX_MESSAGE_BYTES or message["type"] == "websocket.disconnect":
+                self.messages.append(message)
+            else:
+                self._dropped += 1
+
+    async def check(self) -> None:
+        """Raise ProtocolError where messages were dropped."""
+        if self._dropped:
+            raise ProtocolError(
+                "refused", f"{self._dropped} messages came before the session began and were dropped, wanted at most "
+                f"{MAX_MESSAGE_BYTES // 2**20} MiB until `ready`.",
+            )  # fmt: skip
 
 
 class SocketSession:
     """Run one session on one socket: receive, play by the clock, send."""
 
-    def __init__(self, socket: WebSocket, service: LiveService, session: LiveSession, hello: Hello) -> None:
+    def __init__(
+        self, socket: WebSocket, service: LiveService, session: LiveSession, hello: Hello, early: EarlyMessages
+    ) -> None:
         self._socket, self._service, self._rate_hz, self._outbox = socket, service, hello.rate_hz, Outbox()
+        self._early = early
         self._control = SessionControl(service, session, hello.rate_hz, self._tell, self._drop)
         self._encoding: list[FrameHeader] = []  # of the frame that is taken and not yet in the outbox
         self._close: tuple[int, str] = (1000, "")
@@ -128,12 +186,14 @@ class SocketSession:
         if error is None or isinstance(error, WebSocketDisconnect):
             return
         if isinstance(error, SlowReaderError):
-            error = ProtocolError("slow_reader", "More than 10 s of sound wait to be read; read faster.", TRY_LATER)
+            error = ProtocolError(
+                "slow_reader", "10 s of sound, or 256 events, wait to be read; read faster.", TRY_LATER
+            )
         elif not isinstance(error, ProtocolError):
-            text = str(error) if isinstance(error, KDTalkerError) else f"The engine failed ({type(error).__name__})."
-            error = ProtocolError("failed", text, FAILED)
-        self._close = error.close or FAILED, str(error)[:100]
-        self._tell(error_fields(error))
+            is_told = isinstance(error, KDTalkerError)
+            error = ProtocolError("failed", str(error), FAILED) if is_told else _describe_failure(error)
+        self._close = error.close or FAILED, close_reason(str(error))
+        self._outbox.put(json.dumps(error_fields(error)), last=True)
 
     async def _send_rest(self, sending: asyncio.Future[None]) -> None:
         """Send what waits, for a short time."""
@@ -179,8 +239,10 @@ class SocketSession:
                 return
 
     async def _receive(self) -> None:
+        await self._control.receive(self._early.check())
+        early = iter(self._early.messages)
         while True:
-            message = await self._socket.receive()
+            message = next(early, None) or await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1005))
             await self._control.receive(self._handle(message))
@@ -190,4 +252,4 @@ class SocketSession:
         if sound is None:
             await self._control.obey(parse_command(message["text"]))
         else:
-            await self._control.hear(decode_sound(sound))
+            await self._control.hear(decode_sound(sound, self._rate_hz))

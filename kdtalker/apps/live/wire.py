@@ -14,6 +14,7 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, KDTalkerError
 from kdtalker.core.options import Options
 from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.live.options import LiveOptions
 
 VERSION = 1
 MAGIC = b"KDLF"
@@ -22,7 +23,7 @@ ACTIVITIES = ("speech", "pause", "idle")
 PICTURE_STATES = ("new", "repeated", "degraded")
 SOURCES = ("agent", "microphone")
 RATES_HZ = (8000, 48000)  # lowest and highest sample rate; a multiple of 25, so that a frame has whole samples
-MAX_MESSAGE_BYTES = 16 * 2**20  # a larger message is refused before it is read
+MAX_MESSAGE_BYTES = 12 * 2**20  # 120 s at 48 kHz; a larger message is refused before it is read
 MAX_CONTROL_CHARS = 64 * 1024
 POLICY, TOO_LARGE, FAILED, TRY_LATER = 1008, 1009, 1011, 1013  # close codes of RFC 6455
 
@@ -45,6 +46,11 @@ def error_fields(error: KDTalkerError) -> dict[str, Any]:
     if isinstance(error, ProtocolError):
         code, fatal = error.code, error.close is not None
     return {"type": "error", "code": code, "message": str(error), "fatal": fatal}
+
+
+def close_reason(text: str) -> str:
+    """Cut a text to what a close frame takes: 123 bytes of UTF-8 (RFC 6455, 5.5)."""
+    return text.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
 
 
 @dataclass(frozen=True)
@@ -104,8 +110,14 @@ def unpack_frame(message: bytes) -> tuple[FrameHeader, bytes, bytes]:
     return header, message[HEADER.size : middle], message[middle:]
 
 
-def decode_sound(message: bytes) -> Array:
-    """Decode s16le sound to float32 samples (N,), -1..1. Raises ProtocolError for an odd number of bytes."""
+def decode_sound(message: bytes, rate_hz: int = RATES_HZ[1]) -> Array:
+    """Decode s16le sound to float32 samples (N,), -1..1. Raises ProtocolError for an odd number of bytes, and for more
+    sound than may wait."""
+    if len(message) > 2 * LiveOptions.buffer_s * rate_hz:
+        raise ProtocolError(
+            "refused", f"The message has {len(message) / 2 / rate_hz:.1f} s of sound, wanted at most "
+            f"{LiveOptions.buffer_s:g} s; send it in smaller pieces.",
+        )  # fmt: skip
     if len(message) % 2:
         raise ProtocolError(
             "odd_bytes", f"The sound has {len(message)} bytes, wanted an even number: 16 bits a sample, little-endian."

@@ -1,0 +1,107 @@
+"""Texts that one client wants said: a short queue, their errors, and the order of replies."""
+
+import asyncio
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from kdtalker.apps.live import service as live_service
+from kdtalker.apps.live.control import TEXTS_WAITING, SessionControl
+from kdtalker.apps.live.service import LiveService
+from kdtalker.apps.live.wire import Command, ProtocolError
+from kdtalker.core.errors import InputError
+
+
+class Recorder:
+    """Replies of a session as lists of the lengths that were pushed."""
+
+    stats = SimpleNamespace(interrupts=0)
+
+    def __init__(self):
+        self.replies, self.is_open = [], False
+
+    def push(self, samples):
+        if not self.is_open:
+            self.replies.append([])
+        self.is_open = True
+        self.replies[-1].append(len(samples))
+        return len(self.replies) - 1
+
+    def end_segment(self):
+        self.is_open = False
+
+    def interrupt(self):
+        self.is_open = False
+        return ()
+
+
+@pytest.fixture
+def spoken(monkeypatch, tmp_path):
+    """Synthesis: a sample for each letter; "fault" and "refused" fail."""
+
+    def synthesise(text, voice, rate_hz):
+        if text == "fault":
+            raise RuntimeError("inside")
+        if text == "refused":
+            raise InputError("no text")
+        return np.zeros(len(text), np.float32)
+
+    monkeypatch.setattr(live_service, "synthesise_text", synthesise)
+    session, events = Recorder(), []
+    service = LiveService(lambda: None, tmp_path)
+    return SessionControl(service, session, 16_000, events.append), session, events
+
+
+async def said(control):
+    while control._texts.is_busy:
+        await asyncio.sleep(0.001)
+
+
+def test_a_text_is_a_reply_of_its_own_though_sound_has_opened_one(spoken):
+    control, session, _ = spoken
+
+    async def run():
+        await control.hear(np.zeros(640, np.float32))
+        await control.obey(Command("say", "four"))
+        await control.hear(np.zeros(320, np.float32))
+        await said(control)
+        await control.hear(np.zeros(160, np.float32))
+
+    asyncio.run(run())
+    assert session.replies == [[640, 320], [4], [160]]
+
+
+def test_few_texts_wait_and_each_fault_is_told(spoken):
+    control, session, events = spoken
+
+    async def run():
+        for text in ["fault", "refused", "four", "eleven"]:
+            await control.obey(Command("say", text))
+        with pytest.raises(ProtocolError, match=f"{TEXTS_WAITING} texts wait"):
+            await control.obey(Command("say", "more"))
+        await said(control)
+        await control.obey(Command("end"))
+        with pytest.raises(ProtocolError, match="after the end"):
+            await control.obey(Command("say", "more"))
+
+    asyncio.run(run())
+    assert session.replies == [[4], [6]]
+    assert [(event["code"], event["message"]) for event in events] == [
+        ("say", "The text could not be said (RuntimeError)."), ("say", "no text"),
+    ]  # fmt: skip
+
+
+def test_an_interruption_drops_texts_and_the_end_does_not_wait_for_them(spoken):
+    control, session, _ = spoken
+
+    async def run():
+        await control.obey(Command("say", "four"))
+        await asyncio.sleep(0)  # it is at work
+        await control.obey(Command("clear"))
+        await control.obey(Command("say", "eleven"))
+        await said(control)
+        await control.close()
+
+    asyncio.run(run())
+    assert session.replies == [[6]]
