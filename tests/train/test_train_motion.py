@@ -118,7 +118,7 @@ def test_what_was_told_can_be_seen_in_tensorboard(trained):
         ('calibration_films = "("', "calibration_films is no regular expression"),
         ("shortest_window = 70", "longer than one of the model's, 64"),
         ('precision = "half"', "known are float32, bfloat16, float16"),
-        ('preset = "papers"', "known are mesh, paper"),
+        ('preset = "papers"', "known are mesh, live, paper"),
         ("steps = ", "is not TOML"),
     ],
 )
