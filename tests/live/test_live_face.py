@@ -14,7 +14,7 @@ from kdtalker.live.options import LiveOptions
 def face(tmp_path_factory):
     path = tmp_path_factory.mktemp("face") / "portrait.png"
     cv2.imwrite(str(path), toy.picture(96, 80))
-    return LiveFace.load(path, LiveOptions(pause_s=2.0), pipeline=toy.pipeline())
+    return LiveFace.load(path, LiveOptions(pause_s=2.0, lookahead=-1), pipeline=toy.pipeline())
 
 
 def test_frames_have_the_size_that_it_tells(face):

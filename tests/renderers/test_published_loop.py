@@ -132,8 +132,8 @@ def filler(request, heard, monkeypatch):
     if request.param == "silence":
         return np.repeat(silence[None], 42, axis=0)
 
-    def wrapped(config, state):
-        return np.concatenate([state.features, sound])[: config.window]
+    def wrapped(state, window):
+        return np.concatenate([state.features, sound])[:window]
 
     monkeypatch.setattr(kdtalker.diffusion.model, "window_features", wrapped)
     return sound
