@@ -157,7 +157,7 @@ def kill_a_worker(killed):
     while not killed:
         for process in psutil.Process().children(recursive=True):
             try:
-                if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Map"):
+                if "".join(process.cmdline()).startswith("ray::Map"):  # empty where it is ending
                     process.kill()
                     killed.append(process.pid)
                     return
