@@ -55,12 +55,13 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m train.bench compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("sides", nargs=2, metavar=("A", "B"))
+    for side in "AB":
+        parser.add_argument(side)
     add_arguments(parser)
     chosen = parser.parse_args(arguments)
     records, measured = [], []
     with ExitStack() as stack:
-        for name, letter in zip(chosen.sides, "AB", strict=True):
+        for name, letter in ((getattr(chosen, side), side) for side in "AB"):
             if Path(name).is_file():
                 records.append(BenchRecord.load(Path(name)))
                 continue
