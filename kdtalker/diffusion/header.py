@@ -11,6 +11,7 @@ from kdtalker.audio.encoders import encoder_spec
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import SPACES
 from kdtalker.diffusion.calibration import Calibration
+from kdtalker.diffusion.causal.header import StudentHeader, holds_student, read_student_header
 from kdtalker.diffusion.config import DenoiserConfig
 from kdtalker.diffusion.normalisation import Normalisation
 from kdtalker.weights.header import read_header, tensor_shapes
@@ -28,17 +29,19 @@ class MotionHeader:
     calibration: Calibration | None
 
 
-def check_checkpoint(path: Path, space: str) -> MotionHeader:
-    """Read the header of a motion model and check it against the keypoint space of an engine.
+def check_checkpoint(path: Path, space: str) -> MotionHeader | StudentHeader:
+    """Read the header of a motion model or a student and check it against the keypoint space of an engine.
 
     Raises InputError where the file is missing, damaged, another model's, or made for another keypoint space.
     """
-    header = read_motion_header(path)
+    header = read_student_header(path) if holds_student(path) else read_motion_header(path)
     if header.space != space:
         raise InputError(
             f"'{path}' moves keypoints of the space '{header.space}', this engine draws '{space}'; "
             "choose the other engine, or a model that was trained for this one."
         )
+    if isinstance(header, StudentHeader):
+        return header
     try:
         encoder_spec(header.config.audio_encoder)
     except InputError as error:

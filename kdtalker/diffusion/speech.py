@@ -1,14 +1,19 @@
-"""Load motion models that `train` exported, each with the audio encoder that it names."""
+"""Load motion models that `train` exported, each with the audio encoder that it names, and students."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtalker.audio.encoders import load_encoder
 from kdtalker.core.errors import InputError
+from kdtalker.core.protocols import Speech
+from kdtalker.diffusion.causal.header import holds_student
+from kdtalker.diffusion.fir_smoothing import FIRSmoothedModel
 from kdtalker.diffusion.header import check_checkpoint
 from kdtalker.diffusion.model import DiffusionMotionModel
+from kdtalker.diffusion.sliding import sliding_speech
 from kdtalker.weights.find import find
 
 if TYPE_CHECKING:
@@ -21,6 +26,19 @@ def load_model(path: Path, space: str) -> DiffusionMotionModel:
     InputError for another file or keypoint space."""
     check_checkpoint(path, space)
     return DiffusionMotionModel.load_graph(path) or DiffusionMotionModel.load(path)
+
+
+def load_speech(path: Path, space: str, load_mouth: Callable[[], DiffusionMotionModel] | None = None) -> Speech:
+    """Load the speech models of a file: a motion model with the audio encoder that it names, or a student, which holds
+    its own. load_mouth: load the model of the mouth of live sound, where it is another one. Raises InputError as
+    `load_trained`."""
+    if holds_student(path):
+        from kdtalker.diffusion.causal.speech import load_student
+
+        check_checkpoint(path, space)
+        return load_student(path)
+    encoder, model = load_trained(path, space)
+    return Speech(encoder, FIRSmoothedModel(model), sliding_speech(encoder, model, load_mouth))
 
 
 def load_trained(path: Path, space: str, find: Find = find) -> tuple[AudioEncoder[Any], DiffusionMotionModel]:

@@ -56,13 +56,10 @@ class MeshEngine(Engine[MeshSource]):
     def load_speech(self) -> Speech:
         """Load the audio encoder and the motion model, then an FIR filter; the mouth of live sound has a model of
         its own, but for that of another checkpoint. Raises InputError."""
-        from kdtalker.diffusion.fir_smoothing import FIRSmoothedModel
-        from kdtalker.diffusion.sliding import sliding_speech
-        from kdtalker.diffusion.speech import load_model, load_trained
+        from kdtalker.diffusion.speech import load_model, load_speech
 
-        encoder, model = load_trained(self.checkpoint or find("mesh_motion.safetensors"), MESH_SPACE)
         load_mouth = None if self.checkpoint else lambda: load_model(find("mesh_motion_live.safetensors"), MESH_SPACE)
-        return Speech(encoder, FIRSmoothedModel(model), sliding_speech(encoder, model, load_mouth))
+        return load_speech(self.checkpoint or find("mesh_motion.safetensors"), MESH_SPACE, load_mouth)
 
     def start_from(self, motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:
         """Fade generated motion in from the source's own; see `edits.transfer.start_from`."""

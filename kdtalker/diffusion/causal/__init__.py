@@ -1,0 +1,1 @@
+"""The causal motion model, a student of the diffusion model: one frame after the other, in one or two steps."""

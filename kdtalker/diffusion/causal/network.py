@@ -1,0 +1,77 @@
+"""Define the student in torch: the causal audio encoder and the causal motion network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdtalker.audio.causal_network import CausalEncoderNetwork
+from kdtalker.core.motion import KEYPOINTS, MOTION_WIDTH
+from kdtalker.diffusion.causal.header import StudentConfig
+
+PORTRAIT_WIDTH = 3 * KEYPOINTS + MOTION_WIDTH  # canonical keypoints and reference motion, normalised
+_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -6.0, 2.0
+
+
+class MotionHead(nn.Module):
+    """Map states (..., H), in a second step with a draft (..., 70) of the motion, to mean and log variance, (..., 140)
+    together."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.input = nn.Linear(width, width)
+        self.draft = nn.Linear(MOTION_WIDTH, width, bias=False)
+        self.output = nn.Linear(width, 2 * MOTION_WIDTH)
+
+    def forward(self, states: Tensor, draft: Tensor | None = None) -> Tensor:
+        inner = self.input(states) if draft is None else self.input(states) + self.draft(draft)
+        prediction: Tensor = self.output(F.silu(inner))
+        return prediction
+
+
+class CausalMotionNetwork(nn.Module):
+    """Predict the motion of a frame from its audio feature, the frame before, the portrait and noise, by a recurrent
+    layer: all that came before is in its state (B, H)."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.encoder.widths[-1]
+        self.input = nn.Linear(width + MOTION_WIDTH + PORTRAIT_WIDTH + config.noise, config.inputs)
+        self.recurrent = nn.GRU(config.inputs, config.hidden, batch_first=True)
+        self.head = MotionHead(config.hidden)
+
+    def trunk(
+        self, features: Tensor, before: Tensor, portrait: Tensor, noise: Tensor, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Map features (B, T, C), the motion before each frame (B, T, 70), portrait (B, 133), noise (B, T, N) and the
+        state before to hidden states (B, T, H) and the state after."""
+        known = portrait[:, None].expand(-1, features.shape[1], -1)
+        inputs = F.silu(self.input(torch.cat([features, before, known, noise], -1)))
+        hidden, last = self.recurrent(inputs, None if state is None else state[None])
+        return hidden, last[0]
+
+    def predict(self, hidden: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """Predict mean and log variance, (..., 70) each, from hidden states (..., H)."""
+        draft, log_variance = None, None
+        for _ in range(steps):
+            draft, log_variance = split_prediction(self.head(hidden, draft))
+        assert draft is not None and log_variance is not None
+        return draft, log_variance
+
+
+def split_prediction(prediction: Tensor) -> tuple[Tensor, Tensor]:
+    """Split predictions (..., 140) into mean and log variance, the latter limited."""
+    mean, log_variance = prediction.chunk(2, dim=-1)
+    return mean, log_variance.clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
+
+
+class StudentNetwork(nn.Module):
+    """Hold both networks of a student, and nothing else: its state dict is what is exported."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = CausalEncoderNetwork(config.encoder)
+        self.motion = CausalMotionNetwork(config)

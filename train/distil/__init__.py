@@ -1,0 +1,1 @@
+"""Distil the speech models into a causal student: methods, data, trainer, table."""
