@@ -47,8 +47,8 @@ class StudentOutput:
 
 @dataclass(frozen=True)
 class TeacherOutput:
-    """Hold the outputs of the frozen teacher for a batch: features (B, T, F) of its encoder, logits (B, T, C) of the phone
-    probe on them, samples (B, K, T, 70) of normalised motion."""
+    """Hold the outputs of the frozen teacher for a batch: features (B, T, F) of its encoder, logits (B, T, C) of the
+    phone probe on them, samples (B, K, T, 70) of normalised motion."""
 
     features: Tensor
     logits: Tensor

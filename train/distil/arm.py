@@ -1,0 +1,139 @@
+"""One arm of the comparison as a module: student, phone head and methods, and the loss of a batch."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from kdtalker.core.motion import MOTION_WIDTH
+from kdtalker.diffusion.causal.network import CausalMotionNetwork, StudentNetwork
+from train.distil.distiller import DistilBatch, Distiller, Logged, Rollout, StudentOutput, TeacherOutput
+from train.distil.phones import PHONES
+from train.distil.recipe import DistilRecipe
+from train.distil.registry import Ground, build_methods
+
+
+class Arm(nn.Module):
+    """Compute the loss of a batch: the sum of all methods. What methods ask for beside the student's plain outputs
+    draws its random numbers from generators of its own."""
+
+    def __init__(self, recipe: DistilRecipe, ground: Ground) -> None:
+        super().__init__()
+        self.student = StudentNetwork(recipe.student)
+        self.phones = nn.Linear(recipe.student.encoder.widths[-1], len(PHONES))
+        self.distillers = nn.ModuleList(build_methods(recipe.methods, ground, recipe.configs))
+        self.probe = (ground.load_probe().eval().requires_grad_(False),)  # in a tuple: frozen, no part of this module
+        self._recipe, self.logged = recipe, dict[str, float]()
+
+    @property
+    def methods(self) -> list[Distiller]:
+        """Return the methods."""
+        return cast("list[Distiller]", list(self.distillers))
+
+    def start_step(self, step: int) -> float:
+        """Tell all methods the step; return the factor of its learning rate."""
+        rate = 1.0
+        for method in self.methods:
+            method.step, method.steps = step, self._recipe.steps
+            rate *= method.rate
+        return rate
+
+    def forward(self, batch: DistilBatch) -> Tensor:
+        """Compute the loss ()."""
+        (probe,) = self.probe
+        with torch.no_grad():
+            logits = probe.to(batch.columns.device)(batch.features.float())
+        teacher = TeacherOutput(batch.features, logits, batch.samples)
+        student = self.respond(batch)
+        losses, logged = [], Logged()
+        for method in self.methods:
+            loss, figures = method.loss(student, teacher, batch)
+            losses.append(loss)
+            logged |= figures
+        self.logged = logged
+        return torch.stack(losses).sum()
+
+    def respond(self, batch: DistilBatch) -> StudentOutput:
+        """Run the student on a batch."""
+        recipe, motion = self._recipe, self.student.motion
+        stages = self.student.encoder(batch.columns)
+        features, shape = stages[-1], (*stages[-1].shape[:2], MOTION_WIDTH)
+        noise = draw_noise(motion, shape[0], shape[1], None).to(features.device)
+        is_free = torch.rand(()) < recipe.own_history
+        given = torch.where(batch.has_motion[:, None, None] > 0, batch.motion, batch.samples[:, 0])
+        given = given + recipe.history_noise * torch.randn(shape, device=features.device)
+        if is_free:
+            with torch.no_grad():
+                given = free_run(motion, features, batch.portrait, noise)
+        hidden, _ = motion.trunk(features, shift(given, batch.portrait), batch.portrait, noise)
+        mean, log_variance = motion.predict(hidden, recipe.student.steps)
+        needs = frozenset[str]().union(*(method.needs for method in self.methods))
+        samples = self._sample(features, batch) if "samples" in needs else None
+        rollouts = self._roll_out(features, batch) if "rollouts" in needs else None
+        return StudentOutput(tuple(stages), self.phones(features), hidden, mean, log_variance, samples, rollouts)
+
+    def _sample(self, features: Tensor, batch: DistilBatch) -> Tensor:
+        """Predict K means (B, K, T, 70) with a noise trajectory each, each from its own history."""
+        motion, count = self.student.motion, self._recipe.samples
+        features, portrait, noise = self._repeat(features, batch, count, 1)
+        with torch.no_grad():
+            frames = free_run(motion, features, portrait, noise)
+        hidden, _ = motion.trunk(features, shift(frames, portrait), portrait, noise)
+        return _by_clip(motion.predict(hidden, self._recipe.student.steps)[0], count)
+
+    def _roll_out(self, features: Tensor, batch: DistilBatch) -> Rollout:
+        """Draw G rollouts from the predicted Gaussians, then predict these frames again, with gradients."""
+        motion, count = self.student.motion, self._recipe.kdrl.rollouts
+        features, portrait, noise = self._repeat(features, batch, count, 2)
+        with torch.no_grad():
+            frames = free_run(motion, features, portrait, noise, self._generator(3))
+        hidden, _ = motion.trunk(features, shift(frames, portrait), portrait, noise)
+        predicted = motion.predict(hidden, self._recipe.student.steps)
+        return Rollout(*(_by_clip(one, count) for one in (frames, *predicted)))
+
+    def _repeat(self, features: Tensor, batch: DistilBatch, count: int, use: int) -> tuple[Tensor, Tensor, Tensor]:
+        features, portrait = (one.repeat_interleave(count, 0) for one in (features, batch.portrait))
+        noise = draw_noise(self.student.motion, len(features), features.shape[1], self._generator(use))
+        return features, portrait, noise.to(features.device)
+
+    def _generator(self, use: int) -> torch.Generator:
+        step = self.methods[0].step
+        return torch.Generator().manual_seed(((self._recipe.seed * 10 + use) << 32) + step)
+
+
+def _by_clip(rows: Tensor, count: int) -> Tensor:
+    return rows.view(-1, count, *rows.shape[1:])
+
+
+def draw_noise(motion: CausalMotionNetwork, size: int, frames: int, generator: torch.Generator | None) -> Tensor:
+    """Draw noise trajectories (B, T, N), an autoregression of variance 1 each."""
+    memory = motion.config.noise_memory
+    fresh = torch.randn(frames, size, motion.config.noise, generator=generator)
+    rows = [fresh[0]]
+    for row in fresh[1:]:
+        rows.append(memory * rows[-1] + (1 - memory**2) ** 0.5 * row)
+    return torch.stack(rows, 1)
+
+
+def shift(frames: Tensor, portrait: Tensor) -> Tensor:
+    """Return the motion before each of frames (B, T, 70): the portrait's own before the first."""
+    return torch.cat([portrait[:, None, -MOTION_WIDTH:], frames[:, :-1]], 1)
+
+
+def free_run(
+    motion: CausalMotionNetwork, features: Tensor, portrait: Tensor, noise: Tensor,
+    generator: torch.Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Predict frames (B, T, 70), each from those before; drawn from the predicted Gaussians where there is a
+    generator."""
+    before, state, frames = portrait[:, None, -MOTION_WIDTH:], None, []
+    for t in range(features.shape[1]):
+        hidden, state = motion.trunk(features[:, t : t + 1], before, portrait, noise[:, t : t + 1], state)
+        before, log_variance = motion.predict(hidden, motion.config.steps)
+        if generator is not None:
+            drawn = torch.randn(before.shape, generator=generator).to(before.device)
+            before = before + (0.5 * log_variance).exp() * drawn
+        frames.append(before)
+    return torch.cat(frames, 1)
