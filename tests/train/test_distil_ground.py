@@ -10,7 +10,8 @@ from toy_training import command
 
 from kdtalker.core.errors import InputError
 from train.distil.alignment import clean_words, read_segments
-from train.distil.cache import TeacherRecord, find_clips, load_records
+from train.distil.cache import TeacherRecord, encode_clip, find_clips, load_records, load_teacher
+from train.distil.ceiling import measure_teacher
 from train.distil.codebook import code_logits, fit_codebook, quantise
 from train.distil.distiller import UNLABELLED
 from train.distil.figures import best_delay, bootstrap_interval, calibration_error, linear_cka, phone_figures, softmax
@@ -140,6 +141,26 @@ def test_the_teacher_is_cached_once(tmp_path, capsys):
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     assert command("distil", *arguments) == 0 and "1 clips" in capsys.readouterr().out
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+
+
+def test_limited_features_hear_no_further():
+    encoder, _ = load_teacher(None)
+    sound = (0.2 * RNG.standard_normal(640 * 12)).astype(np.float32)
+    other = sound.copy()
+    other[640 * 8 :] = 0
+    ours, theirs = (encode_clip(encoder, one, 4) for one in (sound, other))
+    assert ours.shape == (12, 2304) and np.array_equal(ours[:4], theirs[:4])  # frame 3 hears frame 7
+    assert not np.allclose(ours[4], theirs[4])
+
+
+def test_the_ceiling_is_measured_as_students_are():
+    found = measure_teacher([record(split="val")], PhoneProbe(24), np.ones(63, np.float32))
+    assert {"FER", "NLL", "ECE", "r", "r mean", "amplitude"} <= set(found)
+    real = record(split="val")
+    copied = replace(real, samples=np.repeat(real.motion[None], 2, 0).astype(np.float16))
+    assert measure_teacher([copied], PhoneProbe(24), np.ones(63, np.float32))["r"] == pytest.approx(1, abs=1e-3)
+    with pytest.raises(InputError, match="No clip is of the split 'val'"):
+        measure_teacher([record()], PhoneProbe(24), np.ones(63, np.float32))
 
 
 def test_clips_of_one_name_are_refused(tmp_path):

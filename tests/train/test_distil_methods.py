@@ -8,6 +8,7 @@ from toy_distil import CLASSES, CLIPS, FRAMES, STUDENT, batch, ground, upper_lay
 
 from kdtalker.core.errors import InputError
 from kdtalker.diffusion.causal.network import MotionHead, StudentNetwork
+from train.distil.arm import match_gradient
 from train.distil.distiller import StudentOutput, TeacherOutput, kl_divergence
 from train.distil.methods.baselines import gaussian_nll
 from train.distil.methods.personal import YKD, PersonalConfig, PersonalHead
@@ -161,6 +162,15 @@ def test_beta_nll_is_plain_nll_at_zero_and_squared_error_at_one():
     assert torch.allclose(constant, constant[0])
     gaussian_nll(target, mean, log_variance, 1.0).sum().backward()
     assert torch.allclose(mean.grad, mean.detach() - target)
+
+
+def test_gradients_are_matched_where_both_have_one():
+    at = torch.randn(7, requires_grad=True)
+    loss, others = (at**2).sum(), [at.sum(), 3 * at.sum()]
+    scale = match_gradient(loss, others, at, 0.3)
+    ours, theirs = (torch.autograd.grad(one, at)[0].norm() for one in (scale * loss, sum(others)))
+    assert ours.item() == pytest.approx(0.3 * theirs.item(), rel=1e-5)
+    assert match_gradient(torch.randn(1, requires_grad=True).sum(), [at.sum()], at, 0.3) == 1
 
 
 def test_targets_are_labels_or_what_the_teacher_is_sure_of():

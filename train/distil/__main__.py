@@ -1,5 +1,5 @@
-"""Distil the speech models into a causal student: `python -m train.distil COMMAND`, one of cache, probe, train, run,
-table."""
+"""Distil the speech models into a causal student: `python -m train.distil COMMAND`, one of cache, probe,
+ceiling, train, run, table."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 from kdtalker.core.files import write_atomically
 from train.distil import cache
-from train.distil.probe import fit_probe
-from train.distil.recipe import PRESETS
+from train.distil.ceiling import measure_teacher
+from train.distil.probe import PhoneProbe, fit_probe
+from train.distil.recipe import PRESETS, DistilRecipe
 from train.distil.table import Manifest, format_table, run_arms
 from train.distil.trainer import DistilCorpus, train
 from train.harness.command import command
@@ -25,6 +26,9 @@ def main() -> None:
     probe.add_argument("cache", type=Path, help="folder that `cache` wrote")
     probe.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     probe.add_argument("--steps", type=int, default=3000)
+    ceiling = commands.add_parser("ceiling", help="measure the teacher as students are measured")
+    ceiling.add_argument("cache", type=Path, help="folder that `cache` wrote; with --lookahead for the second ceiling")
+    ceiling.add_argument("--probe", type=Path, required=True, help="file that `probe` wrote")
     trains = commands.add_parser("train", help="train one arm")
     trains.add_argument("config", type=Path, help="TOML file: method, cache, probe, run, and whatever is to differ")
     for name, text in (("run", "train arms by seeds"), ("table", "write the table of results")):
@@ -39,6 +43,10 @@ def main() -> None:
         cache.run(options)
     elif options.command == "probe":
         fit_probe(cache.load_records(options.cache), options.steps).save(options.out)
+    elif options.command == "ceiling":
+        corpus = DistilCorpus.load(DistilRecipe(cache=options.cache))
+        figures = measure_teacher(corpus.records, PhoneProbe.load(options.probe), corpus.mouth[0])
+        print("\n".join(f"{name:14}{value:.3f}" for name, value in figures.items()))
     elif options.command == "train":
         recipe = read_config(options.config, PRESETS)
         train(recipe, DistilCorpus.load(recipe))

@@ -52,6 +52,10 @@ class Arm(nn.Module):
             loss, figures = method.loss(student, teacher, batch)
             losses.append(loss)
             logged |= figures
+        if self._recipe.gradient_share and self._recipe.method not in self._recipe.beside and self.training:
+            scale = match_gradient(losses[-1], losses[:-1], student.stages[-1], self._recipe.gradient_share)
+            losses[-1] = scale * losses[-1]
+            logged["scale"] = scale.item()
         self.logged = logged
         return torch.stack(losses).sum()
 
@@ -101,6 +105,17 @@ class Arm(nn.Module):
     def _generator(self, use: int) -> torch.Generator:
         step = self.methods[0].step
         return torch.Generator().manual_seed(((self._recipe.seed * 10 + use) << 32) + step)
+
+
+def match_gradient(loss: Tensor, others: list[Tensor], at: Tensor, share: float) -> Tensor:
+    """Compute the factor () that makes the gradient of a loss at a tensor `share` as large as that of the others
+    together; 1 where either has none there."""
+    norms = []
+    for one in (loss, torch.stack(others).sum()):
+        (gradient,) = torch.autograd.grad(one, at, retain_graph=True, allow_unused=True)
+        norms.append(at.new_zeros(()) if gradient is None else gradient.norm())
+    ours, theirs = norms
+    return torch.where((ours > 0) & (theirs > 0), share * theirs / ours.clamp(min=1e-12), torch.ones_like(ours))
 
 
 def _by_clip(rows: Tensor, count: int) -> Tensor:

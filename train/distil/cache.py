@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdtalker.audio.encoders import encode_all
+from kdtalker.audio.whisper import LEFT_FRAMES, WhisperEncoder
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.files import write_atomically
@@ -94,22 +95,54 @@ def load_teacher(checkpoint: Path | None) -> tuple[AudioEncoder[Any], DiffusionM
     return load_trained(checkpoint or find("mesh_motion.safetensors"), MESH_SPACE)
 
 
-def make_record(film: Film, *, out: Path, samples: int, transcripts: str, checkpoint: Path | None) -> None:
-    """Make the record of a shard or a sound, unless it is there. transcripts: regular expression of the names whose
-    words are English and lie beside the sound."""
+@dataclass(frozen=True)
+class CachePlan:
+    """Say how records are made. samples: of motion, each of another seed; transcripts: regular expression of the names
+    whose words are English and lie beside the sound, or in the folder `texts`; lookahead: frames of sound after a frame
+    that its features may hear, None for all that the teacher hears; checkpoint: another teacher."""
+
+    out: Path
+    samples: int = 8
+    transcripts: str = ""
+    texts: Path | None = None
+    lookahead: int | None = None
+    checkpoint: Path | None = None
+
+
+def encode_clip(encoder: AudioEncoder[Any], samples: Array, lookahead: int | None) -> Array:
+    """Encode a sound (640 T,) into features (T, F); each frame anew with so much sound after it, where that is limited.
+    Raises InputError for an encoder that cannot slide."""
+    if lookahead is None:
+        return encode_all(encoder, samples)
+    if not isinstance(encoder, WhisperEncoder):
+        raise InputError("Only features of Whisper can be limited to a look-ahead.")
+    sliding = encoder.sliding(LEFT_FRAMES + 1 + lookahead)
+    padded = np.pad(samples, (0, lookahead * SAMPLES_PER_FRAME)).astype(np.float32)
+    state, parts = sliding.start(), []
+    for frame, heard in enumerate(padded.reshape(-1, SAMPLES_PER_FRAME)):
+        features, state = sliding.slide(state, heard)
+        if frame >= lookahead:
+            parts.append(features[-1 - lookahead])
+    return np.stack(parts)
+
+
+def make_record(film: Film, *, plan: CachePlan) -> None:
+    """Make the record of a shard or a sound, unless it is there."""
+    out = plan.out
     if (out / f"{film.stem}.npz").exists():
         return
-    encoder, model = load_teacher(checkpoint)
+    encoder, model = load_teacher(plan.checkpoint)
     is_shard = film.path.suffix == ".npz"
-    clip = _read_shard(film, encoder, model) if is_shard else _read_sound(film, encoder, model)
+    clip = _read_shard(film, encoder, model, plan) if is_shard else _read_sound(film, encoder, model, plan)
     sound, features, canonical, rest, motion = clip
     labels = np.full(len(features), UNLABELLED, np.int8)
-    if transcripts and re.search(transcripts, film.name):
-        segments = read_segments(film.path, len(sound) / (25 * SAMPLES_PER_FRAME))
+    if plan.transcripts and re.search(plan.transcripts, film.name):
+        beside = plan.texts / f"{spoken_name(film)}.wav" if plan.texts else film.path
+        segments = read_segments(beside, len(sound) / (25 * SAMPLES_PER_FRAME))
         labels = label_frames(sound, segments, len(features))
     offset = model.offset(rest)
     silence = Speech(encoder, model).silence
-    made = sample_teacher(model, canonical, rest, features, silence=silence, count=samples)
+    made = sample_teacher(model, canonical, rest, features, silence=silence, count=plan.samples)
     reference = model.encode(to_head_frame(rest).vector()[0], offset)
     portrait = np.concatenate([model.normalisation.normalise_canonical(canonical.reshape(-1)), reference])
     still = np.zeros((len(features), len(reference)), np.float32)
@@ -133,26 +166,35 @@ def sample_teacher(
 ClipData = tuple[Array, Array, Array, Motion, "Array | None"]  # sound, features, canonical, rest, motion where it fits
 
 
-def _read_shard(film: Film, encoder: AudioEncoder[Any], model: DiffusionMotionModel) -> ClipData:
+def spoken_name(film: Film) -> str:
+    """Return the name of the file with a clip's words: the sound's own, or that of the film whose first clip it is."""
+    if film.path.suffix != ".npz":
+        return film.path.stem
+    shard = Shard.load(film.path)
+    return Path(shard.film).stem if shard.start_frame == 0 else film.path.stem
+
+
+def _read_shard(film: Film, encoder: AudioEncoder[Any], model: DiffusionMotionModel, plan: CachePlan) -> ClipData:
     shard = Shard.load(film.path)
     motion, canonical = fit_motion(shard.landmarks, FaceModel.load())
     vectors, frames = to_model_vectors(motion, relative=True), cut_sound(shard.sound)
     rest = Motion.from_vector(vectors[:1], model.space)
     rest = Motion(rest.scale, 0 * rest.pose, 0 * rest.shift, rest.expression, model.space)
     lag_frames = shard.lag_frames if shard.synced else 0
-    features = encode_all(encoder, shard.sound.astype(np.float32))
+    features = encode_clip(encoder, shard.sound.astype(np.float32), plan.lookahead)
     (moved, heard), (_, encoded) = align(vectors, frames, lag_frames), align(vectors, features, lag_frames)
     return heard.ravel(), encoded, canonical, rest, moved if shard.synced else None
 
 
-def _read_sound(film: Film, encoder: AudioEncoder[Any], model: DiffusionMotionModel) -> ClipData:
+def _read_sound(film: Film, encoder: AudioEncoder[Any], model: DiffusionMotionModel, plan: CachePlan) -> ClipData:
     """Read a sound, to be spoken by the mean face."""
     samples = np.concatenate(list(read_sound(film.path)))
     samples = np.pad(samples, (0, frame_count(len(samples)) * SAMPLES_PER_FRAME - len(samples)))
     mean = model.normalisation.mean.copy()
     mean[1:7] = 0
     canonical = model.normalisation.canonical_mean.reshape(KEYPOINTS, 3)
-    return samples, encode_all(encoder, samples), canonical, Motion.from_vector(mean[None], model.space), None
+    features = encode_clip(encoder, samples, plan.lookahead)
+    return samples, features, canonical, Motion.from_vector(mean[None], model.space), None
 
 
 def find_clips(places: list[Path], tables: list[Path]) -> list[Film]:
@@ -184,6 +226,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", type=Path, nargs="+", action="extend", default=[], help="CSV: file, speaker, split")
     parser.add_argument("--samples", type=int, default=8, help="motion samples of each clip")
     parser.add_argument("--transcripts", default="", help="regular expression of names with English words beside them")
+    parser.add_argument("--texts", type=Path, help="folder of these words, by the names of films or sounds")
+    parser.add_argument("--lookahead", type=int, metavar="FRAMES", help="features hear no further: a ceiling")
     parser.add_argument("--checkpoint", type=Path, help="another teacher than the motion model of the package")
     parser.add_argument("--workers", type=int, default=2, help="clips at once on this machine")
     parser.add_argument("--ray", nargs="?", const=HERE, metavar="ADDRESS", help="over Ray Data, here or on a cluster")
@@ -193,10 +237,9 @@ def run(options: argparse.Namespace) -> None:
     """Make all records that are missing."""
     clips = find_clips(options.places, options.table)
     options.out.mkdir(parents=True, exist_ok=True)
-    work: Callable[[Film], None] = partial(
-        make_record, out=options.out.resolve(), samples=options.samples, transcripts=options.transcripts,
-        checkpoint=options.checkpoint,
-    )  # fmt: skip
+    plan = CachePlan(options.out.resolve(), options.samples, options.transcripts, options.texts, options.lookahead,
+                     options.checkpoint)  # fmt: skip
+    work: Callable[[Film], None] = partial(make_record, plan=plan)
     if options.ray:
         map_on_ray(clips, work, options.workers, options.ray)
     elif options.workers == 1:

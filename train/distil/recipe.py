@@ -25,7 +25,9 @@ class DistilRecipe(Training):
     """Hold the settings of a distillation. Those of Training, and:
 
     cache: folder of the teacher's outputs; probe: the phone probe; teacher: motion model, by default the package's.
-    method: the method; beside: methods that it is added to. Each method's own settings are a table of its name.
+    method: the method; beside: methods that it is added to; each one's own settings are a table of its name.
+    gradient_share: the method's gradient at the encoder's output is made so large beside theirs in each step; 0: its
+    weight is as its table says.
     frames: of a window; delay: frames by which targets are later than the teacher's; own_history: share of the steps in
     which the motion model goes on from its own frames; history_noise: on given frames, in deviations; samples: motion
     samples of the student, where a method asks for them; augments: noise, rooms and level on the student's sound alone;
@@ -41,6 +43,7 @@ class DistilRecipe(Training):
     teacher: Path = Path()
     method: str = "labels"
     beside: tuple[str, ...] = ("labels",)
+    gradient_share: float = number(0.0, 0)
     frames: int = number(64, 8)
     delay: int = number(0, 0, 50)
     own_history: float = number(0.3, 0, 1)
