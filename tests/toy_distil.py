@@ -36,11 +36,16 @@ def denoiser():
     return Denoiser(DENOISER)
 
 
+def codes(count):
+    generator = torch.Generator().manual_seed(14)
+    return torch.randn(count, 3, generator=generator, dtype=torch.float64).to(torch.get_default_dtype())
+
+
 def ground(**changes):
     generator = torch.Generator().manual_seed(0)
     rows = (torch.randn(63, 3, generator=generator, dtype=torch.float64) / 8).to(torch.get_default_dtype())
     parts = torch.ones(70), rows, rows.mean(1)
-    return replace(Ground(STUDENT, FEATURES, *parts, 2.0, 2.0, probe, upper_layers, denoiser), **changes)
+    return replace(Ground(STUDENT, FEATURES, *parts, 2.0, 2.0, probe, upper_layers, denoiser, codes), **changes)
 
 
 def batch(seed=0, dtype=torch.float32):

@@ -12,9 +12,10 @@ from kdtalker.core.errors import InputError
 from train.distil.alignment import clean_words, read_segments
 from train.distil.cache import TeacherRecord, encode_clip, find_clips, load_records, load_teacher
 from train.distil.ceiling import measure_teacher
-from train.distil.codebook import code_logits, fit_codebook, quantise
+from train.distil.codebook import fit_codebook, quantise
 from train.distil.distiller import UNLABELLED
 from train.distil.figures import best_delay, bootstrap_interval, calibration_error, linear_cka, phone_figures, softmax
+from train.distil.methods.codes import code_logits
 from train.distil.phones import PHONES, SILENCE, VISEMES, frame_labels, is_border, viseme_of_phone
 from train.distil.probe import PhoneProbe, fit_probe
 from train.evaluate.closures import Phone
@@ -102,8 +103,9 @@ def test_codes_are_the_centres_of_clusters():
     found = fit_codebook(states, 3)
     assert np.allclose(found[np.argsort(found @ [1, 2])], centres, atol=0.1)
     assert np.abs(quantise(states, found) - states).max() < 0.6
-    logits = code_logits(np.stack([states[:1], states[60:61]]), found, 0.5)  # two samples of one frame, two codes
-    assert sorted(np.exp(logits[0])) == pytest.approx([0, 0.5, 0.5], abs=0.01)
+    two = torch.from_numpy(np.stack([states[:1], states[60:61]]))[None]  # samples of one frame, of two codes
+    posterior = code_logits(two, torch.from_numpy(found), 0.5).exp()
+    assert sorted(posterior[0, 0].tolist()) == pytest.approx([0, 0.5, 0.5], abs=0.01)
 
 
 def test_the_probe_learns_phones_and_loads(tmp_path):

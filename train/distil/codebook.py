@@ -30,16 +30,6 @@ def squared_distances(states: Array, centres: Array) -> Array:
     return np.asarray(np.maximum(products, 0), np.float32)
 
 
-def code_logits(samples: Array, centres: Array, width: float) -> Array:
-    """Compute log of the mean over K samples of softmax(-|x - c|^2 / (2 width^2)): (T, V) of samples (K, T, D)."""
-    flat = samples.reshape(-1, samples.shape[-1])
-    score = -squared_distances(flat, centres) / (2 * width**2)
-    score -= score.max(1, keepdims=True)
-    posterior = np.exp(score) / np.exp(score).sum(1, keepdims=True)
-    mean = posterior.reshape(*samples.shape[:2], -1).mean(0)
-    return np.asarray(np.log(np.maximum(mean, 1e-12)), np.float32)
-
-
 def quantise(states: Array, centres: Array) -> Array:
     """Replace states (T, D) by their nearest centres: the floor of what codes can tell."""
     decoded: Array = centres[squared_distances(states, centres).argmin(1)]

@@ -9,6 +9,7 @@ from kdtalker.diffusion.causal.header import StudentConfig
 from train.distil.methods.acam import ACAMConfig
 from train.distil.methods.balanced import BalancedConfig
 from train.distil.methods.baselines import LogitConfig
+from train.distil.methods.codes import CodesConfig
 from train.distil.methods.kdrl import KDRLConfig
 from train.distil.methods.llava import LLaVAConfig
 from train.distil.methods.nkd import NKDConfig
@@ -59,6 +60,7 @@ class DistilRecipe(Training):
     validate_takes: int = number(32, 1)
     student: StudentConfig = field(default_factory=StudentConfig)
     logits: LogitConfig = field(default_factory=LogitConfig)
+    codes: CodesConfig = field(default_factory=CodesConfig)
     ofa: OFAConfig = field(default_factory=OFAConfig)
     sinkhorn: SinkhornConfig = field(default_factory=SinkhornConfig)
     balanced: BalancedConfig = field(default_factory=BalancedConfig)

@@ -15,6 +15,7 @@ from train.distil.distiller import Distiller
 from train.distil.methods.acam import ACAM, ACAMConfig
 from train.distil.methods.balanced import Balanced, BalancedConfig
 from train.distil.methods.baselines import FeatureRegression, LogitConfig, LogitKD, MotionLoss, Supervised
+from train.distil.methods.codes import CodesConfig, MotionCodes
 from train.distil.methods.kdrl import KDRL, KDRLConfig
 from train.distil.methods.llava import FunctionalLoss, LLaVA, LLaVAConfig
 from train.distil.methods.nkd import NKD, NKDConfig
@@ -31,6 +32,7 @@ class MethodConfigs:
     """Hold the settings of all methods, a table of the recipe each."""
 
     logits: LogitConfig = field(default_factory=LogitConfig)
+    codes: CodesConfig = field(default_factory=CodesConfig)
     ofa: OFAConfig = field(default_factory=OFAConfig)
     sinkhorn: SinkhornConfig = field(default_factory=SinkhornConfig)
     balanced: BalancedConfig = field(default_factory=BalancedConfig)
@@ -46,7 +48,8 @@ class MethodConfigs:
 class Ground:
     """Hold all that methods are built from: the student's config, the number of the teacher's features, weights (70,)
     of motion numbers, lips (63, n) and gap (63,), normalised expression to lip gaps and to their mean in standard
-    deviations; functions that load the teacher's frozen parts, each for itself."""
+    deviations; functions that load the teacher's frozen parts, each for itself, and that fit so many codes (V, n) of
+    lip gaps."""
 
     student: StudentConfig
     features: int
@@ -58,6 +61,7 @@ class Ground:
     load_probe: Callable[[], nn.Module]
     load_upper_layers: Callable[[], UpperLayers]
     load_denoiser: Callable[[], Denoiser]
+    fit_codes: Callable[[int], Tensor]
     seed: int = 0
 
     def motion_loss(self) -> MotionLoss:
@@ -86,6 +90,9 @@ METHODS: Mapping[str, Build] = {
         ground.student.encoder.widths[-1], ground.features, ground.motion_loss()
     ),
     "logits": lambda ground, configs: LogitKD(configs.logits),
+    "codes": lambda ground, configs: MotionCodes(
+        ground.student.hidden, ground.fit_codes(configs.codes.codes), ground.lips, configs.codes
+    ),
     "ofa": lambda ground, configs: OFA(
         ground.student.encoder.widths, ground.student.encoder.steps, len(PHONES), configs.ofa
     ),

@@ -33,6 +33,7 @@ from kdtalker.weights.find import find
 from train.distil.arm import Arm, draw_noise, free_run
 from train.distil.batches import DistilDataset, cut_columns
 from train.distil.cache import TeacherRecord, load_records
+from train.distil.codebook import fit_codebook
 from train.distil.figures import phone_figures
 from train.distil.methods.talking import UpperLayers
 from train.distil.phones import known
@@ -47,6 +48,7 @@ from train.motion.dataset import mouth_projections
 from train.tools.export_graphs import load_whisper
 
 STUDENT_FILE, FIGURES_FILE = "student.safetensors", "figures.json"
+CODE_STEP = 5  # of the frames, one in so many is clustered
 UPPER_LAYERS = 2  # of the teacher's encoder, that reply to messages
 
 
@@ -90,13 +92,15 @@ class DistilCorpus:
         openings = np.concatenate([np.asarray(one.samples[0, :, 7:], np.float32) for one in self.split("train")])
         gaps, mean = openings @ self.mouth.T, openings @ self.mouth.mean(0)
         lips = (self.mouth / (gaps.std(0)[:, None] + 1e-6)).T
+        scale = np.diag(1 / (gaps.std(0) + 1e-6)).astype(np.float32)
         weights = torch.ones(MOTION_WIDTH)
         weights[1:7] = recipe.head_share * 63 / 6
         return Ground(
             recipe.student, self.records[0].features.shape[1], weights, torch.from_numpy(lips.astype(np.float32)),
             torch.from_numpy((self.mouth.mean(0) / (mean.std() + 1e-6)).astype(np.float32)),
             recipe.lip_loss, recipe.difference_loss, lambda: PhoneProbe.load(recipe.probe), load_upper_layers,
-            self._load_denoiser, recipe.seed,
+            self._load_denoiser, lambda codes: torch.from_numpy(fit_codebook(gaps[::CODE_STEP] @ scale, codes)),
+            recipe.seed,
         )  # fmt: skip
 
     def _load_denoiser(self) -> Denoiser:

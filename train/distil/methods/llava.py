@@ -71,7 +71,7 @@ class FunctionalLoss(nn.Module):
     def forward(self, condition: Tensor, features: Tensor, clean: Tensor, portrait: Tensor, step: int) -> Tensor:
         """Take condition (B, T, audio_width), teacher's features (B, T, F), clean motion (B, T, 70), portrait
         (B, 133)."""
-        (denoiser,) = self._denoiser
+        denoiser = self._denoiser[0].to(clean.device)
         generator = torch.Generator().manual_seed((self._seed << 32) + step)
         timesteps = torch.randint(len(self.alphas), (len(clean),), generator=generator).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
