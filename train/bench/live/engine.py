@@ -76,7 +76,7 @@ def measure_idle(pipeline: Pipeline, lookahead: int) -> Measured:
     raw: dict[str, Any] = {}
     with LiveSession(pipeline, load_portrait(pipeline), LiveOptions(lookahead=lookahead)) as session:
         for name, seconds in (("first loop", SETTLE_S), ("idle", IDLE_S)):
-            still = _StillTimes()
+            still = StillTimes()
             new = session.stats.new
             cores = _take(session, seconds, still.add)
             figures |= {
@@ -88,7 +88,7 @@ def measure_idle(pipeline: Pipeline, lookahead: int) -> Measured:
     return figures, raw
 
 
-class _StillTimes:
+class StillTimes:
     """Collect the times in s for which the picture did not move."""
 
     def __init__(self) -> None:
