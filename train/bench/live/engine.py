@@ -56,7 +56,7 @@ def measure_engine(pipeline: Pipeline, lookahead: int, seconds: float) -> Measur
     lost = {name: getattr(after, name) - getattr(before, name) for name in ("dropped", "skipped")}
     figures = {
         **percentiles("engine delay", delays),
-        "longest engine delay, ms": max(delays, default=np.nan),
+        "longest engine delay, ms": max(delays, default=0.0),
         "processor time of speech, cores": cores,
         "memory at the start, MB": begin,
         "memory at the end, MB": end,

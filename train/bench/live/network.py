@@ -14,6 +14,7 @@ import os
 import random
 import select
 import shlex
+import signal
 import struct
 import subprocess
 import sys
@@ -113,6 +114,8 @@ def main() -> None:
     parser.add_argument("loss", type=float)
     parser.add_argument("jitter_ms", type=float)
     asked = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # which a group of processes gets; the end of stdin comes after it
+        signal.signal(number, signal.SIG_IGN)
     _ip("netns", "add", asked.name)
     try:
         here, there = (f"kdt{side}{os.getpid()}" for side in "ab")

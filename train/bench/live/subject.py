@@ -43,5 +43,5 @@ def serve(service: LiveService, host: str = "127.0.0.1") -> Iterator[str]:
 
 
 def percentiles(name: str, values: Sequence[float], shares: Sequence[int] = (50, 95, 99)) -> dict[str, float]:
-    """Return percentiles of values in ms, by name; NaN where there are none."""
-    return {f"{name} p{share}, ms": float(np.percentile(values, share)) if len(values) else np.nan for share in shares}
+    """Return percentiles of values in ms, by name; none where there are no values."""
+    return {f"{name} p{share}, ms": float(np.percentile(values, share)) for share in shares if len(values)}
