@@ -6,11 +6,12 @@ import threading
 
 import numpy as np
 import pytest
+from live_client import live_pipeline
 
 from kdtalker import TalkingPortraitPipeline
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.media.picture import decode_jpeg, encode_jpeg
-from train.bench.live import browser, engine, network
+from train.bench.live import browser, engine, network, sessions
 from train.bench.live.events import find_crossing, make_syllables
 from train.bench.live.marks import ClickTaken, draw_number, read_number
 from train.bench.live.socket_client import ReceivedFrame, gaps_ms
@@ -90,6 +91,15 @@ def test_a_picture_that_moves_a_little_each_time_is_not_still():
         still.add(0, type("Frame", (), {"picture": np.full((2, 2, 3), level, np.uint8)}))
     assert max(still.times_s) == pytest.approx(53 / FRAME_RATE_HZ)
     assert sorted(still.times_s)[-2] == pytest.approx(3 / FRAME_RATE_HZ)
+
+
+def test_what_a_client_receives_is_measured(monkeypatch):
+    for name, value in {"REPLIES": 1, "SETTLE_S": 0.0, "SKEW_S": 0.5, "REPLY_S": 0.2}.items():
+        monkeypatch.setattr(sessions, name, value)
+    skew, _ = sessions.measure_skew(live_pipeline())
+    assert skew["gaps in timestamps"] == 0 and skew["frames of speech"] > 0
+    _, raw = sessions.measure_first_frame(live_pipeline())
+    assert all(len(delays) == 1 and delays[0] > 0 for delays in raw["first_frame_ms"].values())
 
 
 @pytest.mark.soak

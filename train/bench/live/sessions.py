@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kdtalker.apps.live.service import LiveService
+from kdtalker.apps.live.wire import FrameHeader
 from kdtalker.core.errors import InputError
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 from train.bench.inputs import PORTRAIT
@@ -51,7 +52,7 @@ async def _reply(client: LiveClient, voice: Any, way: str) -> float:
     await asyncio.sleep(random.uniform(0.6, 0.64))  # anywhere between two ticks
     frames, events, began = len(client.frames), len(client.events), time.monotonic()
     speaking = asyncio.ensure_future(client.push(voice) if way == "at once" else client.speak(voice, REPLY_S))
-    first = await client.frame(lambda header: header.activity == "speech", frames)
+    first = await client.frame(_is_speech, frames)
     await speaking
     await client.command("flush")
     await client.event("ended", events)
@@ -68,12 +69,13 @@ def measure_skew(pipeline: Pipeline) -> Measured:
             await asyncio.sleep(1.0)
             begin = len(client.frames)
             async with client.speaking(load_voice()):
+                await client.frame(_is_speech)
                 await asyncio.sleep(SKEW_S)
             frames = client.frames[begin:]
         skews, number = [], None
         for frame in frames:
             number = frame.number if frame.number is not None else number
-            if number is not None and frame.header.activity == "speech":
+            if number is not None and _is_speech(frame.header):
                 skews.append(1000.0 / FRAME_RATE_HZ * ((frame.header.index - number) % 2**16))
         gaps = sum(b.header.timestamp - a.header.timestamp != SAMPLES_PER_FRAME for a, b in pairwise(frames))
         return skews, gaps
@@ -151,6 +153,10 @@ def measure_disturbance(pipeline: Pipeline) -> Measured:
 
     with serve(LiveService(lambda: pipeline, PORTRAIT, most=2)) as address:
         return asyncio.run(run(address))
+
+
+def _is_speech(header: FrameHeader) -> bool:
+    return header.activity == "speech"
 
 
 def _describe(client: LiveClient, name: str, begin_s: float, end_s: float) -> dict[str, float]:
