@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -13,10 +14,10 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.options import Options, controls
 from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.live.pacing import Pacer
 
 AHEAD_S = 2.0  # of a file that waits in the session
 SIDE_PX = 512
-_SHOWN_EVERY = 10 * FRAME_RATE_HZ
 
 
 def run(arguments: Sequence[str], load: Callable[..., Any] | None = None) -> str:
@@ -88,7 +89,7 @@ def _parser() -> Parser:
 
 def _play(session: Any, output: Any, sound: Iterator[Array] | None, duration_s: float | None) -> int:
     """Send a frame every 40 ms until the sound has been played; returns how many."""
-    began, index, is_reading = time.monotonic(), 0, sound is not None
+    pacer, index, is_reading = Pacer(late_s=math.inf), 0, sound is not None
     with suppress(KeyboardInterrupt):
         while duration_s is None or index < duration_s * FRAME_RATE_HZ:
             while is_reading and sound is not None and session.stats.waiting_s < AHEAD_S:
@@ -98,7 +99,8 @@ def _play(session: Any, output: Any, sound: Iterator[Array] | None, duration_s: 
                     is_reading = False
                     break
                 session.push(piece)
-            time.sleep(max(0.0, began + index / FRAME_RATE_HZ - time.monotonic()))
+            time.sleep(pacer.wait_s(time.monotonic()))
+            pacer.advance(time.monotonic(), has_sound=False)
             frame = session.take()
             output.write(frame)
             if session.error is not None:

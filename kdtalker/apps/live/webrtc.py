@@ -16,13 +16,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from kdtalker.apps.live.control import SessionControl
-from kdtalker.apps.live.pacer import ticks
 from kdtalker.apps.live.portraits import error_response, read_body
 from kdtalker.apps.live.service import LiveService
 from kdtalker.apps.live.webrtc_tracks import CALL_RATE_HZ, PictureTrack, SoundTrack48, read_samples
 from kdtalker.apps.live.wire import SOURCES, FrameHeader, Hello, ProtocolError, parse_command
 from kdtalker.core.errors import KDTalkerError
 from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.live.pacing import ticks
 from kdtalker.live.session import LiveSession
 
 _log = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ from starlette.websockets import WebSocketState
 
 from kdtalker.apps.live.control import SessionControl
 from kdtalker.apps.live.outbox import Outbox, SlowReaderError
-from kdtalker.apps.live.pacer import ticks
 from kdtalker.apps.live.service import LiveService
 from kdtalker.apps.live.wire import (
     FAILED,
@@ -33,6 +32,7 @@ from kdtalker.apps.live.wire import (
 )
 from kdtalker.core.errors import KDTalkerError
 from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.live.pacing import ticks
 from kdtalker.live.session import LiveSession
 
 _log = logging.getLogger(__name__)
