@@ -17,7 +17,6 @@ from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.live.pacing import Pacer
 
 AHEAD_S = 2.0  # of a file that waits in the session
-SIDE_PX = 512
 
 
 def run(arguments: Sequence[str], load: Callable[..., Any] | None = None) -> str:
@@ -31,8 +30,8 @@ def run(arguments: Sequence[str], load: Callable[..., Any] | None = None) -> str
     values = vars(asked)
     options = Options(**{name: values[name] for name, _, _ in controls()})
     from kdtalker.apps.live.outputs import SOUND_RATE_HZ, open_output
+    from kdtalker.live.face import LiveFace
     from kdtalker.live.options import LiveOptions
-    from kdtalker.live.session import LiveSession
     from kdtalker.media.picture import read_image
     from kdtalker.media.sound import read_sound
     from kdtalker.pipeline import TalkingPortraitPipeline
@@ -44,10 +43,10 @@ def run(arguments: Sequence[str], load: Callable[..., Any] | None = None) -> str
     output = open_output(asked.to)
     try:
         pipeline = load(None) if load else TalkingPortraitPipeline.mesh()
-        portrait = pipeline.portrait(image, max_side=SIDE_PX)
+        face = LiveFace.encode(pipeline, image, live)
         pipeline.engine.speech.warm_up()
         with ExitStack() as stack:
-            session = stack.enter_context(LiveSession(pipeline, portrait, live))
+            session = stack.enter_context(face.start(SOUND_RATE_HZ))
             if sound is None:
                 stack.enter_context(_open_microphone(session.push, SOUND_RATE_HZ))
             frames = _play(session, output, sound, asked.duration)
