@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import urllib.error
+import urllib.request
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -111,3 +113,13 @@ def voice(seconds=0.5, rate_hz=16_000):
     """s16le."""
     time_s = np.arange(int(seconds * rate_hz)) / rate_hz
     return (12_000 * np.sin(2 * np.pi * 220 * time_s)).astype("<i2").tobytes()
+
+
+def post(address, content, **headers):
+    """Send a portrait; returns status and answer."""
+    request = urllib.request.Request(f"{address}v1/portraits", content, headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)

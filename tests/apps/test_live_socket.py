@@ -5,14 +5,12 @@ import json
 import resource
 import socket
 import time
-import urllib.error
-import urllib.request
 
 import cv2
 import numpy as np
 import pytest
 import toy
-from live_client import HELLO, PORTRAIT, client, live_pipeline, served, voice
+from live_client import HELLO, PORTRAIT, client, live_pipeline, post, served, voice
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from kdtalker.apps.live import server as live_server
@@ -236,15 +234,6 @@ def test_garbage_slow_readers_and_half_open_sockets_slow_nobody(monkeypatch):
         spoken, is_free = asyncio.run(run(address))
     assert len(spoken) == 75 and is_free
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before_mb < 100
-
-
-def post(address, content, **headers):
-    request = urllib.request.Request(f"{address}v1/portraits", content, headers, method="POST")
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)
 
 
 def test_a_portrait_of_ones_own(address):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 
 import uvicorn
@@ -31,7 +34,14 @@ _ERRORS = {
 
 def live_app(service: LiveService) -> FastAPI:
     """Build the app with the live routes; those of WebRTC where its extra is installed."""
-    app = FastAPI(title="kdtalker", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @asynccontextmanager
+    async def preload(_: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.ensure_future(service.preload())
+        yield
+        loading.cancel()
+
+    app = FastAPI(title="kdtalker", docs_url=None, redoc_url=None, openapi_url=None, lifespan=preload)
     for build in (websocket_router, portrait_router, tab_router):
         app.include_router(build(service))
     if find_spec("aiortc"):
