@@ -279,6 +279,15 @@ def test_a_page_of_another_origin_and_who_has_no_password_are_refused():
         assert post(address, PORTRAIT.read_bytes(), **key)[0] == 201
 
 
+def test_a_socket_under_another_name_is_refused(address):
+    async def run():
+        with pytest.raises(InvalidStatus, match="403"):
+            async with client(address.replace("127.0.0.1", "elsewhere.example"), host="127.0.0.1"):
+                pass
+
+    asyncio.run(run())
+
+
 def test_a_port_that_is_taken_is_told():
     told = pytest.raises(OutputError, match="cannot be used .* choose another")
     with socket.create_server(("127.0.0.1", 0)) as taken, told:

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from kdtalker.apps.live.access import Access
+from kdtalker.apps.live.access import Access, HostCheck, is_loopback
 from kdtalker.apps.live.outbox import MAX_BEHIND_S, PICTURES_WAITING, Outbox, SlowReaderError
 from kdtalker.apps.live.segments import SegmentTracker, count_sent
 from kdtalker.apps.live.wire import (
@@ -210,3 +210,44 @@ def test_a_password_is_wanted_or_a_token_that_was_issued(monkeypatch):
     monkeypatch.setattr("time.time", lambda: int(ends) + 1.0)
     with pytest.raises(ProtocolError, match="password"):
         access.check({}, token)
+
+
+async def ask(check, scope_type, host):
+    """The messages that a request gets."""
+    sent = []
+
+    async def receive():
+        return {"type": f"{scope_type}.connect"}
+
+    async def send(message):
+        sent.append(message)
+
+    await check({"type": scope_type, "headers": [(b"host", host.encode("latin-1"))]}, receive, send)
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("host", "is_answered"),
+    [
+        ("localhost:7860", True), ("LOCALHOST", True), ("127.0.0.1:7860", True), ("[::1]:7860", True), ("", True),
+        ("friend.example", True), ("friend.example:443", True), ("elsewhere.example:7860", False),
+        ("localhost.elsewhere.example", False), ("192.168.0.7:7860", False), ("0.0.0.0:7860", False), ("[", False),
+        ("127.0.0.1.elsewhere.example", False), ("friend.example@elsewhere.example", False),
+    ],
+)  # fmt: skip
+def test_a_name_that_was_made_to_lead_here_gets_no_answer(host, is_answered):
+    async def app(scope, receive, send):
+        await send("answer")
+
+    check = HostCheck(app, Access(origins=["https://friend.example"]).hosts)
+    sent = asyncio.run(ask(check, "http", host)), asyncio.run(ask(check, "websocket", host))
+    if is_answered:
+        assert sent == (["answer"], ["answer"])
+    else:
+        assert sent[0][0]["status"] == 403 and b"wanted localhost" in sent[0][1]["body"]
+        assert sent[1] == [{"type": "websocket.close"}]
+
+
+def test_only_servers_of_this_computer_alone_check_the_host():
+    assert is_loopback("127.0.0.1") and is_loopback("::1") and is_loopback("localhost")
+    assert not any(map(is_loopback, ["0.0.0.0", "::", "192.168.0.7", "me.example"]))
