@@ -95,8 +95,8 @@ def test_events_that_nobody_reads_end_the_connection_and_the_reason_still_fits()
     box = Outbox()
     with pytest.raises(SlowReaderError):
         for _ in range(100_000):
-            box.put("event")
-    box.put("slow", last=True)
+            box.put({"type": "stats"})
+    box.put({"type": "error"}, last=True)
 
 
 def frames(count):
@@ -107,7 +107,7 @@ def test_a_slow_reader_loses_old_pictures_and_no_sound():
     box = Outbox()
     for frame in frames(20):
         box.put(frame)
-    box.put("event")
+    box.put({"type": "stats"})
     assert box.pictures_dropped == 20 - PICTURES_WAITING
     received = drain_frames(box)
     assert [header.index for header, _, _ in received] == list(range(20))
@@ -137,7 +137,7 @@ def test_after_an_interruption_only_events_are_sent_and_the_position_is_what_was
     box = Outbox()
     for frame in frames(5):
         box.put(frame)
-    box.put("event")
+    box.put({"type": "stats"})
     dropped = box.drop_frames()
     assert [header.index for header in dropped] == [0, 1, 2, 3, 4] and drain_frames(box) == [] and box.is_empty
     assert count_sent(Played(0, 3000, True), dropped[3:]) == Played(0, 3 * 640, True)

@@ -100,6 +100,7 @@ class SessionControl:
         self._segments = SegmentTracker(rate_hz)
         self._texts = SpeechQueue(self._synthesise, self._play_text, tell)
         self._errors = self._generation = 0
+        self._untold: tuple[Played, ...] = ()  # that end with the frame that was taken last
         self.is_ending = self._has_failed = False  # is_ending: the client asked for the end, no more sound is taken
 
     @property
@@ -110,16 +111,24 @@ class SessionControl:
     def take(self) -> tuple[LiveFrame, FrameHeader]:
         """Take the next frame, with its header."""
         frame = self._session.take()
+        self._untold = frame.ended
         return frame, self._segments.header(frame)
 
     def is_stale(self, header: FrameHeader) -> bool:
         """Tell whether a frame was interrupted after it was taken; it must not be sent."""
         return header.generation < self._generation
 
-    def tell_ended(self, frame: LiveFrame, unsent: Iterable[FrameHeader] = ()) -> None:
-        """Tell the segments that end with a frame, once that was sent; unsent: headers of frames that were not."""
-        for played in frame.ended:
-            self._tell_ended(count_sent(played, unsent))
+    def tell_ended(self) -> None:
+        """Tell the segments that end with the frame that was taken last, once that was sent."""
+        untold, self._untold = self._untold, ()
+        for played in untold:
+            self._tell_ended(played)
+
+    def amend(self, event: dict[str, Any], dropped: Iterable[FrameHeader]) -> dict[str, Any]:
+        """Return an event that was told and not yet sent, corrected by the frames before it that were dropped."""
+        if event["type"] != "ended":
+            return event
+        return self._ended(count_sent(Played(event["segment"], event["samples"], event["interrupted"]), dropped))
 
     async def receive(self, work: Coroutine[Any, Any, None]) -> None:
         """Do what one message wants, and tell its error. Raises ProtocolError after too many in a row."""
@@ -167,7 +176,8 @@ class SessionControl:
 
     def _clear(self) -> None:
         self._texts.clear()
-        reports, dropped = self._session.interrupt(), self._drop()
+        reports, dropped = [*self._untold, *self._session.interrupt()], self._drop()
+        self._untold = ()
         self._generation = self._session.stats.interrupts
         for played in reports:
             self._tell_ended(count_sent(played, dropped))
@@ -175,8 +185,11 @@ class SessionControl:
 
     def _tell_ended(self, played: Played) -> None:
         self._segments.end(played)
-        seconds = round(played.samples / self._rate_hz, 3)
-        self.tell({"type": "ended", **asdict(played), "seconds": seconds})
+        self.tell(self._ended(played))
+
+    def _ended(self, played: Played) -> dict[str, Any]:
+        """Format the event that tells the end of a segment."""
+        return {"type": "ended", **asdict(played), "seconds": round(played.samples / self._rate_hz, 3)}
 
     async def _synthesise(self, command: Command) -> Array:
         return await self._service.synthesise(command.text, command.voice, self._rate_hz)

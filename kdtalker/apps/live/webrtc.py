@@ -157,7 +157,7 @@ class Call:
             frame, _ = self._control.take()
             self._picture.show(frame)
             self._sound.play(frame)
-            self._control.tell_ended(frame)
+            self._control.tell_ended()
             if index % FRAME_RATE_HZ == 0:
                 self._control.report(pictures_dropped=self._picture.dropped)
             if self._control.has_ended:

@@ -193,7 +193,7 @@ class SocketSession:
             is_told = isinstance(error, KDTalkerError)
             error = ProtocolError("failed", str(error), FAILED) if is_told else _describe_failure(error)
         self._close = error.close or FAILED, close_reason(str(error))
-        self._outbox.put(json.dumps(error_fields(error)), last=True)
+        self._outbox.put(error_fields(error), last=True)
 
     async def _send_rest(self, sending: asyncio.Future[None]) -> None:
         """Send what waits, for a short time."""
@@ -203,10 +203,12 @@ class SocketSession:
             await asyncio.sleep(0.01)
 
     def _drop(self) -> list[FrameHeader]:
-        return [*self._outbox.drop_frames(), *self._encoding]
+        dropped = [*self._outbox.drop_frames(), *self._encoding]
+        self._outbox.amend(lambda event: self._control.amend(event, dropped))
+        return dropped
 
-    def _tell(self, event: Mapping[str, Any]) -> None:
-        self._outbox.put(json.dumps(event))
+    def _tell(self, event: dict[str, Any]) -> None:
+        self._outbox.put(event)
 
     async def _send(self) -> None:
         while True:
@@ -229,10 +231,9 @@ class SocketSession:
                 self._encoding = [header]
                 jpeg, shown = await self._service.encode_jpeg(frame.picture), frame.picture
                 self._encoding = []
-            is_stale = self._control.is_stale(header)
-            if not is_stale:
+            if not self._control.is_stale(header):
                 self._outbox.put((header, jpeg, encode_sound(frame.sound)))
-            self._control.tell_ended(frame, [header] * is_stale)
+            self._control.tell_ended()
             if index % FRAME_RATE_HZ == 0:
                 self._control.report(pictures_dropped=self._outbox.pictures_dropped)
             if self._control.has_ended:
