@@ -17,13 +17,13 @@ from kdtalker.apps.live.wire import (
     ProtocolError,
     close_reason,
     decode_sound,
-    encode_sound,
     parse_command,
     parse_hello,
     unpack_frame,
 )
 from kdtalker.apps.live.wire import pack_frame as pack
 from kdtalker.core.errors import InputError
+from kdtalker.core.pcm import encode_pcm
 from kdtalker.live.frames import Activity, LiveFrame, PictureState, Played
 
 HELLO = {"type": "hello", "version": 1, "rate": 16000}
@@ -45,9 +45,10 @@ def test_the_names_of_the_protocol_are_those_of_the_session():
     assert {state.value for state in PictureState} == set(PICTURE_STATES)
 
 
-def test_sound_comes_back_to_half_a_step_of_16_bits():
-    samples = np.linspace(-1, 1, 999, dtype=np.float32)
-    assert np.abs(decode_sound(encode_sound(samples)) - samples).max() < 1.5 / 32767
+def test_sound_of_16_bits_comes_back_as_it_was():
+    levels = np.arange(-32768, 32768).astype("<i2").tobytes()
+    assert encode_pcm(decode_sound(levels)) == levels
+    assert encode_pcm(np.array([-2, -1, 1, 2], np.float32)) == np.array([-32768, -32768, 32767, 32767], "<i2").tobytes()
     assert len(decode_sound(b"")) == 0
     with pytest.raises(ProtocolError, match="3 bytes"):
         decode_sound(b"abc")

@@ -14,9 +14,9 @@ import av
 import av.logging
 import numpy as np
 
-from kdtalker.apps.live.wire import encode_sound
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.files import AtomicFile
+from kdtalker.core.pcm import encode_pcm
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.live.frames import LiveFrame
 
@@ -100,7 +100,7 @@ class MuxedOutput:
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.picture[:height, :width]), format="rgb24")
         picture.pts, picture.time_base = frame.index, Fraction(1, FRAME_RATE_HZ)
         sound = av.AudioFrame(format="s16", layout="mono", samples=len(frame.sound))
-        sound.planes[0].update(encode_sound(frame.sound))
+        sound.planes[0].update(encode_pcm(frame.sound))
         sound.sample_rate, sound.time_base = self._rate_hz, Fraction(1, self._rate_hz)
         sound.pts = frame.index * len(frame.sound)
         self._container.mux(self._audio.encode(sound))

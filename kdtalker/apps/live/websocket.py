@@ -25,12 +25,12 @@ from kdtalker.apps.live.wire import (
     ProtocolError,
     close_reason,
     decode_sound,
-    encode_sound,
     error_fields,
     parse_command,
     parse_hello,
 )
 from kdtalker.core.errors import KDTalkerError
+from kdtalker.core.pcm import encode_pcm
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.live.pacing import ticks
 from kdtalker.live.session import LiveSession
@@ -232,7 +232,7 @@ class SocketSession:
                 jpeg, shown = await self._service.encode_jpeg(frame.picture), frame.picture
                 self._encoding = []
             if not self._control.is_stale(header):
-                self._outbox.put((header, jpeg, encode_sound(frame.sound)))
+                self._outbox.put((header, jpeg, encode_pcm(frame.sound)))
             self._control.tell_ended()
             if index % FRAME_RATE_HZ == 0:
                 self._control.report(pictures_dropped=self._outbox.pictures_dropped)

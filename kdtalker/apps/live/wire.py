@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, KDTalkerError
 from kdtalker.core.options import Options
+from kdtalker.core.pcm import decode_pcm
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.live.options import LiveOptions
 
@@ -122,12 +121,7 @@ def decode_sound(message: bytes, rate_hz: int = RATES_HZ[1]) -> Array:
         raise ProtocolError(
             "odd_bytes", f"The sound has {len(message)} bytes, wanted an even number: 16 bits a sample, little-endian."
         )
-    return np.frombuffer(message, "<i2").astype(np.float32) / np.float32(32768)
-
-
-def encode_sound(samples: Array) -> bytes:
-    """Encode samples (N,), -1..1, as s16le."""
-    return np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+    return decode_pcm(message)
 
 
 def parse_hello(text: str) -> Hello:
