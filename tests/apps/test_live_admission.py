@@ -17,6 +17,7 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.options import Options
 from kdtalker.live.face import LiveFace
 from kdtalker.live.frames import LiveStats
+from kdtalker.live.options import LiveOptions
 
 CORE = CORE_BUDGET_MS
 SPEAKS = LiveStats(hear_ms=0.3 * CORE, draw_ms=0.5 * CORE)
@@ -138,7 +139,7 @@ def test_the_own_face_is_loaded_before_it_is_wanted(monkeypatch):
         service = LiveService(load, PORTRAIT)
         await service.preload()
         assert (len(loads), len(encoded)) == (1, 1)
-        await service.close(await service.open(Hello(16_000)))
+        await service.close(await service.open(Hello(LiveOptions())))
         return len(loads), len(encoded)
 
     assert asyncio.run(run()) == (1, 1)
@@ -152,7 +153,7 @@ def test_what_fails_before_it_is_wanted_is_told_to_the_one_who_wants_it():
         service = LiveService(load, PORTRAIT)
         await service.preload()
         with pytest.raises(InputError, match="no weights"):
-            await service.open(Hello(16_000))
+            await service.open(Hello(LiveOptions()))
 
     asyncio.run(run())
 
@@ -168,10 +169,10 @@ def test_a_portrait_that_a_session_uses_keeps_its_idle_life_however_many_options
     async def run():
         service = LiveService(live_pipeline, PORTRAIT)
         key = await service.add_portrait(PORTRAIT.read_bytes())
-        first = await service.open(Hello(16_000, key))
+        first = await service.open(Hello(LiveOptions(), key))
         for seed in range(12):
-            await service.close(await service.open(Hello(16_000, key, options=Options(seed=seed + 1))))
-        again = await service.open(Hello(16_000, key))
+            await service.close(await service.open(Hello(LiveOptions(options=Options(seed=seed + 1)), key)))
+        again = await service.open(Hello(LiveOptions(), key))
         is_shared = again.idle is first.idle
         await service.close(first)
         await service.close(again)

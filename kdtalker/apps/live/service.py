@@ -165,19 +165,18 @@ class LiveService:
 
     async def open(self, hello: Hello) -> LiveSession:
         """Open a session. Raises ProtocolError for a portrait that is not here, InputError as LiveSession."""
-        more = {} if hello.lookahead is None else {"lookahead": hello.lookahead}
-        options = LiveOptions(options=hello.options, sample_rate=hello.rate_hz, source=hello.source, **more)
-        variant = hello.portrait, hello.options
+        options = hello.options
+        variant = hello.portrait, options.options
         with ExitStack() as held:
             held.enter_context(self._portraits.hold(hello.portrait))
             held.enter_context(self._variants.hold(variant))
             portrait = await self.face(hello.portrait)
 
             async def vary() -> LiveFace:
-                return portrait.with_options(LiveOptions(options=hello.options))
+                return portrait.with_options(LiveOptions(options=options.options))
 
             face = (await self._variants.get(variant, vary)).with_options(options)
-            session = await self.run(lambda: face.start(hello.rate_hz))
+            session = await self.run(lambda: face.start(options.sample_rate))
             self._running[session] = held.pop_all()
         return session
 

@@ -19,7 +19,7 @@ from kdtalker.apps.live.control import SessionControl
 from kdtalker.apps.live.portraits import error_response, read_body
 from kdtalker.apps.live.service import LiveService
 from kdtalker.apps.live.webrtc_tracks import CALL_RATE_HZ, PictureTrack, SoundTrack48, read_samples
-from kdtalker.apps.live.wire import SOURCES, FrameHeader, Hello, ProtocolError, parse_command
+from kdtalker.apps.live.wire import FrameHeader, Hello, ProtocolError, live_options, parse_command
 from kdtalker.core.errors import KDTalkerError
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.live.pacing import ticks
@@ -71,10 +71,8 @@ def webrtc_router(service: LiveService) -> APIRouter:
 
 
 def _hello(query: Mapping[str, str]) -> Hello:
-    source = query.get("source", "microphone")
-    if source not in SOURCES:
-        raise ProtocolError("source", f"The source is {source!r}, wanted {' or '.join(map(repr, SOURCES))}.")
-    return Hello(CALL_RATE_HZ, query.get("portrait"), source)
+    fields = {"rate": CALL_RATE_HZ, "source": query.get("source", "microphone")}
+    return Hello(live_options(fields), query.get("portrait"))
 
 
 class Call:

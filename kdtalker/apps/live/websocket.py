@@ -159,9 +159,9 @@ class SocketSession:
     def __init__(
         self, socket: WebSocket, service: LiveService, session: LiveSession, hello: Hello, early: EarlyMessages
     ) -> None:
-        self._socket, self._service, self._rate_hz, self._outbox = socket, service, hello.rate_hz, Outbox()
+        self._socket, self._service, self._rate_hz, self._outbox = socket, service, hello.options.sample_rate, Outbox()
         self._early = early
-        self._control = SessionControl(service, session, hello.rate_hz, self._tell, self._drop)
+        self._control = SessionControl(service, session, self._rate_hz, self._tell, self._drop)
         self._encoding: list[FrameHeader] = []  # of the frame that is taken and not yet in the outbox
         self._close: tuple[int, str] = (1000, "")
 
