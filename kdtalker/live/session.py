@@ -96,8 +96,9 @@ class LiveSession:
         return self._timeline.take()
 
     def work(self) -> bool:
-        """Do a step of hearing or drawing in this thread; returns False where there is nothing to do."""
-        return self._drawing.step() or self._hear()
+        """Do a step of drawing and one of hearing in this thread; returns False where there is nothing to do."""
+        has_drawn, has_heard = self._drawing.step(), self._hear()
+        return has_drawn or has_heard
 
     def close(self) -> None:
         """End the session and its threads, after the step that they are at."""

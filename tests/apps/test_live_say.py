@@ -69,11 +69,11 @@ def test_a_text_is_a_reply_of_its_own_though_sound_has_opened_one(spoken):
     control, session, _ = spoken
 
     async def run():
-        await control.hear(np.zeros(640, np.float32))
-        await control.obey(Command("say", "four"))
-        await control.hear(np.zeros(320, np.float32))
+        await control.push_audio(np.zeros(640, np.float32))
+        await control.handle_command(Command("say", "four"))
+        await control.push_audio(np.zeros(320, np.float32))
         await said(control)
-        await control.hear(np.zeros(160, np.float32))
+        await control.push_audio(np.zeros(160, np.float32))
 
     asyncio.run(run())
     assert session.replies == [[640, 320], [4], [160]]
@@ -84,13 +84,13 @@ def test_few_texts_wait_and_each_fault_is_told(spoken):
 
     async def run():
         for text in ["fault", "refused", "four", "eleven"]:
-            await control.obey(Command("say", text))
+            await control.handle_command(Command("say", text))
         with pytest.raises(ProtocolError, match=f"{TEXTS_WAITING} texts wait"):
-            await control.obey(Command("say", "more"))
+            await control.handle_command(Command("say", "more"))
         await said(control)
-        await control.obey(Command("end"))
+        await control.handle_command(Command("end"))
         with pytest.raises(ProtocolError, match="after the end"):
-            await control.obey(Command("say", "more"))
+            await control.handle_command(Command("say", "more"))
 
     asyncio.run(run())
     assert session.replies == [[4], [6]]
@@ -103,10 +103,10 @@ def test_an_interruption_drops_texts_and_the_end_does_not_wait_for_them(spoken):
     control, session, _ = spoken
 
     async def run():
-        await control.obey(Command("say", "four"))
+        await control.handle_command(Command("say", "four"))
         await asyncio.sleep(0)  # it is at work
-        await control.obey(Command("clear"))
-        await control.obey(Command("say", "eleven"))
+        await control.handle_command(Command("clear"))
+        await control.handle_command(Command("say", "eleven"))
         await said(control)
         await control.close()
 
@@ -123,11 +123,11 @@ def test_an_interruption_tells_each_reply_once_in_their_order_and_last_that_it_i
     control, _, events = spoken
     _, header = control.take()
     if is_sent:
-        control.tell_ended()
+        control.send_ended()
     else:
         control._drop = lambda: [header]
-    asyncio.run(control.obey(Command("clear")))
-    control.tell_ended()
+    asyncio.run(control.handle_command(Command("clear")))
+    control.send_ended()
     first = ("ended", 0, 1000, False) if is_sent else ("ended", 0, 640, True)
     assert told(events) == [first, ("ended", 1, 320, True), ("cleared", None, None, None)]
     assert control.is_stale(header)
@@ -136,7 +136,7 @@ def test_an_interruption_tells_each_reply_once_in_their_order_and_last_that_it_i
 def test_an_end_that_was_told_and_not_sent_is_corrected(spoken):
     control, _, events = spoken
     control.take()
-    control.tell_ended()
+    control.send_ended()
     dropped = [FrameHeader("speech", "new", 6, 3840, 0, 0, 0), FrameHeader("speech", "new", 7, 4480, 640, 0, 0)]
     assert told([control.amend(events[0], dropped), control.amend({"type": "stats"}, dropped)]) == [
         ("ended", 0, 0, True), ("stats", None, None, None),

@@ -370,3 +370,12 @@ def test_portraits_with_an_alpha_channel_are_refused():
     portrait = pipeline.portrait(toy.picture())
     with pytest.raises(InputError, match="alpha"):
         LiveSession(pipeline, replace(portrait, matte=portrait.canvas))
+
+
+def test_a_session_without_threads_hears_though_every_idle_picture_is_late():
+    studio = Studio(costs_s=(0.05, 0.05))
+    studio.run(50)
+    studio.session.push(voice(1.0))
+    studio.session.end_segment()
+    studio.run(100)
+    assert len(studio.speech()) == 25 * 640

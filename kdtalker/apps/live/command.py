@@ -123,13 +123,13 @@ def _open_microphone(push: Callable[[Array], Any], rate_hz: int) -> Any:
             f"The microphone needs more ({error}): pip install 'kdtalker[microphone]', and PortAudio of the system."
         ) from None
 
-    def hear(samples: Array, *_: object) -> None:
+    def push_audio(samples: Array, *_: object) -> None:
         with suppress(InputError):  # what is too much is dropped; the session counts
             push(samples[:, 0].copy())
 
     try:
         return sounddevice.InputStream(
-            samplerate=rate_hz, channels=1, dtype="float32", blocksize=rate_hz // 50, callback=hear
+            samplerate=rate_hz, channels=1, dtype="float32", blocksize=rate_hz // 50, callback=push_audio
         )
     except (sounddevice.PortAudioError, ValueError) as error:
         raise InputError(f"There is no microphone that can be used ({error}); plug one in, or give --audio.") from None
