@@ -24,7 +24,7 @@ LIVE_SIDE_PX = 512  # default limit of a live picture's longer side
 
 @dataclass(frozen=True)
 class LiveFace:
-    """Hold an encoded portrait and its idle life; sessions share them."""
+    """Hold an encoded portrait and its idle motion; sessions share them."""
 
     pipeline: TalkingPortraitPipeline[Any]
     portrait: EncodedPortrait[Any]
@@ -67,7 +67,7 @@ class LiveFace:
         return LiveFace(pipeline, portrait, options, IdleLoop(pipeline.engine, portrait, options.options))
 
     def with_options(self, options: LiveOptions) -> LiveFace:
-        """Return the same face with other options; it has an idle life of its own where those of films differ."""
+        """Return the same face with other options; it has an idle motion of its own where those of films differ."""
         is_same = options.options == self.options.options
         idle = self.idle if is_same else IdleLoop(self.pipeline.engine, self.portrait, options.options)
         return replace(self, options=options, idle=idle)
