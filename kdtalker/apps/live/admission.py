@@ -12,6 +12,7 @@ from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.core.threads import count_cores
 from kdtalker.live.face import LiveFace
 from kdtalker.live.frames import LiveStats
+from kdtalker.live.session import LiveSession
 
 CORES_A_SESSION = 2
 RETRY_AFTER_S = 30
@@ -31,13 +32,11 @@ class Admission:
         use."""
         self._cores = cores or count_cores()
         self.most = most or max(1, self._cores // CORES_A_SESSION)
-        self._usual = LiveStats()
-        self._encode_ms = 0.0
+        self._usual_ms = self._encode_ms = 0.0
 
-    def learn(self, stats: LiveStats) -> None:
-        """Take the costs of a session that has spoken for those of any, where none are known yet."""
-        if stats.hear_ms and stats.draw_ms and not self._usual.draw_ms:
-            self._usual = stats
+    def learn(self, cost_ms: float) -> None:
+        """Note what a frame of speech usually costs, without its encoding; 0 is not noted."""
+        self._usual_ms = cost_ms or self._usual_ms
 
     def learn_encoding(self, cost_ms: float) -> None:
         """Add to the mean cost of encoding a picture for its client."""
@@ -62,24 +61,30 @@ class Admission:
     def _cost_ms(self, stats: LiveStats) -> float:
         """Estimate what a frame of speech costs a session: what it has measured, but no less than usual, since who is
         short of time draws less; a core where nothing is known."""
-        hear_ms, draw_ms = max(stats.hear_ms, self._usual.hear_ms), max(stats.draw_ms, self._usual.draw_ms)
-        known_ms = hear_ms + draw_ms + self._encode_ms
-        return known_ms if hear_ms and draw_ms else max(known_ms, CORE_BUDGET_MS)
+        is_known = self._usual_ms or (stats.hear_ms and stats.draw_ms)
+        cost_ms = max(stats.hear_ms + stats.draw_ms, self._usual_ms) + self._encode_ms
+        return cost_ms if is_known else max(cost_ms, CORE_BUDGET_MS)
 
 
-def rehearse(face: LiveFace, is_wanted: Callable[[], bool]) -> LiveStats:
-    """Let a face speak noise that nobody hears, twice, and return the counts of the second time: what its frames cost
-    once all is warm. No counts where it fails or is no longer wanted. Raises InputError as `LiveFace.start`."""
-    options = face.options
-    noise = np.random.default_rng(0).uniform(-0.3, 0.3, int(REHEARSAL_S * options.sample_rate)).astype(np.float32)
-    stats = LiveStats()
+def rehearse(face: LiveFace, is_wanted: Callable[[], bool]) -> float:
+    """Let a face speak noise that nobody hears, twice, and return the processor time in ms that a frame took the second
+    time, when all is warm; 0 where it is no longer wanted. Raises InputError as `LiveFace.start`."""
+    now_s, cost_ms = 0.0, 0.0
+    samples = int(REHEARSAL_S * face.options.sample_rate)
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, samples).astype(np.float32)
+    session = LiveSession(
+        face.pipeline, face.portrait, face.options, idle=face.idle, clock=lambda: now_s, threads=False
+    )
     for _ in range(2):
-        with face.start(options.sample_rate) as session:
-            session.push(noise)
-            session.end_segment()
-            while not session.take().ended:
-                if session.error is not None or not is_wanted():
-                    return LiveStats()
-                time.sleep(1 / FRAME_RATE_HZ)
-            stats = session.stats
-    return stats
+        began_s, frames, has_ended = time.thread_time(), 0, False
+        session.push(noise)
+        session.end_segment()
+        while not has_ended:
+            while session.work():
+                if not is_wanted():
+                    return 0.0
+            frame = session.take()
+            now_s += 1 / FRAME_RATE_HZ
+            frames, has_ended = frames + (frame.segment is not None), bool(frame.ended)
+        cost_ms = 1000 * (time.thread_time() - began_s) / frames
+    return cost_ms

@@ -183,7 +183,6 @@ class LiveService:
     async def close(self, session: LiveSession) -> None:
         """Close a session that `open` returned."""
         if session in self._running:
-            self.admission.learn(session.stats)
             self._running.pop(session).close()
         self._closing += 1
         try:
