@@ -51,7 +51,7 @@ class Reply:
     began_with: int = 0  # samples that waited when the reply began
     least_waiting: list[int] = field(default_factory=list)  # samples that waited at the last ticks
     ready_tick: int | None = None  # from which the picture at `position` has been waiting, while nothing is played
-    transition: Transition | None = None  # from idle life, from a guess, or over a part that was not heard
+    transition: Transition | None = None  # from idle motion, from a guess, or over a part that was not heard
     last: Motion | None = None  # the motion that was drawn last
     was_guess: bool = False  # whether that was a guess
 

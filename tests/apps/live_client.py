@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import urllib.error
+import urllib.request
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -135,3 +137,13 @@ def disturb(address, seconds, opened, ended):
             await asyncio.sleep(TIMEOUT_S)  # half open, until the parent ends this process
 
     asyncio.run(run())
+
+
+def post(address, content, **headers):
+    """Send a portrait; returns status and answer."""
+    request = urllib.request.Request(f"{address}v1/portraits", content, headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)

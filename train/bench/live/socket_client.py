@@ -15,9 +15,10 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from kdtalker.apps.live.wire import FrameHeader, encode_sound, unpack_frame
+from kdtalker.apps.live.wire import FrameHeader, unpack_frame
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
+from kdtalker.core.pcm import encode_pcm
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from kdtalker.media.picture import decode_jpeg
 from train.bench.live.marks import read_number
@@ -51,7 +52,7 @@ class LiveClient:
 
     async def push(self, samples: Array) -> None:
         """Send sound at once."""
-        await self._socket.send(encode_sound(samples))
+        await self._socket.send(encode_pcm(samples))
 
     async def speak(self, voice: Array, seconds: float = math.inf) -> None:
         """Send a voice, repeated to a length, in pieces of 20 ms at the speed of speech."""

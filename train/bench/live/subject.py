@@ -10,9 +10,10 @@ import numpy as np
 
 from kdtalker import TalkingPortraitPipeline, read_image, read_sound
 from kdtalker.apps.live.server import PageServer, live_app
-from kdtalker.apps.live.service import SIDE_PX, LiveService
+from kdtalker.apps.live.service import LiveService
 from kdtalker.core.arrays import Array
 from kdtalker.core.protocols import EncodedPortrait
+from kdtalker.live.face import LIVE_SIDE_PX
 from train.bench.inputs import PORTRAIT, VOICE
 
 Pipeline = TalkingPortraitPipeline[Any]
@@ -21,7 +22,7 @@ Measured = tuple[dict[str, float], dict[str, Any]]  # figures by name with unit,
 
 def load_portrait(pipeline: Pipeline) -> EncodedPortrait[Any]:
     """Encode the bundled portrait at the size of live pictures."""
-    return pipeline.portrait(read_image(PORTRAIT), max_side=SIDE_PX)
+    return pipeline.portrait(read_image(PORTRAIT), max_side=LIVE_SIDE_PX)
 
 
 def load_voice(seconds: float = 0) -> Array:

@@ -11,22 +11,22 @@ import soxr
 from numpy.typing import NDArray
 from pipecat.frames.frames import TTSAudioRawFrame, TTSStoppedFrame
 
+from kdtalker.core import pcm
 from kdtalker.live.frames import LiveFrame
 
 Samples = NDArray[np.float32]
-PCM_SCALE = 32768
 
 
 def decode_pcm(audio: bytes, num_channels: int) -> Samples:
     """Decode interleaved s16le PCM to mono float32 (N,), -1..1; an incomplete last sample is dropped."""
     width = 2 * num_channels
-    samples = np.frombuffer(audio[: len(audio) // width * width], "<i2").reshape(-1, num_channels)
-    return np.asarray(samples.astype(np.float32).mean(1) / PCM_SCALE, np.float32)
+    samples = pcm.decode_pcm(audio[: len(audio) // width * width]).reshape(-1, num_channels)
+    return np.asarray(samples.mean(1), np.float32)
 
 
 def encode_pcm(samples: Samples, num_channels: int) -> bytes:
     """Encode mono float32 (N,), -1..1 as interleaved s16le PCM."""
-    levels = np.clip(np.rint(samples * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype("<i2")
+    levels = np.frombuffer(pcm.encode_pcm(samples), "<i2")
     return np.repeat(levels, num_channels).tobytes()
 
 

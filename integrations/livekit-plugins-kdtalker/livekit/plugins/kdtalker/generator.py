@@ -16,6 +16,7 @@ from livekit import rtc
 from livekit.agents.voice.avatar import AudioSegmentEnd, VideoGenerator
 from numpy.typing import NDArray
 
+from kdtalker.core.pcm import decode_pcm, encode_pcm
 from kdtalker.live.frames import Activity, LiveFrame
 from kdtalker.live.pacing import Pacer
 from kdtalker.live.session import LiveSession
@@ -25,7 +26,6 @@ from .log import logger
 Samples = NDArray[np.float32]
 Output = rtc.VideoFrame | rtc.AudioFrame | AudioSegmentEnd
 LEAD_S = 0.04  # sound that waits in the room's audio source
-PCM_SCALE = 32768
 CONSUMER_S = 1.0  # to wait for the consumer of the frame that is being pushed when the buffer is cleared
 
 
@@ -174,8 +174,7 @@ class KDTalkerVideoGenerator(VideoGenerator):
 
     def _decode(self, frame: rtc.AudioFrame) -> Samples:
         """Turn a frame into mono samples at the session's rate."""
-        levels = np.frombuffer(frame.data, np.int16).reshape(-1, frame.num_channels)
-        samples = np.asarray(levels.astype(np.float32).mean(1) / PCM_SCALE, np.float32)
+        samples = np.asarray(decode_pcm(frame.data).reshape(-1, frame.num_channels).mean(1), np.float32)
         tail = np.zeros(0, np.float32)
         if frame.sample_rate != self._input_rate:
             tail, self._input_rate = self._flush(), frame.sample_rate
@@ -193,5 +192,4 @@ class KDTalkerVideoGenerator(VideoGenerator):
         return np.asarray(resampler.resample_chunk(np.zeros(0, np.float32), last=True), np.float32)
 
     def _encode(self, samples: Samples) -> rtc.AudioFrame:
-        levels = np.clip(np.rint(samples * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
-        return rtc.AudioFrame(levels.tobytes(), self.sample_rate, 1, len(levels))
+        return rtc.AudioFrame(encode_pcm(samples), self.sample_rate, 1, len(samples))
