@@ -24,8 +24,8 @@ class LiveOptions:
     windows of some 3 to 4 s, for engines that cannot look ahead by frames. margin: frames of sound that a reply
     waits for where its sound comes no faster than it is spoken. buffer_s: most sound that may wait. pause_s: a reply
     that gets no sound for so long is ended. source: "agent" for speech of a program, which comes faster than it is
-    spoken; "microphone" for a person's, which is played with a fixed delay: a delay that a gap has added is made up in
-    silence.
+    spoken; "microphone" for a person's, which is played with the least delay: what a slow beginning or a gap has added
+    is made up in silence.
     """
 
     options: Options = field(default_factory=Options)

@@ -168,7 +168,7 @@ class Timeline:
             if not reply.position:
                 self.first_frame_ms = 1000 * (self.taken_s - reply.began_s)
             played = reply.played
-            if self.options.source == "microphone" and reply.catch_up():
+            if self.options.source == "microphone" and reply.catch_up(self._wanted(reply)):
                 self.counts["skipped"] += 1
             position = reply.played
             samples, picture = reply.play()
@@ -199,10 +199,13 @@ class Timeline:
             return reply.position in reply.pictures or not reply.waits_for_sound(self.need)
         if not (reply.pictures or reply.is_drawn):
             return False
-        margin = self.options.margin
         reply.ready_tick = tick if reply.ready_tick is None else reply.ready_tick
-        is_ahead = reply.has_ended or len(reply.sound) >= self.need + margin * reply.frame_samples
-        return is_ahead or tick - reply.ready_tick >= margin
+        is_ahead = reply.has_ended or len(reply.sound) >= self._wanted(reply)
+        return is_ahead or tick - reply.ready_tick >= self.options.margin
+
+    def _wanted(self, reply: Reply) -> int:
+        """Count the samples that shall wait: those that motion takes, and the margin."""
+        return self.need + self.options.margin * reply.frame_samples
 
     def _hold(self, reply: Reply, tick: int) -> None:
         """Let a reply wait in idle motion, and end it where it gets no more sound."""
