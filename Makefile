@@ -21,7 +21,7 @@ app: $(VENV)/.app
 	$(BIN)/python app.py
 
 test: lint browser integrations
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 abuse: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m abuse

@@ -265,8 +265,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--live-sessions", type=_count, metavar="N", help="live sessions at a time (default: one for each two cores)"
     )
     parser.add_argument(
-        "--origin", action="append", default=[], metavar="URL", help="another page whose scripts may open live sessions"
-    )
+        "--origin", action="append", default=[], metavar="URL",
+        help="another page whose scripts may open live sessions, or the address of a proxy before this server",
+    )  # fmt: skip
     return parser.parse_args(arguments)
 
 
@@ -300,7 +301,7 @@ def open_page(
         footer_links=[], show_error=False,
     )  # fmt: skip
     blocks.has_launched = True  # else Gradio takes any path of the server for an upload
-    server = PageServer(served, host, port)
+    server = PageServer(served, host, port, live.access.hosts)
     server.start()
     return server
 

@@ -1,6 +1,7 @@
 """The wheel: whole, small enough, and it makes films from any folder; damaged weights are told in one line."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -9,7 +10,11 @@ from pathlib import Path
 import pytest
 import toy
 
+from kdtalker.apps.cli import main
+from kdtalker.weights import find as finding
 from kdtalker.weights import table
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 MAIN = "import sys; from kdtalker.apps.cli import main; sys.exit(main())"
@@ -26,31 +31,32 @@ def wheel(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def installed(wheel, tmp_path):
-    """A folder with nothing but the wheel's content."""
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """A folder with nothing but the wheel's content, and what numba has compiled of the same sources."""
+    site = tmp_path_factory.mktemp("site")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    return tmp_path / "site"
+        archive.extractall(site)
+    for source in (site / "kdtalker").rglob("*.py"):
+        shutil.copystat(ROOT / source.relative_to(site), source)
+    for compiled in (ROOT / "kdtalker").rglob("__pycache__/*.nb[ci]"):
+        copy = site / compiled.relative_to(ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy2(compiled, copy)
+    return site
 
 
-def film(installed, folder, *options):
+def words(folder, *options):
     picture, voice = ROOT / "examples" / "grace_hopper.jpg", ROOT / "examples" / "austen_0890.wav"
-    command = [
-        sys.executable,
-        "-c",
-        MAIN,
-        "--image",
-        picture,
-        "--audio",
-        voice,
-        "--output",
-        folder / "film.mp4",
-        *options,
-    ]
+    film = ["--image", picture, "--audio", voice, "--duration", 1, "--output", folder / "film.mp4"]
+    return list(map(str, [*film, *options]))
+
+
+def film(installed, folder):
     environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, "-c", MAIN, *words(folder)]
     return subprocess.run(
-        list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -62,23 +68,34 @@ def test_the_wheel_is_small_enough_and_holds_weights_and_licences(wheel):
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"kdtalker"}
 
 
-def test_the_installed_package_makes_a_film_in_another_folder(installed, tmp_path):
+def test_the_installed_package_makes_a_film_in_another_folder_and_tells_a_damaged_file(installed, tmp_path):
     done = film(installed, tmp_path)
     assert (done.returncode, toy.sentences(done.stderr)) == (0, [])
     assert (tmp_path / "film.mp4").stat().st_size > 10_000
+    (tmp_path / "film.mp4").unlink()
+    path = installed / "kdtalker" / PACKAGED[0].file
+    path.write_bytes(path.read_bytes()[:1000])
+    done = film(installed, tmp_path)
+    assert (done.returncode, done.stdout) == (2, "") and not list(tmp_path.iterdir())
+    (sentence,) = toy.sentences(done.stderr)
+    assert str(path) in sentence
 
 
 @pytest.mark.parametrize("row", PACKAGED, ids=lambda row: row.name)
 @pytest.mark.parametrize("damage", ["missing", "truncated", "other"])
-def test_damaged_weights_end_in_2_with_one_line(installed, tmp_path, row, damage):
-    path = installed / "kdtalker" / row.file
-    content = path.read_bytes()
-    path.unlink()
-    if damage != "missing":
-        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else content[::-1])
+def test_damaged_weights_end_in_2_with_one_line(tmp_path, monkeypatch, capfd, row, damage):
+    (tmp_path / "data").mkdir()
+    content = (finding.PACKAGE / row.file).read_bytes()
+    for each in PACKAGED:
+        if each is not row:
+            (tmp_path / each.file).symlink_to(finding.PACKAGE / each.file)
+        elif damage != "missing":
+            (tmp_path / row.file).write_bytes(content[: len(content) // 2] if damage == "truncated" else content[::-1])
+    monkeypatch.setattr(finding, "PACKAGE", tmp_path)
     is_live = row.file.endswith("mesh_motion_live.safetensors")
-    done = film(installed, tmp_path, *(("--lookahead", "4") if is_live else ()))
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    (sentence,) = toy.sentences(done.stderr)
+    code = main(words(tmp_path, *(("--lookahead", "4") if is_live else ())))
+    told = capfd.readouterr()
+    assert (code, told.out) == (2, ""), told.err
+    (sentence,) = toy.sentences(told.err)
     assert row.name in sentence
-    assert [entry.name for entry in tmp_path.iterdir()] == ["site"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["data"]

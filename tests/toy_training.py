@@ -1,6 +1,8 @@
 """Trainings as people start them, as they are killed, and whether two of them ended alike."""
 
+import os
 import random
+import socket
 import sys
 import time
 from importlib import import_module
@@ -44,13 +46,38 @@ def _alone(name, arguments):
     sys.exit(command(name, *arguments))
 
 
-def killed_at_random(name, arguments, run, within_s):
-    """Start the command in a process of its own, kill -9 it some time after it has saved; gives how it ended."""
+def _ranked(rank, environment, name, arguments):
+    os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), **environment})
+    _alone(name, arguments)
+
+
+def forkserver():
     context = get_context("forkserver")
     context.set_forkserver_preload([*LOADED_ONCE, "toy_training"])
+    return context
+
+
+def run_together(name, arguments, count):
+    """Start the command in several processes that train one model, with the variables that torchrun gives them; returns
+    how they ended."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": str(port)}  # fmt: skip
+    context = forkserver()
+    processes = [context.Process(target=_ranked, args=(rank, environment, name, arguments)) for rank in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def killed_at_random(name, arguments, run, within_s):
+    """Start the command in a process of its own, kill -9 it some time after it has saved; gives how it ended."""
     state = run / "state.pt"
     begun = state.stat().st_mtime_ns if state.exists() else 0
-    process = context.Process(target=_alone, args=(name, arguments))
+    process = forkserver().Process(target=_alone, args=(name, arguments))
     process.start()
     while process.is_alive() and not (state.exists() and state.stat().st_mtime_ns > begun):
         time.sleep(0.01)

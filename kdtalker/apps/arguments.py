@@ -112,13 +112,13 @@ def add_options(parser: Parser) -> None:
             parser.add_argument(flag, action="store_true", help=control.help)
         elif kind is str:
             parser.add_argument(
-                flag, choices=control.choices, default=default, help=f"{control.help} (default: {default})"
+                flag, choices=control.choices, default=default, help=f"{control.help} (default: %(default)s)"
             )
         else:
             ends = "..".join(str(int(end)) if kind is int else f"{end:g}" for end in (control.minimum, control.maximum))
             read = _whole_number if kind is int else _number
             parser.add_argument(
-                flag, type=read, default=default, metavar=ends, help=f"{control.help} (default: {default})"
+                flag, type=read, default=default, metavar=ends, help=f"{control.help} (default: %(default)s)"
             )
 
 

@@ -14,7 +14,8 @@ MOST_USEFUL = 4  # a film has four stages: motion, warp, parts, encoding
 ItemT = TypeVar("ItemT")
 
 
-def _count_cores() -> int:
+def count_cores() -> int:
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -31,7 +32,7 @@ def set_threads(count: int) -> None:
     _Budget.slots = BoundedSemaphore(count - 1) if count > 1 else None
 
 
-set_threads(MOST_USEFUL if _count_cores() > 1 else 1)
+set_threads(MOST_USEFUL if count_cores() > 1 else 1)
 
 
 def get_threads() -> int:

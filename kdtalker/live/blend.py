@@ -1,4 +1,4 @@
-"""Transitions in motion space: speech, pauses and idle life follow one another without a jump."""
+"""Transitions in motion space: speech, pauses and idle motion follow one another without a jump."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw the pictures of speech and of idle life, ahead of what is taken."""
+"""Draw the pictures of speech and of idle motion, ahead of what is taken."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kdtalker.live.reply import LATE_FRAMES, Picture, Reply
 from kdtalker.live.timeline import Timeline
 
 AHEAD_PICTURES = 8  # pictures of speech that wait to be shown
-AHEAD_IDLE = 3  # the same of idle life
+AHEAD_IDLE = 3  # the same of idle motion
 
 Work = Callable[[], None]
 
@@ -47,12 +47,12 @@ class Drawing:
         return True
 
     def _begin_loop(self) -> None:
-        """Go over to the loop of idle life once it is there."""
+        """Go over to the loop of idle motion once it is there."""
         timeline = self._timeline
         if self._loop is None and self._idle.loop is not None:
             self._loop = self._idle.loop
             if not timeline.is_playing:
-                timeline.rest_from(timeline.tick, timeline.shown.motion)
+                timeline.start_idle(timeline.tick, timeline.shown.motion)
 
     def _choose_speech(self) -> Work | None:
         """Choose the next picture of the replies in their order."""
@@ -67,7 +67,7 @@ class Drawing:
                 return self._plan(reply, before)
             before = reply
         if before is not None and self._timeline.is_playing:
-            self._prepare_rest(before)
+            self._prepare_idle(before)
         return None
 
     def _plan(self, reply: Reply, before: Reply | None) -> Work | None:
@@ -84,7 +84,7 @@ class Drawing:
         if before is not None and frame == 0:
             reply.transition = None if before.last is None else Transition(before.last, frame)
         elif before is None and not reply.is_playing and not reply.pictures:
-            reply.transition = Transition(self._rest_motion(self._timeline.tick), frame)
+            reply.transition = Transition(self._idle_motion(self._timeline.tick), frame)
         elif reply.was_guess and not is_guess and reply.last is not None:
             reply.transition = Transition(reply.last, frame)
         if reply.transition is not None:
@@ -117,27 +117,27 @@ class Drawing:
                 self._timeline.counts["dropped"] += 1
             self._timeline.notify()
 
-    def _prepare_rest(self, reply: Reply) -> None:
-        """Plan idle life after the last reply, whose pictures are all drawn."""
+    def _prepare_idle(self, reply: Reply) -> None:
+        """Plan idle motion after the last reply, whose pictures are all drawn."""
         timeline = self._timeline
         start = timeline.tick + sum(each.frames - each.position for each in timeline.replies)
         if reply.last is not None and (timeline.transition is None or timeline.transition.start != start):
-            timeline.rest_from(start, reply.last)
+            timeline.start_idle(start, reply.last)
 
-    def _rest_motion(self, tick: int) -> Motion:
-        """Return the motion (T = 1) of idle life at a tick."""
+    def _idle_motion(self, tick: int) -> Motion:
+        """Return the motion (T = 1) of idle motion at a tick."""
         motion, transition = self._idle.motion(tick, self._loop), self._timeline.transition
         return motion if transition is None else transition.blend(motion, tick)
 
     def _choose_idle(self) -> Work | None:
-        """Choose the next picture of idle life, where it is due soon."""
+        """Choose the next picture of idle motion, where it is due soon."""
         timeline, transition = self._timeline, self._timeline.transition
         start = timeline.tick
         if timeline.is_playing:
             if transition is None or transition.start <= start:
                 return None
             start = transition.start
-        tick = next((tick for tick in range(start, start + AHEAD_IDLE) if tick not in timeline.resting), None)
+        tick = next((tick for tick in range(start, start + AHEAD_IDLE) if tick not in timeline.idle_pictures), None)
         if tick is None:
             return None
         is_loop = self._loop is not None and (transition is None or transition.is_over(tick))
@@ -147,9 +147,9 @@ class Drawing:
             tick += late
         elif not self._idle.has(tick):
             tick += self._costs.late_pictures(left_s)
-        if tick in timeline.resting:
+        if tick in timeline.idle_pictures:
             return None
-        return partial(self._draw_idle, tick, self._rest_motion(tick), is_painted, is_loop, transition)
+        return partial(self._draw_idle, tick, self._idle_motion(tick), is_painted, is_loop, transition)
 
     def _draw_idle(
         self, tick: int, motion: Motion, is_painted: bool, is_loop: bool, transition: Transition | None
@@ -164,7 +164,7 @@ class Drawing:
         timeline = self._timeline
         with timeline.changed:
             if timeline.transition is transition and tick >= timeline.tick:
-                timeline.resting[tick] = picture
+                timeline.idle_pictures[tick] = picture
             timeline.notify()
 
     def _draw(self, motion: Motion, is_painted: bool) -> tuple[Image, Picture]:

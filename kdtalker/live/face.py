@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kdtalker.core.arrays import Image
 from kdtalker.core.errors import InputError
 from kdtalker.core.options import LONGEST_SIDE_PX
 from kdtalker.core.protocols import EncodedPortrait
@@ -18,10 +19,12 @@ from kdtalker.live.session import LiveSession
 from kdtalker.media.picture import read_image
 from kdtalker.pipeline import TalkingPortraitPipeline
 
+LIVE_SIDE_PX = 512  # default limit of a live picture's longer side
+
 
 @dataclass(frozen=True)
 class LiveFace:
-    """Hold an encoded portrait and its idle life; sessions share them."""
+    """Hold an encoded portrait and its idle motion; sessions share them."""
 
     pipeline: TalkingPortraitPipeline[Any]
     portrait: EncodedPortrait[Any]
@@ -35,20 +38,39 @@ class LiveFace:
         *,
         pipeline: TalkingPortraitPipeline[Any] | None = None,
         crop: bool = False,
-        max_side: int = LONGEST_SIDE_PX,
+        max_side: int = LIVE_SIDE_PX,
     ) -> LiveFace:
         """Load a picture with a face and draw its first live frame, so that a session begins at once. Blocks for a few
         seconds, the first time on a machine for a minute: loops are compiled. pipeline: one that is loaded already;
-        crop, max_side: as of `TalkingPortraitPipeline.portrait`.
+        crop, max_side: as of `encode`.
 
         Raises InputError where there is no such file, or no face."""
         image = read_image(Path(portrait))
-        pipeline = pipeline or TalkingPortraitPipeline.mesh()
-        encoded = pipeline.portrait(image, crop=crop, max_side=max_side)
-        options = options or LiveOptions()
-        face = LiveFace(pipeline, encoded, options, IdleLoop(pipeline.engine, encoded, options.options))
-        face._draw_first()
+        face = LiveFace.encode(pipeline or TalkingPortraitPipeline.mesh(), image, options, crop=crop, max_side=max_side)
+        face.draw_first()
         return face
+
+    @staticmethod
+    def encode(
+        pipeline: TalkingPortraitPipeline[Any],
+        image: Image,
+        options: LiveOptions | None = None,
+        *,
+        crop: bool = False,
+        max_side: int = LIVE_SIDE_PX,
+    ) -> LiveFace:
+        """Encode the largest face of a picture (H, W, 3). crop: frames are the face's square alone, 512 x 512 px; else
+        the picture is scaled down to max_side px of its longer side. Raises InputError where there is no face."""
+        searched_px = LONGEST_SIDE_PX if crop else max_side
+        portrait = pipeline.portrait(image, crop=crop, max_side=searched_px)
+        options = options or LiveOptions()
+        return LiveFace(pipeline, portrait, options, IdleLoop(pipeline.engine, portrait, options.options))
+
+    def with_options(self, options: LiveOptions) -> LiveFace:
+        """Return the same face with other options; it has an idle motion of its own where those of films differ."""
+        is_same = options.options == self.options.options
+        idle = self.idle if is_same else IdleLoop(self.pipeline.engine, self.portrait, options.options)
+        return replace(self, options=options, idle=idle)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -60,7 +82,8 @@ class LiveFace:
         """Start a session whose sound has this rate in Hz. Raises InputError for a rate that sessions do not have."""
         return LiveSession(self.pipeline, self.portrait, replace(self.options, sample_rate=sample_rate), idle=self.idle)
 
-    def _draw_first(self) -> None:
+    def draw_first(self) -> None:
+        """Draw the first frame in a session. Raises InputError where that fails."""
         with self.start(self.options.sample_rate) as session:
             while session.take().picture_state is PictureState.REPEATED:
                 if session.error is not None:

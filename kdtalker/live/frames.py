@@ -9,7 +9,7 @@ from kdtalker.core.arrays import Array, Image
 
 
 class Activity(Enum):
-    """Tell what a frame shows: speech, a gap within a reply whose sound ran out, or idle life."""
+    """Tell what a frame shows: speech, a gap within a reply whose sound ran out, or idle motion."""
 
     SPEECH = "speech"
     PAUSE = "pause"

@@ -34,8 +34,8 @@ class MotionFeed(Protocol):
 
 
 @dataclass
-class _Ear:
-    """Hear one reply, from frame `start` on: its motion has been generated up to `frame`."""
+class _ReplyStream:
+    """Hold the generation of one reply's motion, which is done up to `frame`."""
 
     reply: Reply
     feed: MotionFeed
@@ -50,7 +50,7 @@ class Hearing:
     def __init__(self, timeline: Timeline, start: Callable[[], MotionFeed]) -> None:
         """start: makes the feed of a reply."""
         self._timeline, self._start = timeline, start
-        self._ear: _Ear | None = None
+        self._stream: _ReplyStream | None = None
 
     def step(self) -> bool:
         """Generate a piece of motion; returns False where there is nothing to hear."""
@@ -64,27 +64,27 @@ class Hearing:
     def _choose(self) -> Callable[[], None] | None:
         reply = next((reply for reply in self._timeline.replies if not reply.is_heard), None)
         if reply is None:
-            self._ear = None
+            self._stream = None
             return None
-        ear = self._ear
-        if ear is None or ear.reply is not reply:
+        stream = self._stream
+        if stream is None or stream.reply is not reply:
             return partial(self._begin, reply, 0)
         newest = (reply.pushed - self._timeline.need) // reply.frame_samples  # whose motion could be made
         restart = min(newest, reply.position + RESTART_FRAMES)
-        if reply.position - ear.frame > BEHIND_FRAMES and restart * reply.frame_samples > ear.taken:
+        if reply.position - stream.frame > BEHIND_FRAMES and restart * reply.frame_samples > stream.taken:
             return partial(self._begin, reply, restart)
-        return self._choose_piece(reply, ear) if ear.frame - reply.position < AHEAD_FRAMES else None
+        return self._choose_piece(reply, stream) if stream.frame - reply.position < AHEAD_FRAMES else None
 
-    def _choose_piece(self, reply: Reply, ear: _Ear) -> Callable[[], None] | None:
+    def _choose_piece(self, reply: Reply, stream: _ReplyStream) -> Callable[[], None] | None:
         if reply.unheard:
             samples = reply.unheard.read(PIECE_FRAMES * reply.frame_samples)
-            ear.taken += len(samples)
-            return partial(self._hear, ear, samples)
+            stream.taken += len(samples)
+            return partial(self._push_audio, stream, samples)
         if reply.has_ended:
-            return partial(self._end, ear)
+            return partial(self._end, stream)
         if self._lacks_sound(reply):
             reply.guessed = reply.pushed
-            return partial(self._guess, ear)
+            return partial(self._guess, stream)
         return None
 
     def _lacks_sound(self, reply: Reply) -> bool:
@@ -97,49 +97,49 @@ class Hearing:
     def _begin(self, reply: Reply, frame: int) -> None:
         """Start to hear a reply from a frame on; sound before it is not heard."""
         resampler = HearingResampler(self._timeline.options.sample_rate)
-        ear = _Ear(reply, self._start(), resampler, frame, frame * reply.frame_samples)
+        stream = _ReplyStream(reply, self._start(), resampler, frame, frame * reply.frame_samples)
         with self._timeline.changed:
-            if frame and self._ear is not None:
-                reply.unheard.read(ear.taken - self._ear.taken)
+            if frame and self._stream is not None:
+                reply.unheard.read(stream.taken - self._stream.taken)
                 self._timeline.counts["dropped"] += max(0, frame - reply.drawn)
                 reply.forget(max(reply.drawn, frame))
                 reply.motion.clear()
                 reply.transition = None if reply.last is None else Transition(reply.last, frame)
-            self._ear = ear
+            self._stream = stream
 
-    def _hear(self, ear: _Ear, samples: Array) -> None:
+    def _push_audio(self, stream: _ReplyStream, samples: Array) -> None:
         began_s = time.perf_counter()
-        heard = ear.resampler.advance(samples)
-        motion = ear.feed.push(heard)
-        self._add(ear, motion, began_s)
+        heard = stream.resampler.advance(samples)
+        motion = stream.feed.push(heard)
+        self._add(stream, motion, began_s)
 
-    def _end(self, ear: _Ear) -> None:
+    def _end(self, stream: _ReplyStream) -> None:
         began_s = time.perf_counter()
-        parts = [ear.feed.push(ear.resampler.advance(NO_SAMPLES, last=True)), ear.feed.flush()]
-        self._add(ear, Motion.concatenate(parts), began_s)
+        parts = [stream.feed.push(stream.resampler.advance(NO_SAMPLES, last=True)), stream.feed.flush()]
+        self._add(stream, Motion.concatenate(parts), began_s)
         with self._timeline.changed:
-            ear.reply.is_heard = True
+            stream.reply.is_heard = True
 
-    def _add(self, ear: _Ear, motion: Motion, began_s: float) -> None:
+    def _add(self, stream: _ReplyStream, motion: Motion, began_s: float) -> None:
         with self._timeline.changed:
             if self._timeline.error is not None:  # which came meanwhile: nobody draws it
                 return
-            for number in range(max(0, ear.reply.drawn - ear.frame), len(motion)):
-                ear.reply.motion[ear.frame + number] = motion[number : number + 1]
-            ear.frame += len(motion)
+            for number in range(max(0, stream.reply.drawn - stream.frame), len(motion)):
+                stream.reply.motion[stream.frame + number] = motion[number : number + 1]
+            stream.frame += len(motion)
             if len(motion):
                 self._timeline.average("hear_ms", 1000 * (time.perf_counter() - began_s) / len(motion))
             self._timeline.notify()
 
-    def _guess(self, ear: _Ear) -> None:
+    def _guess(self, stream: _ReplyStream) -> None:
         """Generate the motion of the waiting sound as if no more came."""
-        motion = ear.feed.copy().flush()
+        motion = stream.feed.copy().flush()
         with self._timeline.changed:
             if self._timeline.error is not None:
                 return
-            drawn = ear.reply.drawn
-            ear.reply.guess = {
-                ear.frame + number: motion[number : number + 1]
-                for number in range(max(0, drawn - ear.frame), len(motion))
+            drawn = stream.reply.drawn
+            stream.reply.guess = {
+                stream.frame + number: motion[number : number + 1]
+                for number in range(max(0, drawn - stream.frame), len(motion))
             }
             self._timeline.notify()

@@ -1,4 +1,4 @@
-"""Idle life: a loop of motion without speech, drawn once and kept compressed."""
+"""Idle motion: a loop of motion without speech, drawn once and kept compressed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SEARCH_FRAMES = FRAME_RATE_HZ  # the loop begins where its seam fits best
 
 
 class IdleLoop:
-    """Hold the idle life of one portrait; any number of sessions may share it."""
+    """Hold the idle motion of one portrait; any number of sessions may share it."""
 
     def __init__(self, engine: Engine[Any], portrait: EncodedPortrait[Any], options: Options) -> None:
         self._engine, self._portrait, self._options = engine, portrait, options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from kdtalker.core.errors import InputError
 from kdtalker.core.options import WHOLE_WINDOWS, Options
@@ -10,8 +11,8 @@ from kdtalker.core.rates import FRAME_RATE_HZ
 
 RATES_HZ = (8_000, 48_000)
 SOURCES = ("agent", "microphone")
-_RANGES = (("lookahead", int, WHOLE_WINDOWS, 8), ("margin", int, 0, 25), ("buffer_s", float, 3, 3600),
-           ("pause_s", float, 0, 3600))  # fmt: skip
+_RANGES = {"lookahead": (int, WHOLE_WINDOWS, 8), "margin": (int, 0, 25), "buffer_s": (float, 3, 3600),
+           "pause_s": (float, 0, 3600)}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class LiveOptions:
     windows of some 3 to 4 s, for engines that cannot look ahead by frames. margin: frames of sound that a reply
     waits for where its sound comes no faster than it is spoken. buffer_s: most sound that may wait. pause_s: a reply
     that gets no sound for so long is ended. source: "agent" for speech of a program, which comes faster than it is
-    spoken; "microphone" for a person's, which is played with a fixed delay: a delay that a gap has added is made up in
-    silence.
+    spoken; "microphone" for a person's, which is played with the least delay: what a slow beginning or a gap has added
+    is made up in silence.
     """
 
     options: Options = field(default_factory=Options)
@@ -36,19 +37,8 @@ class LiveOptions:
     source: str = SOURCES[0]
 
     def __post_init__(self) -> None:
-        rate = self.sample_rate
-        if type(rate) is not int or rate % FRAME_RATE_HZ or not RATES_HZ[0] <= rate <= RATES_HZ[1]:
-            raise InputError(
-                f"The sample rate is {rate!r}, wanted a multiple of {FRAME_RATE_HZ} from {RATES_HZ[0]} to {RATES_HZ[1]}"
-                " Hz; resample the sound."
-            )
-        if self.source not in SOURCES:
-            raise InputError(f"The source is {self.source!r}, wanted {' or '.join(SOURCES)}.")
-        for name, kind, least, most in _RANGES:
-            value = getattr(self, name)
-            if type(value) not in (int, kind) or not least <= value <= most:
-                wanted = "a whole number" if kind is int else "a number"
-                raise InputError(f"Live option '{name}' is {value!r}, wanted {wanted} from {least} to {most}.")
+        for name in ("sample_rate", "source", *_RANGES):
+            check_live_option(name, getattr(self, name))
 
     @property
     def motion_options(self) -> Options:
@@ -59,3 +49,21 @@ class LiveOptions:
     def frame_samples(self) -> int:
         """Return the number of samples of a frame of 40 ms."""
         return self.sample_rate // FRAME_RATE_HZ
+
+
+def check_live_option(name: str, value: Any) -> None:
+    """Check the value of a field of LiveOptions, all but `options`. Raises InputError."""
+    if name == "sample_rate":
+        if type(value) is not int or value % FRAME_RATE_HZ or not RATES_HZ[0] <= value <= RATES_HZ[1]:
+            raise InputError(
+                f"The sample rate is {value!r}, wanted a multiple of {FRAME_RATE_HZ} from {RATES_HZ[0]} to "
+                f"{RATES_HZ[1]} Hz; resample the sound."
+            )
+    elif name == "source":
+        if value not in SOURCES:
+            raise InputError(f"The source is {value!r}, wanted {' or '.join(SOURCES)}.")
+    else:
+        kind, least, most = _RANGES[name]
+        if type(value) not in (int, kind) or not least <= value <= most:
+            wanted = "a whole number" if kind is int else "a number"
+            raise InputError(f"Live option '{name}' is {value!r}, wanted {wanted} from {least} to {most}.")

@@ -48,10 +48,10 @@ class Reply:
     position: int = 0
     drawn: int = 0
     is_playing: bool = False
-    began_with: int = 0  # samples that waited when the reply began
     least_waiting: list[int] = field(default_factory=list)  # samples that waited at the last ticks
+    behind: int = 0  # frames to skip in silence
     ready_tick: int | None = None  # from which the picture at `position` has been waiting, while nothing is played
-    transition: Transition | None = None  # from idle life, from a guess, or over a part that was not heard
+    transition: Transition | None = None  # from idle motion, from a guess, or over a part that was not heard
     last: Motion | None = None  # the motion that was drawn last
     was_guess: bool = False  # whether that was a guess
 
@@ -124,14 +124,18 @@ class Reply:
         self.is_playing, self.ready_tick = True, None
         return sound, picture
 
-    def catch_up(self) -> bool:
-        """Skip a silent frame where more sound has waited for a second than when the reply began; returns whether."""
-        self.began_with = self.began_with or len(self.sound)
+    def catch_up(self, wanted: int) -> bool:
+        """Skip a silent frame where more than the wanted number of samples has waited for a second, by a frame or more;
+        returns whether."""
         self.least_waiting = [*self.least_waiting[-24:], len(self.sound)]
-        is_behind = len(self.least_waiting) == 25 and min(self.least_waiting) >= self.began_with + self.frame_samples
-        if not is_behind or np.abs(self.sound.peek(self.frame_samples)).max() > SILENT_PEAK:
+        if not self.behind and len(self.least_waiting) == 25:
+            self.behind = max(0, min(self.least_waiting) - wanted) // self.frame_samples
+        if len(self.sound) < wanted + self.frame_samples:
+            self.behind = 0
+        if not self.behind or np.abs(self.sound.peek(self.frame_samples)).max() > SILENT_PEAK:
             return False
         self.play()
+        self.behind -= 1
         self.least_waiting = []
         return True
 

@@ -24,7 +24,7 @@ from kdtalker.live.worker import repeat_steps
 from kdtalker.motion_stream import check_samples
 from kdtalker.pipeline import TalkingPortraitPipeline
 
-IDLE_HEAD = 0.4  # strength of the head's motion in idle life: who listens moves less than who speaks
+IDLE_HEAD = 0.4  # strength of the head's motion in idle motion: who listens moves less than who speaks
 
 
 class LiveSession:
@@ -45,7 +45,7 @@ class LiveSession:
         clock: Clock = time.monotonic,
         threads: bool = True,
     ) -> None:
-        """idle: the idle life of another session of the same portrait and options, to be shared. clock, in seconds,
+        """idle: the idle motion of another session of the same portrait and options, to be shared. clock, in seconds,
         decides only which pictures would be late. threads: False leaves the work to calls of `work`.
 
         Raises InputError for options that the engine does not have, and for a portrait with an alpha channel."""
@@ -57,7 +57,7 @@ class LiveSession:
         start = partial(pipeline.start_motion, portrait, options.motion_options)
         start()  # which refuses options that the engine does not have
         idle_options = replace(options.options, lookahead=WHOLE_WINDOWS, head=IDLE_HEAD * options.options.head)
-        self._start_idle = partial(pipeline.start_motion, portrait, idle_options)
+        self._start_idle_motion = partial(pipeline.start_motion, portrait, idle_options)
         need = needed_frames(engine, options.lookahead) * options.frame_samples + resampler_lag(options.sample_rate)
         picture = portrait.canvas.paste(portrait.canvas.face).copy()
         picture.flags.writeable = False
@@ -66,7 +66,7 @@ class LiveSession:
         self._drawing = Drawing(self._timeline, engine.renderer, portrait, self.idle)
         self._threads: list[Thread] = []
         if threads:
-            self._threads = [repeat_steps(self._timeline, step) for step in (self._hear, self._drawing.step)]
+            self._threads = [repeat_steps(self._timeline, step) for step in (self._generate_motion, self._drawing.step)]
 
     @property
     def stats(self) -> LiveStats:
@@ -96,8 +96,9 @@ class LiveSession:
         return self._timeline.take()
 
     def work(self) -> bool:
-        """Do a step of hearing or drawing in this thread; returns False where there is nothing to do."""
-        return self._drawing.step() or self._hear()
+        """Do a step of drawing and one of hearing in this thread; returns False where there is nothing to do."""
+        has_drawn, has_heard = self._drawing.step(), self._generate_motion()
+        return has_drawn or has_heard
 
     def close(self) -> None:
         """End the session and its threads, after the step that they are at."""
@@ -111,8 +112,8 @@ class LiveSession:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _hear(self) -> bool:
-        return self._hearing.step() or self.idle.make(self._start_idle)
+    def _generate_motion(self) -> bool:
+        return self._hearing.step() or self.idle.make(self._start_idle_motion)
 
 
 def needed_frames(engine: Engine[Any], lookahead: int) -> int:

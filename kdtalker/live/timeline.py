@@ -2,7 +2,7 @@
 
     push -> replies (sound, motion, pictures) --\
                                                  take: frame n, its sound and its picture
-    idle life (pictures by tick) ---------------/
+    idle motion (pictures by tick) -------------/
 
 Nothing here hears, draws or waits: `Hearing` and `Drawing` fill in what is lacking, under the timeline's lock.
 """
@@ -45,8 +45,8 @@ class Timeline:
         self.generation = 0
         self.replies: deque[Reply] = deque()  # the first is played
         self.shown = Picture(portrait, rest)
-        self.resting: dict[int, Picture] = {}  # pictures of idle life, by tick
-        self.transition: Transition | None = None  # to idle life, by tick
+        self.idle_pictures: dict[int, Picture] = {}  # pictures of idle motion, by tick
+        self.transition: Transition | None = None  # to idle motion, by tick
         self.taken_s: float | None = None  # when the last frame was taken
         self.is_closed = False
         self.version = 0  # grows with every change
@@ -70,7 +70,7 @@ class Timeline:
 
     @property
     def is_playing(self) -> bool:
-        """Tell whether speech is played, not idle life or a pause."""
+        """Tell whether speech is played, not idle motion or a pause."""
         return bool(self.replies) and self.replies[0].is_playing
 
     def push(self, samples: Array) -> int:
@@ -145,17 +145,17 @@ class Timeline:
         self._pending.clear()
         self.generation += 1
         if self.is_playing:
-            self.rest_from(self.tick, self.shown.motion)
+            self.start_idle(self.tick, self.shown.motion)
         self.replies.clear()
         self._waiting = 0
         self.counts["interrupts"] += 1
         self.notify()
         return tuple(reports)
 
-    def rest_from(self, tick: int, held: Motion) -> None:
-        """Go to idle life at a tick, from a motion (T = 1)."""
+    def start_idle(self, tick: int, held: Motion) -> None:
+        """Go to idle motion at a tick, from a motion (T = 1)."""
         self.transition = Transition(held, tick)
-        self.resting.clear()
+        self.idle_pictures.clear()
 
     def _take(self) -> LiveFrame:
         tick, self.tick = self.tick, self.tick + 1
@@ -168,7 +168,7 @@ class Timeline:
             if not reply.position:
                 self.first_frame_ms = 1000 * (self.taken_s - reply.began_s)
             played = reply.played
-            if self.options.source == "microphone" and reply.catch_up():
+            if self.options.source == "microphone" and reply.catch_up(self._wanted(reply)):
                 self.counts["skipped"] += 1
             position = reply.played
             samples, picture = reply.play()
@@ -181,9 +181,9 @@ class Timeline:
             if reply is not None:
                 self._hold(reply, tick)
                 activity = Activity.PAUSE if reply.position else Activity.IDLE
-            state = self._show(self.resting.get(tick))
-        for number in [number for number in self.resting if number <= tick]:
-            del self.resting[number]
+            state = self._show(self.idle_pictures.get(tick))
+        for number in [number for number in self.idle_pictures if number <= tick]:
+            del self.idle_pictures[number]
         ended, self._pending = tuple(self._pending), []
         self.notify()
         return LiveFrame(tick, self.shown.image, sound, activity, state, segment, self.generation, ended, position)
@@ -199,16 +199,19 @@ class Timeline:
             return reply.position in reply.pictures or not reply.waits_for_sound(self.need)
         if not (reply.pictures or reply.is_drawn):
             return False
-        margin = self.options.margin
         reply.ready_tick = tick if reply.ready_tick is None else reply.ready_tick
-        is_ahead = reply.has_ended or len(reply.sound) >= self.need + margin * reply.frame_samples
-        return is_ahead or tick - reply.ready_tick >= margin
+        is_ahead = reply.has_ended or len(reply.sound) >= self._wanted(reply)
+        return is_ahead or tick - reply.ready_tick >= self.options.margin
+
+    def _wanted(self, reply: Reply) -> int:
+        """Count the samples that shall wait: those that motion takes, and the margin."""
+        return self.need + self.options.margin * reply.frame_samples
 
     def _hold(self, reply: Reply, tick: int) -> None:
-        """Let a reply wait in idle life, and end it where it gets no more sound."""
+        """Let a reply wait in idle motion, and end it where it gets no more sound."""
         if reply.is_playing:
             reply.is_playing = False
-            self.rest_from(tick, self.shown.motion)
+            self.start_idle(tick, self.shown.motion)
         if not reply.has_sound:  # else pictures are awaited
             reply.silent_ticks += 1
         if reply.silent_ticks > self.options.pause_s * FRAME_RATE_HZ:
@@ -223,7 +226,7 @@ class Timeline:
             if was_playing and following is not None and 0 in following.pictures:
                 following.is_playing = True
             elif was_playing and (self.transition is None or self.transition.start != tick):
-                self.rest_from(tick, self.shown.motion)
+                self.start_idle(tick, self.shown.motion)
 
     def report(self) -> LiveStats:
         """Return the counts so far."""

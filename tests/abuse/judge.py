@@ -44,7 +44,7 @@ KINDS = ("traceback", "code", "words", "left", "slow")
 
 def is_slow(case: Case, seconds: float, cpu_s: float) -> bool:
     """Whether it took too long, and not for want of a processor that others were using."""
-    return seconds > case.within_s and (cpu_s > case.within_s / 2 or seconds > 3 * case.within_s)
+    return seconds > case.within_s and (cpu_s > case.within_s or seconds > 10 * case.within_s)
 
 
 def snapshot(place: Path) -> dict[str, str]:

@@ -13,7 +13,10 @@ from abuse.table import CASES
 FAST = [case for case in CASES if case.is_fast]
 PROMISES = {f"V{number}" for number in range(1, 21)}
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, limits and devices as Linux has them")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="signals, limits and devices as Linux has them"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,8 @@ from kdtalker.apps.uploads import UploadLimits
 from kdtalker.core.options import controls
 from kdtalker.media.video import read_video
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -241,14 +243,14 @@ def test_more_than_the_allowed_size_is_refused_without_a_path(tmp_path):
         assert set(tmp_path.rglob("*")) == before
 
 
-def test_a_hundred_bad_uploads_are_told_and_take_no_memory(tmp_path, inputs):
+def test_many_bad_uploads_are_told_and_take_no_memory(tmp_path, inputs):
     """Cut short, of another kind, two kinds at once, bombs, scripts; and then a film is made as ever."""
     voice = wav_claiming(10, toy.sound(1.0))
     pictures = [content for content, _ in BAD_PICTURES.values() if len(content) < 1e6]
-    pictures += [PICTURE[:length] for length in range(8, len(PICTURE) - 40, (len(PICTURE) - 48) // 40)]
+    pictures += [PICTURE[:length] for length in range(8, len(PICTURE) - 40, (len(PICTURE) - 48) // 8)]
     pictures += [b"GIF89a" + voice, b"\xff\xd8\xff\xe0" + PICTURE, b"%PDF-1.7\n" + PICTURE]
     sounds = [content for content, _ in BAD_SOUNDS.values() if len(content) < 1e5]
-    sounds += [PICTURE + voice, *(voice[:length] for length in range(1, 45))]
+    sounds += [PICTURE + voice, *(voice[:length] for length in (*range(1, 44, 6), 44))]
     bad = [("picture", content) for content in pictures] + [("voice", content) for content in sounds]
     visitor = threading.local()  # a client reads one stream for all that it asks, which ends between two of them
     with page.opened(tmp_path / "visitors", limits=LIMITS) as address:
@@ -269,7 +271,7 @@ def test_a_hundred_bad_uploads_are_told_and_take_no_memory(tmp_path, inputs):
         with ThreadPoolExecutor(4, initializer=come) as pool:
             told = list(pool.map(refused, range(len(bad))))
         grown_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before_mb
-        assert len(told) >= 100 and all("wanted" in text or "choose" in text for text in told), told
+        assert len(told) >= 35 and all("wanted" in text or "choose" in text for text in told), told
         assert not any(folder in text for text in told for folder in (str(tmp_path), tempfile.gettempdir()))
         assert grown_mb < 50
         (inputs / "claims.wav").write_bytes(voice)

@@ -2,14 +2,17 @@
 
 import ctypes
 import hashlib
+import json
 import os
 import re
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import wave
+from functools import cache
 from pathlib import Path
 
 import av
@@ -27,6 +30,8 @@ from kdtalker.core.motion import MOTION_WIDTH
 from kdtalker.core.rates import frame_count
 from kdtalker.media.sound import read_sound
 from kdtalker.media.video import read_video
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 TOY = [sys.executable, str(ROOT / "tests" / "toy.py")]
@@ -62,10 +67,36 @@ def folder(tmp_path):
     return tmp_path
 
 
-def call(folder, *arguments, program=TOY, **how):
-    command = [*program, *map(str, arguments)]
+def call(folder, *arguments, program=None, **how):
+    """Run a program in a process of its own; the toy, asked for nothing else, in a fork of one that has imported it."""
+    words = list(map(str, arguments))
+    if program is None and not how and sys.platform == "linux":
+        return fork(folder, words)
     how = {"env": ENVIRONMENT, "timeout": 120, **how}
-    return subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, **how)
+    return subprocess.run([*(program or TOY), *words], check=False, cwd=folder, capture_output=True, text=True, **how)
+
+
+@cache
+def fork_server():
+    """It ends with this process, whose pipe it reads."""
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-m", "abuse.forks", "toy"], env=environment, **pipes)
+
+
+def fork(folder, words, env=ENVIRONMENT):
+    with tempfile.TemporaryDirectory() as aside:
+        streams = [Path(aside) / name for name in ("stdout", "stderr")]
+        for path in streams:
+            path.touch()
+        ask = {"engine": "toy", "words": words, "cwd": str(folder), "command": None, "cwd_gone": False,
+               "env": env, "umask": 0o022, "limits": {}, "user": "", "signals": [], "timeout_s": 120,
+               "streams": ["/dev/null", *map(str, streams)]}  # fmt: skip
+        server = fork_server()
+        server.stdin.write(json.dumps(ask) + "\n")
+        server.stdin.flush()
+        status = json.loads(server.stdout.readline())["status"]
+        return subprocess.CompletedProcess(words, status, *(path.read_text("utf-8") for path in streams))
 
 
 def film(picture="face.png", sound="voice.wav", output="film.mp4"):
@@ -102,7 +133,7 @@ def assert_fails(folder, arguments, code, told, **how):
 
 
 def test_a_film_is_made_and_one_line_tells_of_it(folder):
-    done = call(folder, *film())
+    done = call(folder, *film(), program=TOY)
     assert (done.returncode, toy.sentences(done.stderr)) == (0, [])
     assert re.fullmatch(r"25 frames, 1\.00 s .* x real time\): film\.mp4\n", done.stdout)
     frames, size, sound_s = read_back(folder / "film.mp4")

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -136,6 +137,7 @@ BAD_TARGETS = {
 @pytest.mark.parametrize("target", BAD_TARGETS)
 def test_targets_that_cannot_be_are_told(voice, tmp_path, monkeypatch, target):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     error, told = BAD_TARGETS[target]
     with pytest.raises(error, match=told):
         command.run(live(voice, target)[3:], lambda job: toy.pipeline())
@@ -186,12 +188,14 @@ def whip_server(received):
         server.close()
 
 
-def test_whip_reaches_a_server(voice):
+def test_whip_reaches_a_server_and_leaves_no_certificate(voice, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     received = {"audio": 0, "video": 0}
     with whip_server(received) as address:
         done = run(voice, address)
     assert done.returncode == 0, done.stderr
     assert received["video"] > 15 and received["audio"] > 30
+    assert list(tmp_path.glob("kdtalker-*")) == []
 
 
 def microphone():

@@ -71,6 +71,31 @@ def test_a_text_is_said_and_can_be_interrupted(tab):
     tab.get_by_role("button", name="Stop").click()
 
 
+COUNT_SOUNDS = """() => {
+  const start = AudioBufferSourceNode.prototype.start;
+  window.sounds = 0;
+  AudioBufferSourceNode.prototype.start = function (...when) {
+    window.sounds++;
+    return start.apply(this, when);
+  };
+}"""
+
+
+def test_an_interruption_is_heard_before_the_server_knows(tab):
+    tab.evaluate(COUNT_SOUNDS)
+    tab.get_by_label("What the face says").fill(", ".join(["one two three four five six seven eight nine ten"] * 4))
+    tab.get_by_role("button", name="Say").click()
+    while not tab.evaluate("window.sounds > 5"):
+        tab.wait_for_timeout(20)
+    tab.evaluate("() => { WebSocket.prototype.send = () => {}; }")
+    tab.get_by_role("button", name="Interrupt").click()
+    heard = tab.evaluate("window.sounds")
+    for _ in range(2):  # a second of frames in between
+        expect(tab.locator("#counts")).not_to_have_text(tab.locator("#counts").text_content(), timeout=60_000)
+    assert tab.evaluate("window.sounds") == heard
+    tab.get_by_role("button", name="Stop").click()
+
+
 def test_another_face_is_shown_or_refused(tab, tmp_path):
     cv2.imwrite(str(tmp_path / "face.png"), toy.picture(96, 80)[..., ::-1])
     (tmp_path / "words.png").write_text("only words")

@@ -169,7 +169,7 @@ def test_deferred_signals_are_answered_at_the_end_of_the_block():
     done = []
     with pytest.raises(Interruption), interruptible():
         with deferred():
-            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
             done.append("whole")
         done.append("never")
     assert done == ["whole"]

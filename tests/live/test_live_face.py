@@ -1,4 +1,4 @@
-"""A face is loaded once; its sessions share the portrait and the idle life."""
+"""A face is loaded once; its sessions share the portrait and the idle motion."""
 
 import cv2
 import numpy as np

@@ -246,7 +246,7 @@ def test_queues_and_memory_stay_the_same():
     after = live(60)
     assert after - before < 500
     timeline = studio.session._timeline
-    assert not timeline.replies and len(timeline.resting) <= 4 and not timeline._pending
+    assert not timeline.replies and len(timeline.idle_pictures) <= 4 and not timeline._pending
 
 
 def test_sound_without_an_end_leaves_nothing_behind():
@@ -291,7 +291,7 @@ def test_after_an_error_nothing_is_kept_to_be_heard_or_drawn(broken, monkeypatch
     pipeline = toy.pipeline()
     portrait = pipeline.portrait(toy.picture())
     with LiveSession(pipeline, portrait, LiveOptions(lookahead=-1)) as session:
-        monkeypatch.setattr(Hearing, "_hear", fail) if broken == "hearing" else None
+        monkeypatch.setattr(Hearing, "_push_audio", fail) if broken == "hearing" else None
         monkeypatch.setattr(Drawing, "_draw", fail) if broken == "drawing" else None
         session.push(voice(2))
         for thread in session._threads:
@@ -306,7 +306,7 @@ def test_after_an_error_nothing_is_kept_to_be_heard_or_drawn(broken, monkeypatch
 
 
 def test_idle_life_is_begun_anew_after_an_error():
-    """The generator of one session fails once; another session that shares the idle life goes on."""
+    """The generator of one session fails once; another session that shares the idle motion goes on."""
     pipeline = toy.pipeline()
     portrait = pipeline.portrait(toy.picture())
     idle = IdleLoop(pipeline.engine, portrait, Options())
@@ -370,3 +370,12 @@ def test_portraits_with_an_alpha_channel_are_refused():
     portrait = pipeline.portrait(toy.picture())
     with pytest.raises(InputError, match="alpha"):
         LiveSession(pipeline, replace(portrait, matte=portrait.canvas))
+
+
+def test_a_session_without_threads_hears_though_every_idle_picture_is_late():
+    studio = Studio(costs_s=(0.05, 0.05))
+    studio.run(50)
+    studio.session.push(voice(1.0))
+    studio.session.end_segment()
+    studio.run(100)
+    assert len(studio.speech()) == 25 * 640

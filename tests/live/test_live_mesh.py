@@ -37,7 +37,7 @@ def samples():
 def session(pipeline, portrait):
     """A session whose idle motion is there."""
     with LiveSession(pipeline, portrait, LiveOptions(), threads=False, clock=lambda: 0.0) as session:
-        while session.idle.make(session._start_idle):
+        while session.idle.make(session._start_idle_motion):
             pass
         yield session
 

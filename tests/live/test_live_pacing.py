@@ -1,8 +1,12 @@
 """Frames are handed out by the clock of their sound."""
 
+import asyncio
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
-from kdtalker.live.pacing import FRAME_S, Pacer
+from kdtalker.live.pacing import FRAME_S, Pacer, ticks
 
 
 def _run(pacer, frames, now=0.0, late=lambda frame: 0.0, has_sound=True):
@@ -54,3 +58,24 @@ def test_dropped_sound_is_not_waited_for():
     now, _ = _run(pacer, 60)
     pacer.cut()
     assert pacer.advance(now + 0.01, has_sound=True) == now + 0.01
+
+
+def test_the_clock_does_not_drift_in_an_hour_and_catches_up_after_a_stall():
+    now, times = SimpleNamespace(s=100.0), []
+
+    async def sleep(seconds):
+        now.s += seconds + 0.003 * (seconds > 0)  # every sleep is too long
+
+    async def run():
+        async for index in ticks(clock=lambda: now.s, sleep=sleep):
+            times.append(now.s - 100)
+            if index == 1000:
+                now.s += 1.0
+            if index == 25 * 3600:
+                return
+
+    asyncio.run(run())
+    due = np.arange(len(times)) / 25
+    late = np.array(times) - due
+    assert late.min() >= -1e-6 and np.abs(late[-1000:]).max() < 0.004  # 1 hour later, at most one sleep's fault
+    assert late[1001] == pytest.approx(0.96, abs=0.01) and late[1030] < 0.004

@@ -96,6 +96,18 @@ def test_a_microphone_is_heard_with_a_fixed_delay():
     assert {frame.picture_state for frame in studio.frames[first:]} == {PictureState.NEW}
 
 
+def test_a_delay_from_a_slow_beginning_is_made_up_in_silence():
+    """The first second of a microphone comes at once; later it is silent for a while."""
+    studio, samples = Studio(source="microphone"), voice(20)
+    samples[200 * 640 : 440 * 640] = 0
+    studio.at(25, lambda: studio.session.push(samples[: 25 * 640]))
+    for frame in range(25, 500):
+        studio.at(frame, lambda frame=frame: studio.session.push(samples[640 * frame : 640 * frame + 640]))
+    studio.run(500)
+    delays = {frame.index: frame.index - frame.position // 640 for frame in studio.frames if frame.segment is not None}
+    assert delays[199] >= 25 and delays[499] <= 7  # the least is 6, and one is tolerated
+
+
 def test_a_delay_that_a_gap_has_added_is_made_up_in_silence():
     """Ten frames of a microphone come late, at once; later it is silent for a while."""
     studio, samples = Studio(source="microphone"), voice(20)

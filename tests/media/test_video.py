@@ -252,6 +252,17 @@ def test_a_film_is_what_every_phone_plays(tmp_path):
     assert content.index(b"moov") < content.index(b"mdat")  # plays while it loads
 
 
+@pytest.mark.parametrize(("channels", "rate_kbit_s"), [(1, 96), (2, 160)])
+def test_sound_of_one_channel_takes_fewer_bits(tmp_path, channels, rate_kbit_s):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (4 * 48_000, channels))
+    soundfile.write(tmp_path / "a.wav", noise, 48_000)
+    write(tmp_path / "a.mp4", 100, sound=tmp_path / "a.wav")
+    with av.open(str(tmp_path / "a.mp4")) as film:
+        (track,) = film.streams.audio
+        assert track.codec_context.channels == channels
+        assert track.bit_rate == pytest.approx(1000 * rate_kbit_s, rel=0.15)
+
+
 @pytest.mark.parametrize("colour", [(200, 60, 30), (20, 180, 90), (250, 250, 250), (224, 172, 140), (0, 0, 255)])
 def test_colours_survive(tmp_path, colour):
     write(tmp_path / "a.mp4", 3, np.full((48, 64, 3), colour, np.uint8))

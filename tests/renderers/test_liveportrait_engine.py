@@ -28,7 +28,7 @@ from kdtalker.weights.find import find
 from kdtalker.weights.strict import load_strictly, read_tensors
 
 PORTRAIT = Path(__file__).parents[2] / "examples" / "grace_hopper.jpg"
-FRAMES, STEPS = 3, 2
+FRAMES, STEPS = 2, 2
 NEAR = 2  # of 255: as near as networks that round in another order come, but for a pixel here and there
 
 
@@ -64,13 +64,11 @@ def test_the_command_makes_the_film_that_the_networks_one_by_one_make(weights, v
     motion = Motion.load(motion_file)
     (pipeline,) = pipelines
     portrait = pipeline.portrait(read_image(PORTRAIT), crop=True)
-    plain = plain_painting(weights)
     np.testing.assert_allclose(motion.vector(), talked(pipeline, portrait.source, voice), atol=1e-4)
-    for frame in (0, FRAMES - 1):
-        keypoints = pipeline.engine.renderer.driving_keypoints(portrait.source, motion[frame : frame + 1])
-        wanted = portrait.canvas.paste(painted(plain, keypoints, portrait.source))
-        difference = np.abs(frames[frame].astype(int) - wanted)
-        assert np.percentile(difference, 99.9) <= NEAR
+    keypoints = pipeline.engine.renderer.driving_keypoints(portrait.source, motion[FRAMES - 1 :])
+    wanted = portrait.canvas.paste(painted(plain_painting(weights), keypoints, portrait.source))
+    difference = np.abs(frames[-1].astype(int) - wanted)
+    assert np.percentile(difference, 99.9) <= NEAR
 
 
 def plain_painting(folder):

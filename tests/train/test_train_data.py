@@ -23,6 +23,8 @@ from train.data.published import add_published
 from train.data.shards import Shard, load_published, load_shards
 from train.data.sync import COMMON_LAG_FRAMES, LARGEST_LAG_FRAMES, MIN_DRIFT_FRAMES, estimate_lags
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FRAMES = 30
 MUTE, JUMPS = "no sound (kept for the face model)", "jumps, or too short between them"

@@ -26,6 +26,8 @@ from train.evaluate.syncnet import COLUMNS, FRAMES, SIDE_PX, SyncNet, distances,
 from train.evaluate.tracked import TrackedVideo
 from train.harness.command import SIGPIPE_EXIT_CODE
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 FRAMES_LONG = 200

@@ -17,6 +17,8 @@ from train.painters.batches import augment
 from train.painters.pairs import load_pairs
 from train.painters.recipe import PainterRecipe
 
+pytestmark = pytest.mark.slow
+
 SMALL = """
 precision = "float32"
 widths = [8, 12]
@@ -41,9 +43,10 @@ def write_config(path, films, run, extra=SMALL):
 
 @pytest.fixture(scope="module")
 def run(films, tmp_path_factory):
-    """A short run at full size, as the command line gives it."""
+    """A short run of networks of full size, the command line over a config."""
     out = tmp_path_factory.mktemp("run")
-    assert command("mesh", "eyes", films, "--table", films / "films.csv", "--out", out, "--steps", 2) == 0
+    (out / "c.toml").write_text('preset = "eyes"\nbatch = 2\nsteps = 9\n')
+    assert command("mesh", out / "c.toml", films, "--table", films / "films.csv", "--out", out, "--steps", 2) == 0
     return out
 
 

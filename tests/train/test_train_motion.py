@@ -1,9 +1,6 @@
 """Training the motion model: configs are closed, runs go on exactly where they were stopped, what they write loads."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from toy_shards import SMALL_MODEL, shard, write_config, write_shards
-from toy_training import assert_same_runs, command, fill_disk, killed_at_random
+from toy_training import assert_same_runs, command, fill_disk, killed_at_random, run_together
 
 from kdtalker.apps import cli
 from kdtalker.core.errors import InputError, OutputError
@@ -33,9 +30,11 @@ from train.motion.loss import DenoisingLoss
 from train.motion.recipe import PRESETS, Recipe
 from train.motion.windows import WindowDataset
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-KILLS, STEPS = 3, 160
+KILLS, STEPS = 2, 80
 LONG = f"steps = {STEPS}\nsave_every = 5\nvalidate_every = {STEPS // 2}\nvalidate_takes = 1\nwarm_up_steps = 20"
 
 
@@ -52,7 +51,7 @@ def recipe_of(tmp_path, shards, extra="", model=SMALL_MODEL):
     return read_config(write_config(tmp_path / "c.toml", shards, tmp_path / "run", extra, model), PRESETS)
 
 
-def test_a_run_that_was_killed_three_times_ends_in_the_same_bits(tmp_path, shards):
+def test_a_run_that_was_killed_twice_ends_in_the_same_bits(tmp_path, shards):
     once = write_config(tmp_path / "once.toml", shards, tmp_path / "once", LONG)
     again = write_config(tmp_path / "again.toml", shards, tmp_path / "again", LONG)
     kills = [killed_at_random("motion", [again], tmp_path / "again", 0.3) for _ in range(KILLS)]
@@ -71,10 +70,7 @@ def test_a_run_that_was_killed_three_times_ends_in_the_same_bits(tmp_path, shard
 def test_two_processes_train_one_model(tmp_path, shards):
     steps = "steps = 2\nvalidate_takes = 0"
     both = write_config(tmp_path / "both.toml", shards, tmp_path / "both", steps)
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*words, "-m", "train.motion", both], env=environment, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert run_together("motion", [both], 2) == [0, 0]
     alone = write_config(tmp_path / "alone.toml", shards, tmp_path / "alone", steps)
     alone.write_text(alone.read_text().replace("batch = 4", "batch = 2"))  # what the first of two gets
     assert train(alone) == 0

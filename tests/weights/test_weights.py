@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_cli import fork
 from toy_hub import serve
 
 from kdtalker.apps import weights_command
@@ -24,6 +25,8 @@ from kdtalker.weights import find as finding
 from kdtalker.weights import hub as fetching
 from kdtalker.weights import table
 from kdtalker.weights.pth import read_pth
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 NAME = "KDTalker.pth"  # the table knows neither its size nor its sha256
@@ -73,6 +76,8 @@ def command(*words):
 
 
 def call(place, hub, *words, env=(), **how):
+    if not how and sys.platform == "linux":
+        return fork(place.parent, ["weights", *words], environment(place, hub, **dict(env)))
     how = {"env": environment(place, hub, **dict(env)), "cwd": place.parent, "timeout": 100, **how}
     return subprocess.run(command(*words), check=False, capture_output=True, text=True, **how)
 

@@ -15,7 +15,7 @@ COMMANDS = {
     "runtimes": "the networks of the mesh engine in torch, ONNX Runtime and OpenVINO",
     "published": "builds of the published engine on a CPU",
     "training": "time of a training outside its passes",
-    "live": "the delay of live faces, by four clocks",
+    "live": "live faces: delay, skew, memory, sessions side by side, a browser",
 }
 
 

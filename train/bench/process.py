@@ -55,6 +55,11 @@ def measure_command(command: Sequence[str], environment: Mapping[str, str] | Non
     return Usage(wall_s, resources.ru_utime + resources.ru_stime, max(peaks))
 
 
+def resident_mb() -> float:
+    """Return the resident set of this process in MB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_MB
+
+
 def tree_mb(root: int) -> float:
     """Sum the resident sets in MB of a process and its descendants; libraries that programs share count for each. A
     child that still has its parent's command line is a fork of it, before its own program begins: it shares the

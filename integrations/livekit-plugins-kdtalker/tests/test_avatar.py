@@ -2,9 +2,11 @@
 
 import asyncio
 
+import pytest
 from livekit.agents import AgentSession
 from livekit.plugins.kdtalker import KDTalkerAvatar, SegmentAudioOutput
-from stub import StubFace, StubRoom
+from stub_room import StubRoom
+from stub_session import StubFace
 from test_segments import speech
 
 
@@ -24,3 +26,20 @@ async def test_the_session_speaks_through_the_face_which_is_published_by_the_age
     await avatar.aclose()
     await avatar.aclose()
     assert face.session.closed == 1 and avatar.avatar_identity == "agent"
+
+
+@pytest.mark.parametrize("method", ["isconnected", "on"])  # that the avatar calls first, and its runner
+async def test_a_face_that_gets_no_room_is_closed(monkeypatch, method):
+    def refuse(*_):
+        raise ConnectionError("no room")
+
+    monkeypatch.setattr(StubRoom, method, refuse)
+    face, session = StubFace(), AgentSession()
+    avatar = KDTalkerAvatar(face, sample_rate=16_000)
+    with pytest.raises(ConnectionError, match="no room"):
+        await avatar.start(session, StubRoom())
+    assert face.session.closed == 1 and session.output.audio is None
+    monkeypatch.undo()
+    await avatar.start(session, StubRoom())  # another try
+    await avatar.aclose()
+    assert face.session.closed == 1

@@ -8,7 +8,7 @@ import numpy as np
 from livekit import rtc
 from livekit.agents import AgentSession
 from livekit.plugins.kdtalker import KDTalkerAvatar, LiveFace
-from stub import StubRoom
+from stub_room import StubRoom
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 

@@ -10,7 +10,8 @@ from livekit import rtc
 from livekit.agents.voice.avatar import AudioSegmentEnd
 from livekit.plugins.kdtalker import KDTalkerVideoGenerator, SegmentAudioOutput
 from livekit.plugins.kdtalker.avatar import make_runner
-from stub import HEIGHT, WIDTH, StubFace, StubRoom
+from stub_room import StubRoom
+from stub_session import HEIGHT, WIDTH, StubFace
 
 RATE = 16_000
 FRAME = RATE // 25
@@ -92,6 +93,41 @@ async def test_pictures_and_sound_take_turns():
     assert {(frame.width, frame.height, frame.type) for frame in pictures} == {(WIDTH, HEIGHT, 4)}
     ticks = [bytes(frame.data)[0] for frame in pictures]
     assert ticks == list(range(len(ticks)))
+
+
+async def test_a_segment_of_which_frames_are_skipped_ends():
+    async with Talk() as talk:
+        talk.face.session.skip_at = (FRAME, 4 * FRAME)
+        said = speech(0.4)
+        levels = bytes(said.data)
+        await talk.say(*(rtc.AudioFrame(levels[at : at + 1920], RATE, 1, len(levels[at : at + 1920]) // 2)
+                         for at in range(0, len(levels), 1920)))  # fmt: skip
+        event = await talk.played()
+        assert not event.interrupted and event.playback_position == pytest.approx(0.32)
+        assert talk.sound == b"".join(levels[2 * FRAME * at :][: 2 * FRAME] for at in (0, 2, 3, 5, 6, 7, 8, 9))
+        await talk.say(speech(0.08))
+        assert (await talk.played()).playback_position == pytest.approx(0.08)
+
+
+async def test_more_segments_than_may_wait_are_pushed_later(monkeypatch):
+    for module in ("stub_session", "livekit.plugins.kdtalker.generator"):
+        monkeypatch.setattr(f"{module}.MOST_REPLIES", 3)
+    generator = KDTalkerVideoGenerator(StubFace(delay=1).start(RATE), sample_rate=RATE)
+
+    async def push():
+        for number in range(6):
+            await generator.push_audio(speech(0.08, seed=number))
+            await generator.push_audio(AudioSegmentEnd())
+
+    pushing, sound, ends = asyncio.create_task(push()), b"", 0
+    async for item in generator:
+        sound += bytes(item.data) if isinstance(item, rtc.AudioFrame) else b""
+        ends += isinstance(item, AudioSegmentEnd)
+        if pushing.done() and (pushing.exception() or ends == 6):
+            break
+    await pushing
+    await generator.aclose()
+    assert sound == b"".join(bytes(speech(0.08, seed=number).data) for number in range(6))
 
 
 async def test_segments_that_wait_are_reported_one_by_one():

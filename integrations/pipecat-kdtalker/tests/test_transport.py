@@ -10,7 +10,7 @@ from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import TransportParams
 from pipecat.workers.runner import WorkerRunner
 from pipecat_kdtalker import KDTalkerVideoService
-from stub import HEIGHT, WIDTH, StubFace
+from stub_session import HEIGHT, WIDTH, StubFace
 
 RATE = 16_000
 

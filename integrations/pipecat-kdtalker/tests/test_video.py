@@ -24,7 +24,7 @@ from pipecat.pipeline.worker import PipelineParams
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.tests.utils import SleepFrame, run_test
 from pipecat_kdtalker import KDTalkerVideoService
-from stub import HEIGHT, WIDTH, StubFace
+from stub_session import HEIGHT, WIDTH, StubFace
 
 RATE = 16_000
 PARAMS = PipelineParams(audio_out_sample_rate=RATE, enable_metrics=True)
@@ -244,15 +244,42 @@ async def test_sound_of_any_rate_keeps_its_length(rate, channels):
     assert abs(len(face.session.played) - 0.4 * RATE) <= 2
 
 
-async def test_more_sound_than_may_wait_is_pushed_later(monkeypatch):
+async def test_more_sound_than_may_wait_is_pushed_later():
     from kdtalker.live.options import LiveOptions
 
     options = LiveOptions()
     object.__setattr__(options, "buffer_s", 0.5)  # less than the least, so that the test takes no seconds
-    service = KDTalkerVideoService(face=StubFace(), options=options)
+    service = KDTalkerVideoService(face=StubFace(buffer_s=0.5), options=options)
     said = [speech(0.4, seed=number) for number in range(3)]
     down, up = await run_test(service, frames_to_send=[*said, stop()], pipeline_params=PARAMS)
     assert sound(down) == b"".join(frame.audio for frame in said) and not kinds(up, ErrorFrame)
+
+
+async def test_more_replies_than_may_wait_are_pushed_later(monkeypatch):
+    for module in ("stub_session", "pipecat_kdtalker.video"):
+        monkeypatch.setattr(f"{module}.MOST_REPLIES", 3)
+    said = [speech(0.08, context=str(number), seed=number) for number in range(6)]
+    _, down, up = await run(StubFace(delay=1), [frame for one in said for frame in (one, stop(one.context_id))])
+    assert sound(down) == b"".join(frame.audio for frame in said) and not kinds(up, ErrorFrame)
+
+
+async def test_a_reply_of_which_frames_are_skipped_ends():
+    face, said, frame = StubFace(), speech(0.4), 2 * RATE // 25
+    pieces = [said.audio[start : start + 3 * frame] for start in range(0, len(said.audio), 3 * frame)]
+    start = face.start
+
+    def start_skipping(rate):
+        session = start(rate)
+        session.skip_at = (RATE // 25, 4 * RATE // 25)
+        return session
+
+    face.start = start_skipping
+    frames = [*(TTSAudioRawFrame(piece, RATE, 1, context_id="a") for piece in pieces), stop(), SleepFrame(0.7)]
+    _, down, up = await run(face, [*frames, speech(0.08, context="b", seed=1), stop("b")])
+    heard = [said.audio[at * frame : (at + 1) * frame] for at in (0, 2, 3, 5, 6, 7, 8, 9)]
+    order = [each.context_id for each in down if isinstance(each, (TTSAudioRawFrame, TTSStoppedFrame))]
+    assert sound(down) == b"".join([*heard, speech(0.08, seed=1).audio]) and not kinds(up, ErrorFrame)
+    assert order == 9 * ["a"] + 3 * ["b"]
 
 
 async def test_ttfb_is_reported_once_a_reply():

@@ -1,13 +1,18 @@
-"""Decide who may open a live session: the origin of a browser's page, and a token where the page has a password."""
+"""Decide who may open a live session: the origin of a browser's page, the host that it asked for, and a token where the
+page has a password."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import secrets
 import time
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kdtalker.apps.live.wire import POLICY, ProtocolError
 
@@ -20,6 +25,11 @@ class Access:
     def __init__(self, password: str | None = None, origins: Collection[str] = ()) -> None:
         self._password, self._origins = password, frozenset(origins)
         self._secret = secrets.token_bytes(32)  # tokens end with the process
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Return the hosts of the other pages that may open sessions."""
+        return frozenset(host for origin in self._origins if (host := urlsplit(origin).hostname))
 
     def issue_token(self) -> str:
         """Issue a token for a visitor who has given the password: the time when it ends, and its signature."""
@@ -49,3 +59,38 @@ class Access:
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._secret, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
+
+class HostCheck:
+    """Answer only requests that name this computer, or one of the hosts, as their host: a page of elsewhere whose name
+    was made to lead here (DNS rebinding) does not. An ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] = ()) -> None:
+        self._app, self._hosts = app, frozenset(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it by 403."""
+        host = dict(scope.get("headers", ())).get(b"host", b"").decode("latin-1")
+        if not host or self._is_allowed(host):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close"})  # HTTP 403
+        else:
+            text = f"{host[:100]} is no name of this server, wanted localhost; start it with --origin or --host.\n"
+            await PlainTextResponse(text, 403)(scope, receive, send)
+
+    def _is_allowed(self, host: str) -> bool:
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        return name in self._hosts or is_loopback(name)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this computer alone: localhost, 127.0.0.1 and the like, or ::1."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -13,10 +14,9 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.options import Options, controls
 from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.live.pacing import Pacer
 
 AHEAD_S = 2.0  # of a file that waits in the session
-SIDE_PX = 512
-_SHOWN_EVERY = 10 * FRAME_RATE_HZ
 
 
 def run(arguments: Sequence[str], load: Callable[..., Any] | None = None) -> str:
@@ -30,8 +30,8 @@ def run(arguments: Sequence[str], load: Callable[..., Any] | None = None) -> str
     values = vars(asked)
     options = Options(**{name: values[name] for name, _, _ in controls()})
     from kdtalker.apps.live.outputs import SOUND_RATE_HZ, open_output
+    from kdtalker.live.face import LiveFace
     from kdtalker.live.options import LiveOptions
-    from kdtalker.live.session import LiveSession
     from kdtalker.media.picture import read_image
     from kdtalker.media.sound import read_sound
     from kdtalker.pipeline import TalkingPortraitPipeline
@@ -43,10 +43,10 @@ def run(arguments: Sequence[str], load: Callable[..., Any] | None = None) -> str
     output = open_output(asked.to)
     try:
         pipeline = load(None) if load else TalkingPortraitPipeline.mesh()
-        portrait = pipeline.portrait(image, max_side=SIDE_PX)
+        face = LiveFace.encode(pipeline, image, live)
         pipeline.engine.speech.warm_up()
         with ExitStack() as stack:
-            session = stack.enter_context(LiveSession(pipeline, portrait, live))
+            session = stack.enter_context(face.start(SOUND_RATE_HZ))
             if sound is None:
                 stack.enter_context(_open_microphone(session.push, SOUND_RATE_HZ))
             frames = _play(session, output, sound, asked.duration)
@@ -88,7 +88,7 @@ def _parser() -> Parser:
 
 def _play(session: Any, output: Any, sound: Iterator[Array] | None, duration_s: float | None) -> int:
     """Send a frame every 40 ms until the sound has been played; returns how many."""
-    began, index, is_reading = time.monotonic(), 0, sound is not None
+    pacer, index, is_reading = Pacer(late_s=math.inf), 0, sound is not None
     with suppress(KeyboardInterrupt):
         while duration_s is None or index < duration_s * FRAME_RATE_HZ:
             while is_reading and sound is not None and session.stats.waiting_s < AHEAD_S:
@@ -98,7 +98,8 @@ def _play(session: Any, output: Any, sound: Iterator[Array] | None, duration_s: 
                     is_reading = False
                     break
                 session.push(piece)
-            time.sleep(max(0.0, began + index / FRAME_RATE_HZ - time.monotonic()))
+            time.sleep(pacer.wait_s(time.monotonic()))
+            pacer.advance(time.monotonic(), has_sound=False)
             frame = session.take()
             output.write(frame)
             if session.error is not None:
@@ -122,13 +123,13 @@ def _open_microphone(push: Callable[[Array], Any], rate_hz: int) -> Any:
             f"The microphone needs more ({error}): pip install 'kdtalker[microphone]', and PortAudio of the system."
         ) from None
 
-    def hear(samples: Array, *_: object) -> None:
+    def push_audio(samples: Array, *_: object) -> None:
         with suppress(InputError):  # what is too much is dropped; the session counts
             push(samples[:, 0].copy())
 
     try:
         return sounddevice.InputStream(
-            samplerate=rate_hz, channels=1, dtype="float32", blocksize=rate_hz // 50, callback=hear
+            samplerate=rate_hz, channels=1, dtype="float32", blocksize=rate_hz // 50, callback=push_audio
         )
     except (sounddevice.PortAudioError, ValueError) as error:
         raise InputError(f"There is no microphone that can be used ({error}); plug one in, or give --audio.") from None

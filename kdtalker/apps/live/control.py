@@ -1,4 +1,4 @@
-"""Obey the commands of one client, whatever the transport, and tell what happens in its session."""
+"""Handle the commands of one client, whatever the transport, and send it the events of its session."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class SpeechQueue:
         self,
         synthesise: Callable[[Command], Awaitable[Array]],
         play: Callable[[Array], None],
-        tell: Callable[[dict[str, Any]], None],
+        send_event: Callable[[dict[str, Any]], None],
     ) -> None:
-        """synthesise: returns samples (N,) of a text; play: takes them; tell: sends an event, here errors."""
-        self._synthesise, self._play, self._tell = synthesise, play, tell
+        """synthesise: returns samples (N,) of a text; play: takes them; send_event: sends an event, here errors."""
+        self._synthesise, self._play, self._send_event = synthesise, play, send_event
         self._waiting: deque[Command] = deque()  # the first is at work
         self._worker: asyncio.Task[None] | None = None
 
@@ -78,28 +78,30 @@ class SpeechQueue:
             if self._is_wanted(command):
                 self._waiting.popleft()
                 if error is not None:
-                    self._tell(error_fields(error))
+                    self._send_event(error_fields(error))
 
     def _is_wanted(self, command: Command) -> bool:
         return bool(self._waiting) and self._waiting[0] is command
 
 
 class SessionControl:
-    """Hand sound and commands to a session; tell events as JSON objects."""
+    """Hand sound and commands to a session; send events as JSON objects."""
 
     def __init__(
         self,
         service: LiveService,
         session: LiveSession,
         rate_hz: int,
-        tell: Callable[[dict[str, Any]], None],
+        send_event: Callable[[dict[str, Any]], None],
         drop: Callable[[], list[FrameHeader]] = list,
     ) -> None:
-        """tell: sends an event; drop: drops frames that were taken and not sent, and returns their headers."""
-        self._service, self._session, self._rate_hz, self.tell, self._drop = service, session, rate_hz, tell, drop
+        """send_event: sends an event; drop: drops frames that were taken and not sent, and returns their headers."""
+        self._service, self._session, self._rate_hz = service, session, rate_hz
+        self.send_event, self._drop = send_event, drop
         self._segments = SegmentTracker(rate_hz)
-        self._texts = SpeechQueue(self._synthesise, self._play_text, tell)
+        self._texts = SpeechQueue(self._synthesise, self._play_text, send_event)
         self._errors = self._generation = 0
+        self._unreported: tuple[Played, ...] = ()  # that end with the frame that was taken last
         self.is_ending = self._has_failed = False  # is_ending: the client asked for the end, no more sound is taken
 
     @property
@@ -110,29 +112,37 @@ class SessionControl:
     def take(self) -> tuple[LiveFrame, FrameHeader]:
         """Take the next frame, with its header."""
         frame = self._session.take()
+        self._unreported = frame.ended
         return frame, self._segments.header(frame)
 
     def is_stale(self, header: FrameHeader) -> bool:
         """Tell whether a frame was interrupted after it was taken; it must not be sent."""
         return header.generation < self._generation
 
-    def tell_ended(self, frame: LiveFrame, unsent: Iterable[FrameHeader] = ()) -> None:
-        """Tell the segments that end with a frame, once that was sent; unsent: headers of frames that were not."""
-        for played in frame.ended:
-            self._tell_ended(count_sent(played, unsent))
+    def send_ended(self) -> None:
+        """Send the ends of the segments that end with the frame that was taken last, once that was sent."""
+        unreported, self._unreported = self._unreported, ()
+        for played in unreported:
+            self._report_segment(played)
+
+    def amend(self, event: dict[str, Any], dropped: Iterable[FrameHeader]) -> dict[str, Any]:
+        """Return an event that is queued and not yet sent, corrected by the frames before it that were dropped."""
+        if event["type"] != "ended":
+            return event
+        return self._ended(count_sent(Played(event["segment"], event["samples"], event["interrupted"]), dropped))
 
     async def receive(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do what one message wants, and tell its error. Raises ProtocolError after too many in a row."""
+        """Handle one message, and send its error. Raises ProtocolError after too many in a row."""
         try:
             await work
             self._errors = 0
         except InputError as error:
-            self.tell(error_fields(error))
+            self.send_event(error_fields(error))
             self._errors += 1
         if self._errors >= ERRORS_IN_A_ROW:
             raise ProtocolError("too_many_errors", f"{self._errors} messages in a row were refused.", POLICY)
 
-    async def hear(self, samples: Array) -> None:
+    async def push_audio(self, samples: Array) -> None:
         """Push samples (N,). Raises InputError."""
         if self.is_ending:
             raise ProtocolError("ended", "Sound came after the end of the session; it was dropped.")
@@ -142,8 +152,8 @@ class SessionControl:
             segment = self._session.push(samples)
         self._segments.open(segment, len(samples))
 
-    async def obey(self, command: Command) -> None:
-        """Obey a command. Raises ProtocolError for a text that comes too late, or where too many wait."""
+    async def handle_command(self, command: Command) -> None:
+        """Handle a command. Raises ProtocolError for a text that comes too late, or where too many wait."""
         if command.type == "say":
             if self.is_ending:
                 raise ProtocolError("ended", "A text came after the end of the session; it was dropped.")
@@ -155,11 +165,11 @@ class SessionControl:
             self.is_ending = self.is_ending or command.type == "end"
 
     def report(self, **more: Any) -> None:
-        """Tell counts, and once that no more pictures will be drawn."""
-        self.tell({"type": "stats", **asdict(self._session.stats), **more})
+        """Send counts, and once that no more pictures will be drawn."""
+        self.send_event({"type": "stats", **asdict(self._session.stats), **more})
         if self._session.error is not None and not self._has_failed:
             self._has_failed = True
-            self.tell(error_fields(ProtocolError("engine", "The engine failed; the sound goes on alone.")))
+            self.send_event(error_fields(ProtocolError("engine", "The engine failed; the sound goes on alone.")))
 
     async def close(self) -> None:
         """Stop what is being synthesised."""
@@ -167,16 +177,20 @@ class SessionControl:
 
     def _clear(self) -> None:
         self._texts.clear()
-        reports, dropped = self._session.interrupt(), self._drop()
+        reports, dropped = [*self._unreported, *self._session.interrupt()], self._drop()
+        self._unreported = ()
         self._generation = self._session.stats.interrupts
         for played in reports:
-            self._tell_ended(count_sent(played, dropped))
-        self.tell({"type": "cleared", "generation": self._generation})
+            self._report_segment(count_sent(played, dropped))
+        self.send_event({"type": "cleared", "generation": self._generation})
 
-    def _tell_ended(self, played: Played) -> None:
+    def _report_segment(self, played: Played) -> None:
         self._segments.end(played)
-        seconds = round(played.samples / self._rate_hz, 3)
-        self.tell({"type": "ended", **asdict(played), "seconds": seconds})
+        self.send_event(self._ended(played))
+
+    def _ended(self, played: Played) -> dict[str, Any]:
+        """Format the event that tells the end of a segment."""
+        return {"type": "ended", **asdict(played), "seconds": round(played.samples / self._rate_hz, 3)}
 
     async def _synthesise(self, command: Command) -> Array:
         return await self._service.synthesise(command.text, command.voice, self._rate_hz)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 from kdtalker.apps.live.wire import FrameHeader, pack_frame
 from kdtalker.core.rates import FRAME_RATE_HZ
@@ -13,6 +16,7 @@ MAX_BEHIND_S = 10.0  # sound that waits at most
 EVENTS_WAITING = 256  # at most
 
 Frame = tuple[FrameHeader, bytes, bytes]  # header, JPEG, sound
+Event = dict[str, Any]
 
 
 class SlowReaderError(Exception):
@@ -24,14 +28,14 @@ class Outbox:
 
     def __init__(self) -> None:
         self.pictures_dropped = 0
-        self._items: deque[Frame | str] = deque()
+        self._items: deque[Frame | Event] = deque()
         self._frames = self._pictures = 0
         self._has_items = asyncio.Event()
 
-    def put(self, item: Frame | str, *, last: bool = False) -> None:
-        """Add a frame or an event (JSON). Raises SlowReaderError where too much sound, or too many events, wait.
+    def put(self, item: Frame | Event, *, last: bool = False) -> None:
+        """Add a frame or an event. Raises SlowReaderError where too much sound, or too many events, wait.
         last: the event that ends the connection, for which there is always a place."""
-        if isinstance(item, str):
+        if isinstance(item, dict):
             if len(self._items) - self._frames >= EVENTS_WAITING and not last:
                 raise SlowReaderError
         else:
@@ -46,30 +50,34 @@ class Outbox:
 
     def _drop_oldest_picture(self) -> None:
         for place, item in enumerate(self._items):
-            if not isinstance(item, str) and item[1]:
+            if not isinstance(item, dict) and item[1]:
                 self._items[place] = (item[0], b"", item[2])
                 self._pictures -= 1
                 self.pictures_dropped += 1
                 return
 
     async def get(self) -> bytes | str:
-        """Wait for the next message: bytes of a frame, or an event."""
+        """Wait for the next message: bytes of a frame, or an event as JSON."""
         while not self._items:
             self._has_items.clear()
             await self._has_items.wait()
         item = self._items.popleft()
-        if isinstance(item, str):
-            return item
+        if isinstance(item, dict):
+            return json.dumps(item)
         self._frames -= 1
         self._pictures -= bool(item[1])
         return pack_frame(*item)
 
     def drop_frames(self) -> list[FrameHeader]:
         """Drop all frames that wait, after an interruption; return their headers. Events stay."""
-        dropped = [item[0] for item in self._items if not isinstance(item, str)]
-        self._items = deque(item for item in self._items if isinstance(item, str))
+        dropped = [item[0] for item in self._items if not isinstance(item, dict)]
+        self._items = deque(item for item in self._items if isinstance(item, dict))
         self._frames = self._pictures = 0
         return dropped
+
+    def amend(self, change: Callable[[Event], Event]) -> None:
+        """Change the events that wait."""
+        self._items = deque(change(item) if isinstance(item, dict) else item for item in self._items)
 
     @property
     def is_empty(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta, timezone
 from fractions import Fraction
 from pathlib import Path
@@ -14,9 +14,9 @@ import av
 import av.logging
 import numpy as np
 
-from kdtalker.apps.live.wire import encode_sound
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.files import AtomicFile
+from kdtalker.core.pcm import encode_pcm
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.live.frames import LiveFrame
 
@@ -64,16 +64,20 @@ class MuxedOutput:
         self._format = "mpegts" if target == "-" else SCHEMES.get(scheme) or FORMATS[Path(target).suffix.lower()]
         self._file = None if scheme or target == "-" else AtomicFile(Path(target))
         self._container: Any = None
-        self._folder = tempfile.TemporaryDirectory(prefix="kdtalker-")  # of the certificate, where one is needed
-        self._options = _MUXER.get(self._format, {})
-        if self._format == "whip":
-            self._options = _write_certificate(Path(self._folder.name))
+        self._certificate = _make_certificate() if self._format == "whip" else {}
 
-    def _open(self, width: int, height: int) -> None:
+    def _open(self, width: int, height: int, files: ExitStack) -> None:
+        """Open the stream; files: removes what is needed until the first frame was sent."""
         av.logging.set_level(av.logging.PANIC)  # errors are told as OutputError
         where = str(self._file.partial) if self._file else self._target.removeprefix("whip+")
         where = f"pipe:{os.dup(1)}" if self._target == "-" else where
-        self._container = av.open(where, "w", format=self._format, options=self._options, timeout=10.0)
+        options = dict(_MUXER.get(self._format, {}))
+        if self._certificate:
+            folder = Path(files.enter_context(tempfile.TemporaryDirectory(prefix="kdtalker-")))
+            for name, content in self._certificate.items():
+                (folder / name).write_bytes(content)
+                options[name] = str(folder / name)
+        self._container = av.open(where, "w", format=self._format, options=options, timeout=10.0)
         self._video = self._container.add_stream("libx264", rate=FRAME_RATE_HZ, options=_X264)
         self._video.width, self._video.height, self._video.pix_fmt = width, height, "yuv420p"
         self._video.gop_size, self._video.thread_count = _KEY_FRAMES_EVERY, 1
@@ -85,18 +89,22 @@ class MuxedOutput:
         """Encode and send one frame with its sound. Raises OutputError."""
         height, width = (side - side % 2 for side in frame.picture.shape[:2])  # 4:2:0 has no odd sides
         try:
-            if self._container is None:
-                self._open(width, height)
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.picture[:height, :width]), format="rgb24")
-            picture.pts, picture.time_base = frame.index, Fraction(1, FRAME_RATE_HZ)
-            sound = av.AudioFrame(format="s16", layout="mono", samples=len(frame.sound))
-            sound.planes[0].update(encode_sound(frame.sound))
-            sound.sample_rate, sound.time_base = self._rate_hz, Fraction(1, self._rate_hz)
-            sound.pts = frame.index * len(frame.sound)
-            self._container.mux(self._audio.encode(sound))
-            self._container.mux(self._video.encode(picture))
+            with ExitStack() as files:
+                if self._container is None:
+                    self._open(width, height, files)
+                self._mux(frame, width, height)
         except (av.FFmpegError, OSError) as error:
             raise self._failure(error) from None
+
+    def _mux(self, frame: LiveFrame, width: int, height: int) -> None:
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.picture[:height, :width]), format="rgb24")
+        picture.pts, picture.time_base = frame.index, Fraction(1, FRAME_RATE_HZ)
+        sound = av.AudioFrame(format="s16", layout="mono", samples=len(frame.sound))
+        sound.planes[0].update(encode_pcm(frame.sound))
+        sound.sample_rate, sound.time_base = self._rate_hz, Fraction(1, self._rate_hz)
+        sound.pts = frame.index * len(frame.sound)
+        self._container.mux(self._audio.encode(sound))
+        self._container.mux(self._video.encode(picture))
 
     def close(self) -> None:
         """Finish; a file then takes its name. Raises OutputError."""
@@ -109,7 +117,6 @@ class MuxedOutput:
             self._container.close()
         except (av.FFmpegError, OSError) as error:
             raise self._failure(error) from None
-        self._folder.cleanup()
         if self._file:
             self._file.commit()
 
@@ -118,7 +125,6 @@ class MuxedOutput:
         if self._container is not None:
             with suppress(av.FFmpegError, OSError):
                 self._container.close()
-        self._folder.cleanup()
         if self._file:
             self._file.discard()
 
@@ -156,9 +162,9 @@ class CameraOutput:
     abort = close
 
 
-def _write_certificate(folder: Path) -> dict[str, str]:
-    """Write key and certificate (ECDSA on P-256, which RFC 8827 asks of everyone; that of ffmpeg with GnuTLS is refused
-    by some servers) to a folder; return the options of the muxer. Raises InputError without the extra [webrtc]."""
+def _make_certificate() -> dict[str, bytes]:
+    """Make key and certificate (ECDSA on P-256, which RFC 8827 asks of everyone; that of ffmpeg with GnuTLS is refused
+    by some servers) as PEM, by the muxer's names. Raises InputError without the extra [webrtc]."""
     try:
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
@@ -172,6 +178,7 @@ def _write_certificate(folder: Path) -> dict[str, str]:
     builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=30))
     encoding = serialization.Encoding.PEM
     plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    (folder / "certificate.pem").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(encoding))
-    (folder / "key.pem").write_bytes(key.private_bytes(encoding, *plain))
-    return {"cert_file": str(folder / "certificate.pem"), "key_file": str(folder / "key.pem")}
+    return {
+        "cert_file": builder.sign(key, hashes.SHA256()).public_bytes(encoding),
+        "key_file": key.private_bytes(encoding, *plain),
+    }

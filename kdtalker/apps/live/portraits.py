@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -14,6 +16,9 @@ from kdtalker.apps.live.wire import ProtocolError
 from kdtalker.core.errors import KDTalkerError
 
 UPLOAD_WITHIN_S = 60.0
+DISCARD_WITHIN_S = 5.0
+UPLOADS_WAITING = 8  # at most, those that are read or encoded among them
+BODIES_WAITING = 2  # as many of the largest size may be held in memory
 _STATUS = {"origin": 403, "not_allowed": 401, "busy": 503, "portrait": 404, "too_slow": 408, "failed": 500}
 
 _log = logging.getLogger(__name__)
@@ -21,23 +26,64 @@ _log = logging.getLogger(__name__)
 
 def portrait_router(service: LiveService) -> APIRouter:
     """Build the route `/v1/portraits`."""
-    router, one_upload = APIRouter(), asyncio.Semaphore(1)  # bodies are held in memory
+    most = service.limits.file_megabytes * 1_000_000
+    router, queue = APIRouter(), UploadQueue(BODIES_WAITING * most)
 
     @router.post("/v1/portraits")
     async def add(request: Request) -> JSONResponse:
         """Take a picture as the body; answer with its id."""
         try:
             service.access.check(request.headers, request.query_params.get("token"))
-            async with one_upload:
-                content = await read_body(request, service.limits.file_megabytes * 1_000_000)
-                key = await service.add_portrait(content)
-            portrait = await service.portrait(key)
+            with queue.admit(_expected_bytes(request, most)):
+                key = await service.add_portrait(await read_body(request, most))
+            width, height = (await service.face(key)).size
         except Exception as error:
+            await _discard_body(request)
             return error_response(error)
-        height, width = portrait.canvas.paste(portrait.canvas.face).shape[:2]
         return JSONResponse({"portrait": key, "width": width, "height": height}, 201)
 
     return router
+
+
+class UploadQueue:
+    """Bound the bodies that are held in memory, by number and bytes."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._count = self._bytes = 0
+
+    @contextmanager
+    def admit(self, size: int) -> Iterator[None]:
+        """Keep a place for a body of so many bytes. Raises ProtocolError where there is none."""
+        if self._count >= UPLOADS_WAITING or self._bytes + size > self._most_bytes:
+            raise ProtocolError(
+                "busy", f"{self._count} pictures wait here, at most {UPLOADS_WAITING} may, of "
+                f"{self._most_bytes // 1_000_000} MB in all; send this one again in 30 s.",
+            )  # fmt: skip
+        self._count += 1
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._count -= 1
+            self._bytes -= size
+
+
+def _expected_bytes(request: Request, most: int) -> int:
+    """Return the length that a request tells for its body; `most` where it tells none, or more."""
+    told = request.headers.get("content-length", "")
+    return min(int(told), most) if told.isascii() and told.isdecimal() else most
+
+
+async def _discard_body(request: Request) -> None:
+    """Read what is left of a body, for a short time: the answer to who still sends would be lost."""
+    with suppress(Exception):
+        await asyncio.wait_for(_skip(request), DISCARD_WITHIN_S)
+
+
+async def _skip(request: Request) -> None:
+    async for _ in request.stream():
+        pass
 
 
 async def read_body(request: Request, most: int) -> bytes:

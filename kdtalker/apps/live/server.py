@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 import time
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from kdtalker.apps.live.access import HostCheck, is_loopback
 from kdtalker.apps.live.portraits import portrait_router
 from kdtalker.apps.live.service import LiveService
 from kdtalker.apps.live.tab import tab_router
@@ -31,7 +35,14 @@ _ERRORS = {
 
 def live_app(service: LiveService) -> FastAPI:
     """Build the app with the live routes; those of WebRTC where its extra is installed."""
-    app = FastAPI(title="kdtalker", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @asynccontextmanager
+    async def preload(_: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.ensure_future(service.preload())
+        yield
+        loading.cancel()
+
+    app = FastAPI(title="kdtalker", docs_url=None, redoc_url=None, openapi_url=None, lifespan=preload)
     for build in (websocket_router, portrait_router, tab_router):
         app.include_router(build(service))
     if find_spec("aiortc"):
@@ -71,14 +82,18 @@ def _length(count: int) -> bytes:
 class PageServer:
     """Run an app in a thread of this process."""
 
-    def __init__(self, app: FastAPI, host: str = "127.0.0.1", port: int | None = None) -> None:
-        """port: None for the first free one from 7860. Raises OutputError where none can be had."""
+    def __init__(
+        self, app: FastAPI, host: str = "127.0.0.1", port: int | None = None, names: Collection[str] = ()
+    ) -> None:
+        """port: None for the first free one from 7860. names: other names that requests may give this server, where it
+        listens to this computer alone (see `HostCheck`). Raises OutputError where no port can be had."""
         self._listener = _listen(host, port)
         self.port: int = self._listener.getsockname()[1]
         shown = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
         self.address = f"http://{shown}:{self.port}/"
+        checked = HostCheck(app, names) if is_loopback(host) else app
         config = uvicorn.Config(
-            app, log_level="warning", ws=_Socket, ws_max_size=MAX_MESSAGE_BYTES, ws_per_message_deflate=False,
+            checked, log_level="warning", ws=_Socket, ws_max_size=MAX_MESSAGE_BYTES, ws_per_message_deflate=False,
             ws_ping_interval=PING_S, ws_ping_timeout=PING_S, timeout_graceful_shutdown=2,
         )  # fmt: skip
         self._server = uvicorn.Server(config)

@@ -1,39 +1,85 @@
-"""Hold what all live sessions share: the engine, encoded portraits, and the number of sessions that may run."""
+"""Hold what all live sessions share: the engine, encoded faces, and the threads that work beside their clock."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
+import logging
 import tempfile
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+import time
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from threading import Event, Lock, Thread
+from typing import Any, Generic, TypeVar
 
 from kdtalker.apps.live.access import Access
-from kdtalker.apps.live.wire import TRY_LATER, Hello, ProtocolError
+from kdtalker.apps.live.admission import Admission, rehearse
+from kdtalker.apps.live.wire import Hello, ProtocolError
 from kdtalker.apps.uploads import UploadLimits, read_picture
 from kdtalker.core.arrays import Array, Image
 from kdtalker.core.options import Options
-from kdtalker.core.protocols import EncodedPortrait
-from kdtalker.live.idle import IdleLoop
+from kdtalker.live.face import LiveFace
 from kdtalker.live.options import LiveOptions
 from kdtalker.live.session import LiveSession
 from kdtalker.media.picture import encode_jpeg
 from kdtalker.pipeline import TalkingPortraitPipeline
 from kdtalker.tts.speak import synthesise_text
 
+KeyT = TypeVar("KeyT", bound=Hashable)
 ResultT = TypeVar("ResultT")
 
-SIDE_PX = 512  # longer side of a live picture
-PORTRAITS_KEPT = 8
+FACES_KEPT = 8
 JPEG_QUALITY = 85
-CORES_A_SESSION = 2
-RETRY_AFTER_S = 30
-FRAME_BUDGET_MS = 32.0  # of 40 ms, that the frames of all sessions may take together
+
+_log = logging.getLogger(__name__)
+
+
+class FaceCache(Generic[KeyT]):
+    """Make faces once and keep them; the least recently used goes first, but none that is held."""
+
+    def __init__(self, most: int = FACES_KEPT) -> None:
+        """most: faces that are kept, and more only while they are held."""
+        self._most = most
+        self._tasks: OrderedDict[KeyT, asyncio.Task[LiveFace]] = OrderedDict()
+        self._holds = Counter[KeyT]()
+
+    def __contains__(self, key: KeyT) -> bool:
+        return key in self._tasks
+
+    async def get(self, key: KeyT, make: Callable[[], Awaitable[LiveFace]]) -> LiveFace:
+        """Return a face, which is made where it is not kept; all who ask meanwhile wait for the same one. Raises what
+        `make` raises; who asks next tries again."""
+        if key not in self._tasks:
+            self._tasks[key] = asyncio.ensure_future(make())
+        self._tasks.move_to_end(key)
+        task = self._tasks[key]
+        try:
+            with self.hold(key):
+                return await asyncio.shield(task)
+        except BaseException:
+            if task.done() and self._tasks.get(key) is task:
+                del self._tasks[key]
+            raise
+
+    @contextmanager
+    def hold(self, key: KeyT) -> Iterator[None]:
+        """Keep a face for so long."""
+        self._holds[key] += 1
+        try:
+            yield
+        finally:
+            self._holds[key] -= 1
+            self._evict()
+
+    def _evict(self) -> None:
+        """Drop faces until no more than the most are kept, the least recently used first, but none that is held."""
+        self._holds = +self._holds  # without those that are zero
+        free = [key for key in self._tasks if key not in self._holds]
+        for key in free[: max(0, len(self._tasks) - self._most)]:
+            del self._tasks[key]
 
 
 class LiveService:
@@ -48,92 +94,116 @@ class LiveService:
         most: int | None = None,
         access: Access | None = None,
     ) -> None:
-        """load: returns the engine, loading it at the first call; portrait: the picture of who names none; most:
-        sessions at a time (default: one for each two cores)."""
-        self.limits, self.access = limits or UploadLimits(), access or Access()
-        self.most = most or max(1, (os.cpu_count() or 1) // CORES_A_SESSION)
+        """load: loads the engine; portrait: the picture of who names none; most: sessions at a time (default: one for
+        each two cores)."""
+        self.limits, self.access, self.admission = limits or UploadLimits(), access or Access(), Admission(most)
         self._load, self._default = load, portrait
-        self._portraits: OrderedDict[str, asyncio.Task[EncodedPortrait[Any]]] = OrderedDict()
-        self._idle: dict[tuple[str | None, Options], IdleLoop] = {}
+        self._loading = Lock()
+        self._loaded: TalkingPortraitPipeline[Any] | None = None
+        self._portraits = FaceCache[str | None]()  # by id; None: that of the server
+        self._variants = FaceCache[tuple[str | None, Options]]()  # with the options of a session
+        self._one_encoding = asyncio.Semaphore(1)
         self._pictures = ThreadPoolExecutor(2, "kdtalker-jpeg")  # whose clock goes on while the others are at work
         self._pool = ThreadPoolExecutor(4, "kdtalker-live")
         self._voices = ThreadPoolExecutor(2, "kdtalker-say")  # texts hold up no session that opens or closes
-        self._running: list[LiveSession] = []
+        self._running: dict[LiveSession, ExitStack] = {}  # with what they hold
+        self._own = ExitStack()  # which is always held
+        self._own.enter_context(self._portraits.hold(None))
+        self._own.enter_context(self._variants.hold((None, Options())))
         self._places = self._closing = 0
+
+    async def preload(self) -> None:
+        """Load the engine and the server's own face, and measure what its frames cost, so that the first session begins
+        at once. Errors are left to that session, which tries again."""
+        is_loaded, is_stopped = asyncio.Event(), Event()
+        loop = asyncio.get_running_loop()
+
+        def load() -> None:
+            with suppress(Exception):
+                self._pipeline()
+            with suppress(RuntimeError):  # the loop was closed
+                loop.call_soon_threadsafe(is_loaded.set)
+
+        Thread(target=load, daemon=True).start()  # which keeps no process alive that is ended meanwhile
+        await is_loaded.wait()
+        try:
+            face = await self.face(None)
+            rehearsal = self.run(lambda: rehearse(face, lambda: not self._places and not is_stopped.is_set()))
+            self.admission.learn(await rehearsal)
+        except Exception:
+            _log.debug("The server's own face could not be loaded.", exc_info=True)
+        finally:
+            is_stopped.set()
 
     @asynccontextmanager
     async def admit(self) -> AsyncIterator[None]:
         """Keep a place for a session. Raises ProtocolError where there is none, before any work is done."""
-        while self._places >= self.most and self._closing:  # of who comes back at once
+        while not self._has_place():
             await asyncio.sleep(0.01)
-        if self._places >= self.most:
-            raise ProtocolError(
-                "busy", f"All {self.most} live sessions are taken; try again in {RETRY_AFTER_S} s.", TRY_LATER
-            )
-        spent_ms = sum(stats.hear_ms + stats.draw_ms for stats in (session.stats for session in self._running))
-        if self._running and spent_ms * (len(self._running) + 1) / len(self._running) > FRAME_BUDGET_MS:
-            raise ProtocolError(
-                "busy", f"The sessions that run need {spent_ms:.0f} of each 40 ms, which leaves none for another; "
-                f"try again in {RETRY_AFTER_S} s.", TRY_LATER,
-            )  # fmt: skip
         self._places += 1
         try:
             yield
         finally:
             self._places -= 1
 
+    def _has_place(self) -> bool:
+        """Tell whether there is a place; False while one may become free. Raises ProtocolError where there is none."""
+        running = [session.stats for session in self._running]
+        try:
+            self.admission.check(running, self._places - len(running))
+        except ProtocolError:
+            if not self._closing:  # it may be that of who comes back at once
+                raise
+            return False
+        return True
+
     async def add_portrait(self, content: bytes) -> str:
         """Encode an uploaded picture; return its id, a hash of its content. Raises InputError for what is none."""
         key = hashlib.sha256(content).hexdigest()[:32]
-        await self._portrait(key, lambda: self._read_upload(content))
+        await self._portraits.get(key, lambda: self._encode(lambda: self._read_upload(content)))
         return key
 
     async def open(self, hello: Hello) -> LiveSession:
         """Open a session. Raises ProtocolError for a portrait that is not here, InputError as LiveSession."""
-        portrait = await self.portrait(hello.portrait)
-        more = {} if hello.lookahead is None else {"lookahead": hello.lookahead}
-        options = LiveOptions(options=hello.options, sample_rate=hello.rate_hz, source=hello.source, **more)
-        life = hello.portrait, hello.options
-        session = await self.run(lambda: LiveSession(self._load(), portrait, options, idle=self._idle.get(life)))
-        self._idle[life] = session.idle  # of the same face and options it is drawn once
-        for old in list(self._idle)[:-PORTRAITS_KEPT]:
-            del self._idle[old]
-        self._running.append(session)
+        options = hello.options
+        variant = hello.portrait, options.options
+        with ExitStack() as held:
+            held.enter_context(self._portraits.hold(hello.portrait))
+            held.enter_context(self._variants.hold(variant))
+            portrait = await self.face(hello.portrait)
+
+            async def vary() -> LiveFace:
+                return portrait.with_options(LiveOptions(options=options.options))
+
+            face = (await self._variants.get(variant, vary)).with_options(options)
+            session = await self.run(lambda: face.start(options.sample_rate))
+            self._running[session] = held.pop_all()
         return session
 
     async def close(self, session: LiveSession) -> None:
         """Close a session that `open` returned."""
         if session in self._running:
-            self._running.remove(session)
+            self._running.pop(session).close()
         self._closing += 1
         try:
             await self.run(session.close)
         finally:
             self._closing -= 1
 
-    async def portrait(self, key: str | None) -> EncodedPortrait[Any]:
+    async def face(self, key: str | None) -> LiveFace:
         """Return an encoded portrait by its id; None: that of the server. Raises ProtocolError for an unknown id."""
-        if key is None:
-            return await self._portrait("", lambda: read_picture(self._default, self.limits))
-        if key not in self._portraits:
+        if key is not None and key not in self._portraits:
             raise ProtocolError("portrait", f"There is no portrait '{key[:40]}' here; send it to /v1/portraits first.")
-        return await self._portraits[key]
+        return await self._portraits.get(key, lambda: self._encode(lambda: read_picture(self._default, self.limits)))
 
-    async def _portrait(self, key: str, read: Callable[[], Image]) -> EncodedPortrait[Any]:
-        if key not in self._portraits:
-            encode = self.run(lambda: self._load().portrait(read(), max_side=SIDE_PX))
-            self._portraits[key] = asyncio.ensure_future(encode)
-        self._portraits.move_to_end(key)
-        task = self._portraits[key]
-        try:
-            return await asyncio.shield(task)
-        except BaseException:
-            if task.done():
-                self._portraits.pop(key, None)  # the next visitor tries again
-            raise
-        finally:
-            for old in list(self._portraits)[:-PORTRAITS_KEPT]:
-                del self._portraits[old]
+    async def _encode(self, read: Callable[[], Image]) -> LiveFace:
+        async with self._one_encoding:  # those who speak meanwhile need the other cores
+            return await self.run(lambda: LiveFace.encode(self._pipeline(), read()))
+
+    def _pipeline(self) -> TalkingPortraitPipeline[Any]:
+        with self._loading:
+            self._loaded = self._loaded or self._load()
+            return self._loaded
 
     def _read_upload(self, content: bytes) -> Image:
         with tempfile.TemporaryDirectory(prefix="kdtalker-") as folder:
@@ -151,6 +221,10 @@ class LiveService:
 
     async def encode_jpeg(self, picture: Image) -> bytes:
         """Encode a picture (H, W, 3) as JPEG."""
-        loop = asyncio.get_running_loop()
-        content: bytes = await loop.run_in_executor(self._pictures, encode_jpeg, picture, JPEG_QUALITY)
+        return await asyncio.get_running_loop().run_in_executor(self._pictures, self._encode_jpeg, picture)
+
+    def _encode_jpeg(self, picture: Image) -> bytes:
+        began_s = time.perf_counter()
+        content = encode_jpeg(picture, JPEG_QUALITY)
+        self.admission.learn_encoding(1000 * (time.perf_counter() - began_s))
         return content

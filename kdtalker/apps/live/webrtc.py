@@ -16,13 +16,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from kdtalker.apps.live.control import SessionControl
-from kdtalker.apps.live.pacer import ticks
 from kdtalker.apps.live.portraits import error_response, read_body
 from kdtalker.apps.live.service import LiveService
 from kdtalker.apps.live.webrtc_tracks import CALL_RATE_HZ, PictureTrack, SoundTrack48, read_samples
-from kdtalker.apps.live.wire import SOURCES, FrameHeader, Hello, ProtocolError, parse_command
+from kdtalker.apps.live.wire import FrameHeader, Hello, ProtocolError, live_options, parse_command
 from kdtalker.core.errors import KDTalkerError
 from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.live.pacing import ticks
 from kdtalker.live.session import LiveSession
 
 _log = logging.getLogger(__name__)
@@ -71,10 +71,8 @@ def webrtc_router(service: LiveService) -> APIRouter:
 
 
 def _hello(query: Mapping[str, str]) -> Hello:
-    source = query.get("source", "microphone")
-    if source not in SOURCES:
-        raise ProtocolError("source", f"The source is {source!r}, wanted {' or '.join(map(repr, SOURCES))}.")
-    return Hello(CALL_RATE_HZ, query.get("portrait"), source)
+    fields = {"rate": CALL_RATE_HZ, "source": query.get("source", "microphone")}
+    return Hello(live_options(fields), query.get("portrait"))
 
 
 class Call:
@@ -84,14 +82,14 @@ class Call:
         self._service, self._session, self._place = service, session, place
         self._picture, self._sound, self._peer = PictureTrack(), SoundTrack48(), RTCPeerConnection()
         self._channel: RTCDataChannel | None = None
-        self._control = SessionControl(service, session, CALL_RATE_HZ, self._tell, self._drop)
+        self._control = SessionControl(service, session, CALL_RATE_HZ, self._send_event, self._drop)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_connected = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
         self.on_close: Any = lambda: None
-        self._peer.on("track", self._hear)
-        self._peer.on("datachannel", self._open_channel)
-        self._peer.on("connectionstatechange", self._follow_state)
+        self._peer.on("track", self._on_track)
+        self._peer.on("datachannel", self._on_data_channel)
+        self._peer.on("connectionstatechange", self._on_state_change)
 
     @classmethod
     async def open(cls, service: LiveService, offer: str, hello: Hello) -> Call:
@@ -157,14 +155,14 @@ class Call:
             frame, _ = self._control.take()
             self._picture.show(frame)
             self._sound.play(frame)
-            self._control.tell_ended(frame)
+            self._control.send_ended()
             if index % FRAME_RATE_HZ == 0:
                 self._control.report(pictures_dropped=self._picture.dropped)
             if self._control.has_ended:
                 break
         self._begin_close()
 
-    def _hear(self, track: MediaStreamTrack) -> None:
+    def _on_track(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio":
             self._start(self._receive(track))
 
@@ -172,21 +170,21 @@ class Call:
         async for samples in read_samples(track):
             if self._control.is_ending:  # a microphone that is still open is no fault
                 continue
-            await self._control.receive(self._control.hear(samples))
+            await self._control.receive(self._control.push_audio(samples))
 
-    def _open_channel(self, channel: RTCDataChannel) -> None:
+    def _on_data_channel(self, channel: RTCDataChannel) -> None:
         self._channel = channel
 
-        def obey(message: str | bytes) -> None:
+        def on_message(message: str | bytes) -> None:
             text = message if isinstance(message, str) else ""
-            self._start(self._control.receive(self._obey(text)))
+            self._start(self._control.receive(self._handle_command(text)))
 
-        channel.on("message", obey)
+        channel.on("message", on_message)
 
-    async def _obey(self, text: str) -> None:
-        await self._control.obey(parse_command(text))
+    async def _handle_command(self, text: str) -> None:
+        await self._control.handle_command(parse_command(text))
 
-    def _tell(self, event: Mapping[str, Any]) -> None:
+    def _send_event(self, event: Mapping[str, Any]) -> None:
         if self._channel is not None and self._channel.readyState == "open":
             self._channel.send(json.dumps(event))
 
@@ -196,7 +194,7 @@ class Call:
         self._sound.clear()
         return []
 
-    async def _follow_state(self) -> None:
+    async def _on_state_change(self) -> None:
         if self._peer.connectionState == "connected":
             self._is_connected.set()
         elif self._peer.connectionState in ("failed", "closed"):
@@ -208,11 +206,11 @@ class Call:
 
     def _begin_close(self) -> asyncio.Task[None]:
         if self._closing is None:
-            self._closing = asyncio.ensure_future(self._shut())
+            self._closing = asyncio.ensure_future(self._close_all())
             self.on_close()
         return self._closing
 
-    async def _shut(self) -> None:
+    async def _close_all(self) -> None:
         for task in list(self._tasks):
             task.cancel()
         await self._control.close()

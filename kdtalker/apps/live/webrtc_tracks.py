@@ -10,8 +10,8 @@ import av
 import numpy as np
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from kdtalker.apps.live.wire import encode_sound
 from kdtalker.core.arrays import Array
+from kdtalker.core.pcm import encode_pcm
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.live.frames import LiveFrame
 
@@ -77,7 +77,7 @@ class SoundTrack48(_QueuedTrack):
 
     def play(self, frame: LiveFrame) -> None:
         """Queue the 40 ms of sound of a frame, as two packets."""
-        content = encode_sound(frame.sound)
+        content = encode_pcm(frame.sound)
         for start in range(0, len(frame.sound), _PIECE_SAMPLES):
             piece = av.AudioFrame(format="s16", layout="mono", samples=_PIECE_SAMPLES)
             piece.planes[0].update(content[2 * start : 2 * (start + _PIECE_SAMPLES)])

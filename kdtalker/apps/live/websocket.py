@@ -13,7 +13,6 @@ from starlette.websockets import WebSocketState
 
 from kdtalker.apps.live.control import SessionControl
 from kdtalker.apps.live.outbox import Outbox, SlowReaderError
-from kdtalker.apps.live.pacer import ticks
 from kdtalker.apps.live.service import LiveService
 from kdtalker.apps.live.wire import (
     FAILED,
@@ -26,13 +25,14 @@ from kdtalker.apps.live.wire import (
     ProtocolError,
     close_reason,
     decode_sound,
-    encode_sound,
     error_fields,
     parse_command,
     parse_hello,
 )
 from kdtalker.core.errors import KDTalkerError
+from kdtalker.core.pcm import encode_pcm
 from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.live.pacing import ticks
 from kdtalker.live.session import LiveSession
 
 _log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def websocket_router(service: LiveService) -> APIRouter:
         waiting.add(socket)
         try:
             await socket.accept()
-            hello = await _greet(socket, service)
+            hello = await _receive_hello(socket, service)
             waiting.discard(socket)
             if hello is not None:
                 await _serve(socket, service, hello)
@@ -67,7 +67,7 @@ def websocket_router(service: LiveService) -> APIRouter:
     return router
 
 
-async def _greet(socket: WebSocket, service: LiveService) -> Hello | None:
+async def _receive_hello(socket: WebSocket, service: LiveService) -> Hello | None:
     """Wait for the hello; None where the socket was closed with an error."""
     try:
         message = await asyncio.wait_for(socket.receive(), HELLO_WITHIN_S)
@@ -159,9 +159,9 @@ class SocketSession:
     def __init__(
         self, socket: WebSocket, service: LiveService, session: LiveSession, hello: Hello, early: EarlyMessages
     ) -> None:
-        self._socket, self._service, self._rate_hz, self._outbox = socket, service, hello.rate_hz, Outbox()
+        self._socket, self._service, self._rate_hz, self._outbox = socket, service, hello.options.sample_rate, Outbox()
         self._early = early
-        self._control = SessionControl(service, session, hello.rate_hz, self._tell, self._drop)
+        self._control = SessionControl(service, session, self._rate_hz, self._send_event, self._drop)
         self._encoding: list[FrameHeader] = []  # of the frame that is taken and not yet in the outbox
         self._close: tuple[int, str] = (1000, "")
 
@@ -172,7 +172,7 @@ class SocketSession:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             errors = [task.exception() for task in done]
             for error in errors:
-                self._settle(error)
+                self._send_failure(error)
             if not any(isinstance(error, WebSocketDisconnect) for error in errors):
                 await self._send_rest(tasks[2])
         finally:
@@ -181,7 +181,7 @@ class SocketSession:
             await asyncio.gather(*tasks, self._control.close(), return_exceptions=True)
         return self._close
 
-    def _settle(self, error: BaseException | None) -> None:
+    def _send_failure(self, error: BaseException | None) -> None:
         """Turn what ended the session into an event and a close code."""
         if error is None or isinstance(error, WebSocketDisconnect):
             return
@@ -193,7 +193,7 @@ class SocketSession:
             is_told = isinstance(error, KDTalkerError)
             error = ProtocolError("failed", str(error), FAILED) if is_told else _describe_failure(error)
         self._close = error.close or FAILED, close_reason(str(error))
-        self._outbox.put(json.dumps(error_fields(error)), last=True)
+        self._outbox.put(error_fields(error), last=True)
 
     async def _send_rest(self, sending: asyncio.Future[None]) -> None:
         """Send what waits, for a short time."""
@@ -203,10 +203,12 @@ class SocketSession:
             await asyncio.sleep(0.01)
 
     def _drop(self) -> list[FrameHeader]:
-        return [*self._outbox.drop_frames(), *self._encoding]
+        dropped = [*self._outbox.drop_frames(), *self._encoding]
+        self._outbox.amend(lambda event: self._control.amend(event, dropped))
+        return dropped
 
-    def _tell(self, event: Mapping[str, Any]) -> None:
-        self._outbox.put(json.dumps(event))
+    def _send_event(self, event: dict[str, Any]) -> None:
+        self._outbox.put(event)
 
     async def _send(self) -> None:
         while True:
@@ -223,16 +225,15 @@ class SocketSession:
             frame, header = self._control.take()
             if index == 0:
                 height, width = frame.picture.shape[:2]
-                self._tell({"type": "ready", "version": VERSION, "rate": self._rate_hz, "fps": FRAME_RATE_HZ,
+                self._send_event({"type": "ready", "version": VERSION, "rate": self._rate_hz, "fps": FRAME_RATE_HZ,
                             "width": width, "height": height})  # fmt: skip
             if frame.picture is not shown:
                 self._encoding = [header]
                 jpeg, shown = await self._service.encode_jpeg(frame.picture), frame.picture
                 self._encoding = []
-            is_stale = self._control.is_stale(header)
-            if not is_stale:
-                self._outbox.put((header, jpeg, encode_sound(frame.sound)))
-            self._control.tell_ended(frame, [header] * is_stale)
+            if not self._control.is_stale(header):
+                self._outbox.put((header, jpeg, encode_pcm(frame.sound)))
+            self._control.send_ended()
             if index % FRAME_RATE_HZ == 0:
                 self._control.report(pictures_dropped=self._outbox.pictures_dropped)
             if self._control.has_ended:
@@ -250,6 +251,6 @@ class SocketSession:
     async def _handle(self, message: Mapping[str, Any]) -> None:
         sound = message.get("bytes")
         if sound is None:
-            await self._control.obey(parse_command(message["text"]))
+            await self._control.handle_command(parse_command(message["text"]))
         else:
-            await self._control.hear(decode_sound(sound, self._rate_hz))
+            await self._control.push_audio(decode_sound(sound, self._rate_hz))

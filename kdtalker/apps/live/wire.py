@@ -5,29 +5,26 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, KDTalkerError
 from kdtalker.core.options import Options
-from kdtalker.core.rates import FRAME_RATE_HZ
-from kdtalker.live.options import LiveOptions
+from kdtalker.core.pcm import decode_pcm
+from kdtalker.live.options import RATES_HZ, LiveOptions, check_live_option
 
 VERSION = 1
 MAGIC = b"KDLF"
 HEADER = struct.Struct("<4sBBBBIQQiIII")  # magic, version, activity, picture, 0, then FrameHeader; 44 bytes
 ACTIVITIES = ("speech", "pause", "idle")
 PICTURE_STATES = ("new", "repeated", "degraded")
-SOURCES = ("agent", "microphone")
-RATES_HZ = (8000, 48000)  # lowest and highest sample rate; a multiple of 25, so that a frame has whole samples
 MAX_MESSAGE_BYTES = 12 * 2**20  # 120 s at 48 kHz; a larger message is refused before it is read
 MAX_CONTROL_CHARS = 64 * 1024
 POLICY, TOO_LARGE, FAILED, TRY_LATER = 1008, 1009, 1011, 1013  # close codes of RFC 6455
 
 _HELLO = {"type", "version", "rate", "channels", "portrait", "source", "lookahead", "options", "token"}
+_LIVE_FIELDS = {"rate": "sample_rate", "source": "source", "lookahead": "lookahead"}
 _CONTROLS = {"flush": set[str](), "clear": set[str](), "end": set[str](), "say": {"text", "voice"}}
 
 
@@ -71,14 +68,11 @@ class FrameHeader:
 
 @dataclass(frozen=True)
 class Hello:
-    """Hold the first message of a client: sample rate, portrait, source of the sound and options."""
+    """Hold the first message of a client."""
 
-    rate_hz: int
+    options: LiveOptions
     portrait: str | None = None
-    source: str = "agent"
-    lookahead: int | None = None
     token: str | None = None
-    options: Options = field(default_factory=Options)
 
 
 @dataclass(frozen=True)
@@ -122,12 +116,7 @@ def decode_sound(message: bytes, rate_hz: int = RATES_HZ[1]) -> Array:
         raise ProtocolError(
             "odd_bytes", f"The sound has {len(message)} bytes, wanted an even number: 16 bits a sample, little-endian."
         )
-    return np.frombuffer(message, "<i2").astype(np.float32) / np.float32(32768)
-
-
-def encode_sound(samples: Array) -> bytes:
-    """Encode samples (N,), -1..1, as s16le."""
-    return np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+    return decode_pcm(message)
 
 
 def parse_hello(text: str) -> Hello:
@@ -147,23 +136,29 @@ def _hello(message: Mapping[str, Any]) -> Hello:
         raise ProtocolError(
             "version", f"The protocol version is {message.get('version')!r}, wanted {VERSION} (docs/live-protocol.md)."
         )
-    rate, (lowest, highest) = message.get("rate"), RATES_HZ
-    if not isinstance(rate, int) or isinstance(rate, bool) or rate % FRAME_RATE_HZ or not lowest <= rate <= highest:
-        raise ProtocolError(
-            "rate", f"The sample rate is {rate!r}, wanted a multiple of {FRAME_RATE_HZ} from {lowest} to {highest} Hz."
-        )
     if message.get("channels", 1) != 1:
         raise ProtocolError("channels", f"The sound has {message['channels']!r} channels, wanted 1; mix it down first.")
-    source, lookahead = message.get("source", SOURCES[0]), message.get("lookahead")
-    if source not in SOURCES:
-        raise ProtocolError("source", f"The source is {source!r}, wanted {' or '.join(map(repr, SOURCES))}.")
-    if lookahead is not None and (isinstance(lookahead, bool) or lookahead not in range(-1, 9)):
-        raise ProtocolError("lookahead", f"The look-ahead is {lookahead!r}, wanted -1 (whole windows) to 8 frames.")
     for name in ("portrait", "token"):
         if not isinstance(message.get(name), str | None):
             raise ProtocolError(name, f"The {name} is {message[name]!r}, wanted a string, or none of it.")
-    options = _options(message.get("options", {}))
-    return Hello(rate, message.get("portrait"), source, lookahead, message.get("token"), options)
+    fields = {"rate": None, **message}
+    if fields.get("lookahead", 0) is None:
+        del fields["lookahead"]
+    options = live_options(fields, _options(message.get("options", {})))
+    return Hello(options, message.get("portrait"), message.get("token"))
+
+
+def live_options(fields: Mapping[str, Any], options: Options | None = None) -> LiveOptions:
+    """Read the options of a session from the fields of a message. Raises ProtocolError, whose code is the field."""
+    values = {}
+    for field, name in _LIVE_FIELDS.items():
+        if field in fields:
+            try:
+                check_live_option(name, fields[field])
+            except InputError as error:
+                raise ProtocolError(field, str(error)) from None
+            values[name] = fields[field]
+    return LiveOptions(options=options or Options(), **values)
 
 
 def _options(values: object) -> Options:

@@ -11,23 +11,32 @@ import soxr
 from numpy.typing import NDArray
 from pipecat.frames.frames import TTSAudioRawFrame, TTSStoppedFrame
 
+from kdtalker.core import pcm
 from kdtalker.live.frames import LiveFrame
 
 Samples = NDArray[np.float32]
-PCM_SCALE = 32768
 
 
 def decode_pcm(audio: bytes, num_channels: int) -> Samples:
     """Decode interleaved s16le PCM to mono float32 (N,), -1..1; an incomplete last sample is dropped."""
     width = 2 * num_channels
-    samples = np.frombuffer(audio[: len(audio) // width * width], "<i2").reshape(-1, num_channels)
-    return np.asarray(samples.astype(np.float32).mean(1) / PCM_SCALE, np.float32)
+    samples = pcm.decode_pcm(audio[: len(audio) // width * width]).reshape(-1, num_channels)
+    return np.asarray(samples.mean(1), np.float32)
 
 
 def encode_pcm(samples: Samples, num_channels: int) -> bytes:
     """Encode mono float32 (N,), -1..1 as interleaved s16le PCM."""
-    levels = np.clip(np.rint(samples * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype("<i2")
+    levels = np.frombuffer(pcm.encode_pcm(samples), "<i2")
     return np.repeat(levels, num_channels).tobytes()
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Hold samples of a segment of the session, which begin at a position in it."""
+
+    segment: int
+    position: int
+    samples: Samples
 
 
 @dataclass(eq=False)
@@ -41,13 +50,31 @@ class Reply:
     rate: int = 0  # Hz of the sound that comes in
     has_ended: bool = False  # no more sound comes
     stop: TTSStoppedFrame | None = None
-    parts: deque[tuple[int, Samples]] = field(default_factory=deque)  # (segment, samples)
+    parts: deque[Part] = field(default_factory=deque)
+    segment: int | None = None  # that was pushed to last
+    pushed: int = 0  # samples of that segment
     resampler: soxr.ResampleStream | None = None
 
     @property
     def waiting(self) -> int:
         """Return the number of samples that have not been played."""
-        return sum(len(samples) for _, samples in self.parts)
+        return sum(len(part.samples) for part in self.parts)
+
+    def append(self, segment: int, samples: Samples) -> None:
+        """Add samples that were pushed to a segment of the session."""
+        if segment != self.segment:
+            self.segment, self.pushed = segment, 0
+        if len(samples):
+            self.parts.append(Part(segment, self.pushed, samples))
+        self.pushed += len(samples)
+
+    def play(self, segment: int, end: int) -> None:
+        """Drop the samples before a position in a segment: they were played, or skipped."""
+        while self.parts and self.parts[0].segment == segment and self.parts[0].position < end:
+            part = self.parts.popleft()
+            rest = part.samples[end - part.position :]
+            if len(rest):
+                self.parts.appendleft(Part(segment, end, rest))
 
     def resample(self, frame: TTSAudioRawFrame, rate: int) -> Samples:
         """Decode a frame and resample it to `rate` Hz."""
@@ -109,21 +136,12 @@ class ReplyQueue:
         return replies
 
     def play(self, frame: LiveFrame) -> Reply | None:
-        """Take a frame's sound off the reply that it belongs to, and return that."""
+        """Take a frame's sound, and what was skipped before it, off the reply that it belongs to, and return that."""
         for reply in self._replies:
-            if reply.parts and reply.parts[0][0] == frame.segment:
-                self._take_off(reply, len(frame.sound))
+            if reply.parts and reply.parts[0].segment == frame.segment:
+                reply.play(frame.segment, frame.position + len(frame.sound))
                 return reply
         return None
-
-    def _take_off(self, reply: Reply, count: int) -> None:
-        """Drop the first samples of a reply, of one segment."""
-        segment = reply.parts[0][0]
-        while count and reply.parts and reply.parts[0][0] == segment:
-            _, samples = reply.parts.popleft()
-            if len(samples) > count:
-                reply.parts.appendleft((segment, samples[count:]))
-            count -= min(count, len(samples))
 
     def pop_played(self) -> Iterator[TTSStoppedFrame]:
         """Remove the first replies that were played to their end; yields the frames that end them."""

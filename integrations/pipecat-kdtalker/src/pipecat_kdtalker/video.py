@@ -30,6 +30,7 @@ from kdtalker.live.frames import Activity, LiveFrame
 from kdtalker.live.options import RATES_HZ, LiveOptions
 from kdtalker.live.pacing import Pacer
 from kdtalker.live.session import LiveSession
+from kdtalker.live.timeline import MOST_REPLIES
 from pipecat_kdtalker.replies import Reply, ReplyQueue, Samples, encode_pcm
 
 FALLBACK_RATE_HZ = 24_000  # of the session, where it cannot have that of the pipeline
@@ -171,17 +172,17 @@ class KDTalkerVideoService(AIService):
             await self._push(reply, samples[start : start + self._rate])
 
     async def _push(self, reply: Reply, samples: Samples) -> None:
-        """Push at most a second of a reply's sound."""
+        """Push at most a second of a reply's sound; waits while too much sound, or too many replies, wait."""
         most = int(self._options.buffer_s * self._rate) - len(samples)
         async with self._changed:
-            await self._changed.wait_for(lambda: self._has_failed or self._replies.waiting <= most)
+            await self._changed.wait_for(
+                lambda: self._has_failed or (self._replies.waiting <= most and len(self._replies) <= MOST_REPLIES)
+            )
         if self._has_failed or self._session is None:
             await self._push_sound(reply, samples)
             return
         try:
-            segment = self._session.push(samples)
-            if len(samples):
-                reply.parts.append((segment, samples))
+            reply.append(self._session.push(samples), samples)
         except Exception as error:
             await self._fail(error)
             await self._push_sound(reply, samples)
@@ -224,11 +225,11 @@ class KDTalkerVideoService(AIService):
             self._interrupted = open_reply.context_id
         for reply in replies:
             if not reply.is_interruptible:
-                samples = [samples for _, samples in reply.parts]
+                samples = [part.samples for part in reply.parts]
                 reply.parts.clear()
                 self._replies.append(reply)
                 for piece in samples:
-                    reply.parts.append((session.push(piece), piece))
+                    reply.append(session.push(piece), piece)
                 if reply.has_ended:
                     session.end_segment()
         await self._notify()
@@ -302,7 +303,7 @@ class KDTalkerVideoService(AIService):
         )
         async with self._turn:
             for reply in self._replies.clear():
-                waiting = [samples for _, samples in reply.parts]
+                waiting = [part.samples for part in reply.parts]
                 await self._push_sound(reply, np.concatenate([*waiting, reply.flush()]))
                 if reply.stop is not None:
                     await self.push_frame(reply.stop)

@@ -99,7 +99,8 @@ class Session {
         } else if (event.type === "ended") {
           this.ended += event.samples;
           if (this.source === "agent") tell(event.interrupted ? `Interrupted after ${event.seconds.toFixed(1)} s.` : "Type another sentence.");
-        } else if (event.type === "stats") this.report(event);
+        } else if (event.type === "cleared") this.player.clear(event.generation);
+        else if (event.type === "stats") this.report(event);
       };
       socket.onclose = () => {
         clearTimeout(timer);
@@ -119,7 +120,7 @@ class Session {
 
   show(frame) {
     const heard = this.player.play(frame);
-    if (this.node && frame.activity === "speech") {
+    if (this.node && frame.activity === "speech" && heard !== null) {
       // the sample at the frame's beginning was taken in so many samples before the last that was sent
       const taken = this.captured - (this.sent - this.ended - frame.position) / this.rate;
       this.delays.push(heard - taken);
@@ -134,7 +135,14 @@ class Session {
     at("latency").textContent = delay == null ? "" : `${Math.round(delay)} ms ${what}`;
     at("latency").dataset.ms = delay == null ? "" : Math.round(delay);
     const late = stats.repeated + stats.dropped + stats.pictures_dropped;
-    at("counts").textContent = `${stats.new} pictures, ${stats.degraded} plainer, ${late} late, sound waited ${this.player?.shifts ?? 0} times`;
+    const { dropped, shifts } = this.player;
+    at("counts").textContent = `${stats.new} pictures, ${stats.degraded} plainer, ${late} late, ${dropped} not shown here, sound waited ${shifts} times`;
+  }
+
+  // The server confirms with `cleared`; what waits here, and what it sent before it knew, is heard and shown no more.
+  interrupt() {
+    this.player?.clear(this.player.generation + 1);
+    this.send({ type: "clear" });
   }
 
   send(message) {
@@ -194,7 +202,7 @@ at("say").onsubmit = async (event) => {
   speaking?.send({ type: "say", text, voice: at("voice").value || undefined });
 };
 
-at("interrupt").onclick = () => session?.send({ type: "clear" });
+at("interrupt").onclick = () => session?.interrupt();
 
 at("picture").onchange = async () => {
   const [file] = at("picture").files;

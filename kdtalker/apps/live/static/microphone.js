@@ -10,7 +10,7 @@ class Microphone extends AudioWorkletProcessor {
 
   process([[channel]]) {
     for (let i = 0; channel && i < channel.length; i++) {
-      this.piece[this.filled++] = Math.round(Math.max(-1, Math.min(1, channel[i])) * 32767);
+      this.piece[this.filled++] = Math.max(-32768, Math.min(32767, Math.round(channel[i] * 32768)));
       if (this.filled === this.piece.length) {
         // `ends` is the context's time of the sample after the last one
         this.port.postMessage({ sound: this.piece, ends: (currentFrame + i + 1) / sampleRate });

@@ -9,6 +9,7 @@ export function unpack(buffer) {
   const soundBytes = view.getUint32(40, true);
   return {
     activity: ACTIVITIES[view.getUint8(5)],
+    isRepeated: view.getUint8(6) === 1,
     index: view.getUint32(8, true),
     timestamp: Number(view.getBigUint64(12, true)),
     position: Number(view.getBigUint64(20, true)),
@@ -26,19 +27,17 @@ export class Player {
   static QUIET = 300;  // of 32768
 
   constructor(context, rate, canvas) {
-    Object.assign(this, { context, rate, canvas, base: null, shifts: 0, generation: 0, shown: -1 });
+    Object.assign(this, { context, rate, canvas, base: null, shifts: 0, dropped: 0, generation: 0, shown: -1 });
     this.pictures = [];
     this.sources = new Set();
     this.slack = Infinity;  // the least time that frames came before their turn
     this.drawing = requestAnimationFrame(() => this.draw());
   }
 
-  // Returns the time of the audio clock at which the frame's sound is heard.
+  // Returns the time of the audio clock at which the frame's sound is heard; null for a frame that was interrupted.
   play(frame) {
-    if (frame.generation > this.generation) {
-      this.generation = frame.generation;
-      this.silence();
-    }
+    if (frame.generation < this.generation) return null;
+    this.clear(frame.generation);
     const now = this.context.currentTime;
     const time = frame.timestamp / this.rate;
     this.base ??= now + Player.LEAD_S - time;
@@ -72,8 +71,15 @@ export class Player {
 
   async decode(frame, when) {
     const bitmap = await createImageBitmap(frame.jpeg);
-    this.pictures.push({ when, bitmap, index: frame.index, generation: frame.generation });
-    if (this.pictures.length > Player.PICTURES_WAITING) this.pictures.shift().bitmap.close();
+    if (frame.generation < this.generation) return bitmap.close();
+    this.pictures.push({ when, bitmap, index: frame.index, isRepeated: frame.isRepeated });
+    if (this.pictures.length > Player.PICTURES_WAITING) this.drop(this.pictures.shift());
+  }
+
+  // Counts a picture that is not shown; one that repeats another is none.
+  drop({ bitmap, isRepeated }) {
+    bitmap.close();
+    this.dropped += !isRepeated;
   }
 
   latency() {
@@ -85,11 +91,11 @@ export class Player {
     const due = this.context.currentTime - this.latency() + 1 / 60;  // what is drawn now is seen at the next refresh
     let latest = null;
     this.pictures = this.pictures.filter((picture) => {
-      if (picture.when > due && picture.generation === this.generation) return true;
-      if (picture.generation === this.generation && picture.index > (latest?.index ?? this.shown)) {
-        latest?.bitmap.close();
+      if (picture.when > due) return true;
+      if (picture.index > (latest?.index ?? this.shown)) {
+        if (latest) this.drop(latest);
         latest = picture;
-      } else picture.bitmap.close();
+      } else this.drop(picture);
       return false;
     });
     if (!latest) return;
@@ -98,6 +104,14 @@ export class Player {
     this.canvas.getContext("2d").drawImage(latest.bitmap, 0, 0);
     latest.bitmap.close();
     this.shown = latest.index;
+  }
+
+  // Drops all that waits of the generations before this one.
+  clear(generation) {
+    if (generation <= this.generation) return;
+    this.generation = generation;
+    this.silence();
+    for (const picture of this.pictures.splice(0)) picture.bitmap.close();
   }
 
   silence() {

@@ -61,12 +61,16 @@ class KDTalkerAvatar(AvatarSession[str]):
             face = await asyncio.to_thread(LiveFace.load, face, self._options)
         buffer_s = face.options.buffer_s if isinstance(face, LiveFace) else self._options.buffer_s
         session = await asyncio.to_thread(face.start, self._rate)
-        await super().start(agent_session, room)
-        generator = KDTalkerVideoGenerator(session, sample_rate=self._rate, buffer_s=buffer_s)
+        self._generator = KDTalkerVideoGenerator(session, sample_rate=self._rate, buffer_s=buffer_s)
         output = SegmentAudioOutput(sample_rate=self._rate)
-        runner = make_runner(room, generator, output, face.size)
-        self._generator, self._runner = generator, runner
-        await runner.start()
+        try:
+            await super().start(agent_session, room)
+            runner = make_runner(room, self._generator, output, face.size)
+            await runner.start()
+            self._runner = runner
+        except BaseException:
+            await self.aclose()
+            raise
         agent_session.output.replace_audio_tail(output)
 
     async def aclose(self) -> None:

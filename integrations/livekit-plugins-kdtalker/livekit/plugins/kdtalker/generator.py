@@ -16,29 +16,49 @@ from livekit import rtc
 from livekit.agents.voice.avatar import AudioSegmentEnd, VideoGenerator
 from numpy.typing import NDArray
 
+from kdtalker.core.pcm import decode_pcm, encode_pcm
 from kdtalker.live.frames import Activity, LiveFrame
 from kdtalker.live.pacing import Pacer
 from kdtalker.live.session import LiveSession
+from kdtalker.live.timeline import MOST_REPLIES
 
 from .log import logger
 
 Samples = NDArray[np.float32]
 Output = rtc.VideoFrame | rtc.AudioFrame | AudioSegmentEnd
 LEAD_S = 0.04  # sound that waits in the room's audio source
-PCM_SCALE = 32768
 CONSUMER_S = 1.0  # to wait for the consumer of the frame that is being pushed when the buffer is cleared
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Samples from begin to end of one of the session's replies."""
+
+    reply: int
+    begin: int
+    end: int
 
 
 @dataclass(eq=False)
 class _Segment:
-    """Count the samples of one segment that were pushed and not yet played, by the session's replies."""
+    """Note which samples of one segment were pushed and not yet played."""
 
-    parts: deque[list[int]] = field(default_factory=deque)  # [reply, samples]
+    parts: deque[_Part] = field(default_factory=deque)
     has_ended: bool = False
 
     @property
     def waiting(self) -> int:
-        return sum(samples for _, samples in self.parts)
+        return sum(part.end - part.begin for part in self.parts)
+
+    def play(self, reply: int, end: int) -> int:
+        """Drop the samples before a position in a reply, played or skipped; returns the end of the last of them."""
+        last = 0
+        while self.parts and self.parts[0].reply == reply and self.parts[0].begin < end:
+            part = self.parts.popleft()
+            last = min(end, part.end)
+            if part.end > end:
+                self.parts.appendleft(_Part(reply, end, part.end))
+        return last
 
 
 class KDTalkerVideoGenerator(VideoGenerator):
@@ -53,6 +73,7 @@ class KDTalkerVideoGenerator(VideoGenerator):
         self._session, self.sample_rate = session, sample_rate
         self._most = int(buffer_s * sample_rate)
         self._segments: deque[_Segment] = deque()
+        self._reply, self._end = -1, 0  # that was pushed to last, and its samples so far
         self._pacer = Pacer(LEAD_S)
         self._due: list[tuple[float, int, Output]] = []  # (time, order, what is yielded)
         self._order = count()
@@ -83,12 +104,19 @@ class KDTalkerVideoGenerator(VideoGenerator):
             await self._push(segment, samples[start : start + self.sample_rate])
 
     async def _push(self, segment: _Segment, samples: Samples) -> None:
-        """Push at most a second of sound; it is dropped where the buffer is cleared meanwhile."""
-        while sum(each.waiting for each in self._segments) + len(samples) > self._most:
+        """Push at most a second of sound; waits while too much sound, or too many segments, wait. It is dropped where
+        the buffer is cleared meanwhile."""
+        while (
+            len(self._segments) > MOST_REPLIES
+            or sum(each.waiting for each in self._segments) + len(samples) > self._most
+        ):
             self._changed.clear()
             await self._changed.wait()
         if len(samples) and not self._is_closed and segment in self._segments:
-            segment.parts.append([self._session.push(samples), len(samples)])
+            reply = self._session.push(samples)
+            begin = self._end if reply == self._reply else 0
+            self._reply, self._end = reply, begin + len(samples)
+            segment.parts.append(_Part(reply, begin, self._end))
 
     async def clear_buffer(self) -> None:
         """Drop all sound and pictures that were not yet yielded. Returns when the consumer is done with the frame that
@@ -151,19 +179,15 @@ class KDTalkerVideoGenerator(VideoGenerator):
         heapq.heappush(self._due, (time_s, next(self._order), item))
 
     def _play(self, frame: LiveFrame) -> int:
-        """Take a frame's sound off the segment that it belongs to; returns how many of its samples are sound."""
-        wanted = len(frame.sound)
+        """Take a frame's sound, and what was skipped before it, off the segment that it belongs to; returns how many of
+        its samples are sound."""
+        last = 0
         for segment in self._segments:
-            if segment.parts and segment.parts[0][0] == frame.segment:
-                while wanted and segment.parts and segment.parts[0][0] == frame.segment:
-                    played = min(wanted, segment.parts[0][1])
-                    wanted -= played
-                    segment.parts[0][1] -= played
-                    if not segment.parts[0][1]:
-                        segment.parts.popleft()
+            if segment.parts and segment.parts[0].reply == frame.segment:
+                last = segment.play(frame.segment, frame.position + len(frame.sound))
                 break
         self._changed.set()
-        return len(frame.sound) - wanted
+        return max(0, last - frame.position)
 
     def _end_segments(self) -> None:
         """Plan the ends of the segments that have been played."""
@@ -174,8 +198,7 @@ class KDTalkerVideoGenerator(VideoGenerator):
 
     def _decode(self, frame: rtc.AudioFrame) -> Samples:
         """Turn a frame into mono samples at the session's rate."""
-        levels = np.frombuffer(frame.data, np.int16).reshape(-1, frame.num_channels)
-        samples = np.asarray(levels.astype(np.float32).mean(1) / PCM_SCALE, np.float32)
+        samples = np.asarray(decode_pcm(frame.data).reshape(-1, frame.num_channels).mean(1), np.float32)
         tail = np.zeros(0, np.float32)
         if frame.sample_rate != self._input_rate:
             tail, self._input_rate = self._flush(), frame.sample_rate
@@ -193,5 +216,4 @@ class KDTalkerVideoGenerator(VideoGenerator):
         return np.asarray(resampler.resample_chunk(np.zeros(0, np.float32), last=True), np.float32)
 
     def _encode(self, samples: Samples) -> rtc.AudioFrame:
-        levels = np.clip(np.rint(samples * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
-        return rtc.AudioFrame(levels.tobytes(), self.sample_rate, 1, len(levels))
+        return rtc.AudioFrame(encode_pcm(samples), self.sample_rate, 1, len(samples))
