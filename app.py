@@ -15,6 +15,7 @@ from functools import partial
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
 import numpy as np
@@ -265,10 +266,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--live-sessions", type=_count, metavar="N", help="live sessions at a time (default: one for each two cores)"
     )
     parser.add_argument(
-        "--origin", action="append", default=[], metavar="URL",
+        "--origin", action="append", default=[], type=_origin, metavar="URL",
         help="another page whose scripts may open live sessions, or the address of a proxy before this server",
     )  # fmt: skip
     return parser.parse_args(arguments)
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address of a page, wanted one such as https://example.org")
+    return text
 
 
 def _count(text: str) -> int:

@@ -125,14 +125,16 @@ class Reply:
         return sound, picture
 
     def catch_up(self, wanted: int) -> bool:
-        """Skip a silent frame where more than the wanted number of samples has waited for a second, by a frame or more;
-        returns whether."""
+        """Skip a silent frame of a reply that goes on where more than the wanted number of samples has waited for a
+        second, by a frame or more, and the picture after it is ready; returns whether."""
         self.least_waiting = [*self.least_waiting[-24:], len(self.sound)]
         if not self.behind and len(self.least_waiting) == 25:
             self.behind = max(0, min(self.least_waiting) - wanted) // self.frame_samples
         if len(self.sound) < wanted + self.frame_samples:
             self.behind = 0
-        if not self.behind or np.abs(self.sound.peek(self.frame_samples)).max() > SILENT_PEAK:
+        if self.has_ended or not self.behind or self.position + 1 not in self.pictures:
+            return False
+        if np.abs(self.sound.peek(self.frame_samples)).max() > SILENT_PEAK:
             return False
         self.play()
         self.behind -= 1

@@ -85,8 +85,7 @@ def test_an_interruption_is_heard_before_the_server_knows(tab):
     tab.evaluate(COUNT_SOUNDS)
     tab.get_by_label("What the face says").fill(", ".join(["one two three four five six seven eight nine ten"] * 4))
     tab.get_by_role("button", name="Say").click()
-    while not tab.evaluate("window.sounds > 5"):
-        tab.wait_for_timeout(20)
+    tab.wait_for_function("window.sounds > 5", timeout=60_000)
     tab.evaluate("() => { WebSocket.prototype.send = () => {}; }")
     tab.get_by_role("button", name="Interrupt").click()
     heard = tab.evaluate("window.sounds")

@@ -83,7 +83,7 @@ def test_the_mouth_opens_with_its_sound():
     assert openings[loud - 4] == pytest.approx(1.0)  # as the stub hears so far ahead
 
 
-def test_a_microphone_is_heard_with_a_fixed_delay():
+def test_a_microphone_is_heard_with_the_least_delay():
     """Sound that comes as fast as it is taken."""
     studio, samples = Studio(source="microphone"), voice(20)
     for frame in range(500):
@@ -96,9 +96,10 @@ def test_a_microphone_is_heard_with_a_fixed_delay():
     assert {frame.picture_state for frame in studio.frames[first:]} == {PictureState.NEW}
 
 
-def test_a_delay_from_a_slow_beginning_is_made_up_in_silence():
+@pytest.mark.parametrize("costs_s", [(0.0, 0.0), (0.03, 0.02)])
+def test_a_delay_from_a_slow_beginning_is_made_up_in_silence(costs_s):
     """The first second of a microphone comes at once; later it is silent for a while."""
-    studio, samples = Studio(source="microphone"), voice(20)
+    studio, samples = Studio(costs_s, source="microphone"), voice(20)
     samples[200 * 640 : 440 * 640] = 0
     studio.at(25, lambda: studio.session.push(samples[: 25 * 640]))
     for frame in range(25, 500):
@@ -106,6 +107,21 @@ def test_a_delay_from_a_slow_beginning_is_made_up_in_silence():
     studio.run(500)
     delays = {frame.index: frame.index - frame.position // 640 for frame in studio.frames if frame.segment is not None}
     assert delays[199] >= 25 and delays[499] <= 7  # the least is 6, and one is tolerated
+    spoken = np.concatenate([frame.sound for frame in studio.frames if frame.segment is not None])
+    loud = spoken[spoken != 0]
+    assert np.array_equal(loud, samples[samples != 0][: len(loud)])
+    assert {frame.picture_state for frame in studio.frames if frame.segment is not None} == {PictureState.NEW}
+
+
+def test_pauses_of_a_text_that_is_pushed_whole_are_kept():
+    """As a text is said in a session of a microphone."""
+    studio, samples = Studio(source="microphone"), voice(8)
+    samples[60 * 640 : 120 * 640] = 0
+    studio.session.push(samples)
+    studio.session.end_segment()
+    studio.run(230)
+    spoken = np.concatenate([frame.sound for frame in studio.frames if frame.segment is not None])
+    assert np.array_equal(spoken[: len(samples)], samples) and studio.session.stats.skipped == 0
 
 
 def test_a_delay_that_a_gap_has_added_is_made_up_in_silence():

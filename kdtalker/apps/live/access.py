@@ -77,7 +77,7 @@ class HostCheck:
             await receive()
             await send({"type": "websocket.close"})  # HTTP 403
         else:
-            text = f"{host[:100]} is no name of this server, wanted localhost; start it with --origin or --host.\n"
+            text = f"{host[:100]} is no name of this server, wanted localhost; start it with --origin https://NAME.\n"
             await PlainTextResponse(text, 403)(scope, receive, send)
 
     def _is_allowed(self, host: str) -> bool:
@@ -89,8 +89,11 @@ class HostCheck:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this computer alone: localhost, 127.0.0.1 and the like, or ::1."""
+    """Tell whether a host is this computer alone: localhost and names under it (RFC 6761), 127.0.0.1 and the like, or
+    ::1."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost"
+        return host == "localhost" or host.endswith(".localhost")
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

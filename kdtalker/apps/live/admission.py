@@ -54,15 +54,17 @@ class Admission:
         needed_ms, most_ms = sum(costs_ms) + max(costs_ms, default=0.0), self._cores * CORE_BUDGET_MS
         if needed_ms > most_ms:
             raise ProtocolError(
-                "busy", f"With another live session all {count + 1} would need {needed_ms:.0f} ms of processor time a "
-                f"picture, and there are {most_ms:.0f}; try again in {RETRY_AFTER_S} s.", TRY_LATER,
+                "busy", f"With another live session all {count + 1} would need {needed_ms:.0f} ms a picture, and there "
+                f"are {most_ms:.0f}; try again in {RETRY_AFTER_S} s.", TRY_LATER,
             )  # fmt: skip
 
     def _cost_ms(self, stats: LiveStats) -> float:
-        """Estimate what a frame of speech costs a session: what it has measured, but no less than usual, since who is
-        short of time draws less; a core where nothing is known."""
+        """Estimate what a frame of speech costs a session: what it measures while it has sound, but no less than usual,
+        since who is short of time draws less; a core where nothing is known."""
         is_known = self._usual_ms or (stats.hear_ms and stats.draw_ms)
-        cost_ms = max(stats.hear_ms + stats.draw_ms, self._usual_ms) + self._encode_ms
+        is_current = stats.waiting_s or not self._usual_ms
+        measured_ms = stats.hear_ms + stats.draw_ms if is_current else 0.0
+        cost_ms = max(measured_ms, self._usual_ms) + self._encode_ms
         return cost_ms if is_known else max(cost_ms, CORE_BUDGET_MS)
 
 
@@ -76,7 +78,7 @@ def rehearse(face: LiveFace, is_wanted: Callable[[], bool]) -> float:
         face.pipeline, face.portrait, face.options, idle=face.idle, clock=lambda: now_s, threads=False
     )
     for _ in range(2):
-        began_s, frames, has_ended = time.thread_time(), 0, False
+        began_s, frames, has_ended = time.process_time(), 0, False
         session.push(noise)
         session.end_segment()
         while not has_ended:
@@ -86,5 +88,5 @@ def rehearse(face: LiveFace, is_wanted: Callable[[], bool]) -> float:
             frame = session.take()
             now_s += 1 / FRAME_RATE_HZ
             frames, has_ended = frames + (frame.segment is not None), bool(frame.ended)
-        cost_ms = 1000 * (time.thread_time() - began_s) / frames
+        cost_ms = 1000 * (time.process_time() - began_s) / frames
     return cost_ms

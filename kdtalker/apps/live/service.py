@@ -33,6 +33,7 @@ ResultT = TypeVar("ResultT")
 
 FACES_KEPT = 8
 JPEG_QUALITY = 85
+_IDLE_POLL_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class FaceCache(Generic[KeyT]):
     """Make faces once and keep them; the least recently used goes first, but none that is held."""
 
     def __init__(self, most: int = FACES_KEPT) -> None:
-        """most: faces that are kept, and more only while they are held."""
+        """most: faces that are kept, beside those that are held."""
         self._most = most
         self._tasks: OrderedDict[KeyT, asyncio.Task[LiveFace]] = OrderedDict()
         self._holds = Counter[KeyT]()
@@ -54,15 +55,13 @@ class FaceCache(Generic[KeyT]):
         `make` raises; who asks next tries again."""
         if key not in self._tasks:
             self._tasks[key] = asyncio.ensure_future(make())
-        self._tasks.move_to_end(key)
-        task = self._tasks[key]
-        try:
-            with self.hold(key):
-                return await asyncio.shield(task)
-        except BaseException:
-            if task.done() and self._tasks.get(key) is task:
-                del self._tasks[key]
-            raise
+            self._tasks[key].add_done_callback(lambda task: self._forget_failed(key, task))
+        with self.hold(key):
+            return await asyncio.shield(self._tasks[key])
+
+    def _forget_failed(self, key: KeyT, task: asyncio.Task[LiveFace]) -> None:
+        if (task.cancelled() or task.exception() is not None) and self._tasks.get(key) is task:
+            del self._tasks[key]
 
     @contextmanager
     def hold(self, key: KeyT) -> Iterator[None]:
@@ -72,13 +71,15 @@ class FaceCache(Generic[KeyT]):
             yield
         finally:
             self._holds[key] -= 1
+            if key in self._tasks:
+                self._tasks.move_to_end(key)
             self._evict()
 
     def _evict(self) -> None:
-        """Drop faces until no more than the most are kept, the least recently used first, but none that is held."""
+        """Drop faces until no more than the most are kept beside those that are held, the least recently used first."""
         self._holds = +self._holds  # without those that are zero
         free = [key for key in self._tasks if key not in self._holds]
-        for key in free[: max(0, len(self._tasks) - self._most)]:
+        for key in free[: max(0, len(free) - self._most)]:
             del self._tasks[key]
 
 
@@ -115,23 +116,35 @@ class LiveService:
     async def preload(self) -> None:
         """Load the engine and the server's own face, and measure what its frames cost, so that the first session begins
         at once. Errors are left to that session, which tries again."""
-        is_loaded, is_stopped = asyncio.Event(), Event()
-        loop = asyncio.get_running_loop()
+        is_stopped = Event()
+        loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def load() -> None:
-            with suppress(Exception):
+            error: Exception | None = None
+            try:
                 self._pipeline()
+            except Exception as raised:
+                error = raised
             with suppress(RuntimeError):  # the loop was closed
-                loop.call_soon_threadsafe(is_loaded.set)
+                loaded.get_loop().call_soon_threadsafe(settle, error)
+
+        def settle(error: Exception | None) -> None:
+            if not loaded.done():  # it was cancelled
+                loaded.set_exception(error) if error else loaded.set_result(None)
 
         Thread(target=load, daemon=True).start()  # which keeps no process alive that is ended meanwhile
-        await is_loaded.wait()
         try:
+            await loaded
             face = await self.face(None)
-            rehearsal = self.run(lambda: rehearse(face, lambda: not self._places and not is_stopped.is_set()))
-            self.admission.learn(await rehearsal)
+            cost_ms = 0.0
+            while not cost_ms:  # it gives way to sessions
+                while self._places:
+                    await asyncio.sleep(_IDLE_POLL_S)
+                rehearsal = self.run(lambda: rehearse(face, lambda: not self._places and not is_stopped.is_set()))
+                cost_ms = await rehearsal
+            self.admission.learn(cost_ms)
         except Exception:
-            _log.debug("The server's own face could not be loaded.", exc_info=True)
+            _log.warning("The server's own face could not be loaded; the first session tries again.", exc_info=True)
         finally:
             is_stopped.set()
 

@@ -99,7 +99,7 @@ class Session {
         } else if (event.type === "ended") {
           this.ended += event.samples;
           if (this.source === "agent") tell(event.interrupted ? `Interrupted after ${event.seconds.toFixed(1)} s.` : "Type another sentence.");
-        } else if (event.type === "cleared") this.player.clear(event.generation);
+        } else if (event.type === "cleared") this.player?.clear(event.generation);
         else if (event.type === "stats") this.report(event);
       };
       socket.onclose = () => {

@@ -65,9 +65,8 @@ class KDTalkerAvatar(AvatarSession[str]):
         output = SegmentAudioOutput(sample_rate=self._rate)
         try:
             await super().start(agent_session, room)
-            runner = make_runner(room, self._generator, output, face.size)
-            await runner.start()
-            self._runner = runner
+            self._runner = make_runner(room, self._generator, output, face.size)
+            await self._runner.start()
         except BaseException:
             await self.aclose()
             raise

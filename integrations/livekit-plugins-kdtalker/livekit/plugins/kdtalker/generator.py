@@ -106,7 +106,7 @@ class KDTalkerVideoGenerator(VideoGenerator):
     async def _push(self, segment: _Segment, samples: Samples) -> None:
         """Push at most a second of sound; waits while too much sound, or too many segments, wait. It is dropped where
         the buffer is cleared meanwhile."""
-        while (
+        while not self._is_closed and (
             len(self._segments) > MOST_REPLIES
             or sum(each.waiting for each in self._segments) + len(samples) > self._most
         ):
