@@ -31,6 +31,7 @@ from kdtalker.apps.service import FilmService, Request, Result
 from kdtalker.apps.uploads import UploadLimits
 from kdtalker.apps.watermark import draw_squares, preview_scale
 from kdtalker.core.allocator import share_one_arena
+from kdtalker.core.errors import OutputError
 from kdtalker.core.files import check_file
 from kdtalker.core.options import controls
 from kdtalker.face.background import parse_colour
@@ -274,9 +275,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _origin(text: str) -> str:
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address of a page, wanted one such as https://example.org")
-    return text
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no origin, wanted one without a path, as https://example.org")
+    return text.rstrip("/")
 
 
 def _count(text: str) -> int:
@@ -329,11 +330,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         live = LiveService(
             lambda: service.engine(ENGINES[0]), warm_up, limits=limits, most=given.live_sessions, access=access
         )
-        server = open_page(page(service, access), live, given.host, given.port, given.password)
+        try:
+            server = open_page(page(service, access), live, given.host, given.port, given.password)
+        except OutputError as error:
+            service.close()
+            sys.stderr.write(f"app.py: {error}\n")
+            return 1
         sys.stdout.write(f"kdtalker is at {server.address}\n")
         sys.stdout.flush()
         try:
             server.wait()
+        except KeyboardInterrupt:
+            sys.stdout.write("\n")
         finally:
             service.close()
             server.close()

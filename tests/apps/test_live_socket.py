@@ -266,7 +266,8 @@ def test_a_page_of_another_origin_and_who_has_no_password_are_refused():
         assert asyncio.run(refused(address)) == (1008, ["not_allowed"])
         assert asyncio.run(refused(address, HELLO | {"token": "1.x"})) == (1008, ["not_allowed"])
         key = {"Authorization": "Bearer open sesame"}
-        assert asyncio.run(refused(address, additional_headers=key, origin="http://elsewhere")) == (1008, ["origin"])
+        for origin in ("http://elsewhere", "http://["):
+            assert asyncio.run(refused(address, additional_headers=key, origin=origin)) == (1008, ["origin"])
         assert asyncio.run(welcome(address, additional_headers=key)) == "ready"
         assert asyncio.run(welcome(address, additional_headers=key, origin=address.rstrip("/"))) == "ready"
         assert post(address, PORTRAIT.read_bytes())[0] == 401

@@ -26,6 +26,7 @@ from test_cli import write_wav
 from kdtalker.apps.live import command
 from kdtalker.apps.live.server import PageServer
 from kdtalker.core.errors import InputError, OutputError
+from kdtalker.media.video_writer import TAG
 
 SOUND_S = 1.0
 WITHIN_S = 60.0
@@ -75,6 +76,9 @@ def test_a_file_holds_the_sound_with_a_picture_for_each_40_ms(voice, tmp_path, s
     loud = np.abs(samples) > 0.05
     assert loud.sum() > 1000 and (len(loud) - np.argmax(loud)) / 48_000 == pytest.approx(SOUND_S, abs=0.25)
     assert [path.name for path in tmp_path.iterdir()] == [f"live{suffix}"]
+    with av.open(str(tmp_path / f"live{suffix}")) as container:
+        comments = [value for name, value in container.metadata.items() if name.lower() == "comment"]
+    assert suffix == ".ts" or comments == [TAG]  # MPEG-TS holds none
 
 
 def test_a_pipe_takes_mpeg_ts_and_nothing_else(voice, tmp_path):

@@ -40,9 +40,9 @@ class Access:
         """Raise ProtocolError for a page of another origin, and where a password is set and neither a token nor
         `Authorization: Bearer PASSWORD` is given."""
         origin = headers.get("origin")
-        if origin and origin not in self._origins and urlsplit(origin).netloc != headers.get("host"):
+        if origin and origin not in self._origins and _netloc(origin) != headers.get("host"):
             raise ProtocolError(
-                "origin", f"A page of {origin} asks, wanted one of this server; start that with --origin.", POLICY
+                "origin", f"A page of {origin[:100]} asks, wanted one of this server; start that with --origin.", POLICY
             )
         if self._password is None or self._is_token(token or ""):
             return
@@ -59,6 +59,14 @@ class Access:
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._secret, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
+
+def _netloc(origin: str) -> str:
+    """Return host and port of an origin, "" for what is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # brackets that hold no IPv6 address
+        return ""
 
 
 class HostCheck:

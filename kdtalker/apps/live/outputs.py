@@ -19,6 +19,7 @@ from kdtalker.core.files import AtomicFile
 from kdtalker.core.pcm import encode_pcm
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.live.frames import LiveFrame
+from kdtalker.media.video_writer import TAG
 
 SOUND_RATE_HZ = 48_000
 FORMATS = {".mp4": "mp4", ".ts": "mpegts", ".mkv": "matroska"}
@@ -78,6 +79,7 @@ class MuxedOutput:
                 (folder / name).write_bytes(content)
                 options[name] = str(folder / name)
         self._container = av.open(where, "w", format=self._format, options=options, timeout=10.0)
+        self._container.metadata["comment"] = TAG
         self._video = self._container.add_stream("libx264", rate=FRAME_RATE_HZ, options=_X264)
         self._video.width, self._video.height, self._video.pix_fmt = width, height, "yuv420p"
         self._video.gop_size, self._video.thread_count = _KEY_FRAMES_EVERY, 1

@@ -102,7 +102,7 @@ async def _read_body(request: Request, most: int) -> bytes:
     async for piece in request.stream():
         content += piece
         if len(content) > most:
-            raise ProtocolError("too_large", f"The body has more than {most // 1_000_000} MB, wanted at most that.")
+            raise ProtocolError("too_large", f"The body has more than {most / 1_000_000:g} MB, wanted at most that.")
     return bytes(content)
 
 

@@ -65,8 +65,9 @@ class KDTalkerAvatar(AvatarSession[str]):
         output = SegmentAudioOutput(sample_rate=self._rate)
         try:
             await super().start(agent_session, room)
-            self._runner = make_runner(room, self._generator, output, face.size)
-            await self._runner.start()
+            runner = make_runner(room, self._generator, output, face.size)
+            await runner.start()
+            self._runner = runner
         except BaseException:
             await self.aclose()
             raise
