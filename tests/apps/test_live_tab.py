@@ -85,7 +85,10 @@ def test_an_interruption_is_heard_before_the_server_knows(tab):
     tab.evaluate(COUNT_SOUNDS)
     tab.get_by_label("What the face says").fill(", ".join(["one two three four five six seven eight nine ten"] * 4))
     tab.get_by_role("button", name="Say").click()
-    tab.wait_for_function("window.sounds > 5", timeout=60_000)
+    for _ in range(3000):  # wait_for_function breaks the page's content security policy
+        if tab.evaluate("window.sounds > 5"):
+            break
+        tab.wait_for_timeout(20)
     tab.evaluate("() => { WebSocket.prototype.send = () => {}; }")
     tab.get_by_role("button", name="Interrupt").click()
     heard = tab.evaluate("window.sounds")
