@@ -31,7 +31,7 @@ class LiveOptions:
     options: Options = field(default_factory=Options)
     sample_rate: int = 16_000
     lookahead: int = 4
-    margin: int = 1
+    margin: int = 2
     buffer_s: float = 120.0
     pause_s: float = 5.0
     source: str = SOURCES[0]
