@@ -23,7 +23,7 @@ def test_frames_have_the_size_that_it_tells(face):
     assert face.size == (96, 80) and frame.picture.shape == (80, 96, 3) and len(frame.sound) == 960
 
 
-def test_sessions_share_the_idle_life(face):
+def test_sessions_share_the_idle_motion(face):
     with face.start(8_000) as one, face.start(48_000) as two:
         assert one.idle is two.idle is face.idle
 

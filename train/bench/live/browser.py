@@ -15,6 +15,7 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 from kdtalker.core.errors import InputError
+from kdtalker.core.pcm import encode_pcm
 from kdtalker.core.rates import FRAME_RATE_HZ
 from train.bench.inputs import PORTRAIT
 from train.bench.live.marks import BITS, ClickTaken, MarkingService
@@ -22,7 +23,7 @@ from train.bench.live.network import JITTER_MS, LOSS, Namespace, emulated_networ
 from train.bench.live.subject import Measured, Pipeline, percentiles, serve
 
 TRANSPORTS = ("websocket", "webrtc")
-CLICKS, EVERY_S, WARM_UP_S = 25, 2.3, 14.0  # idle life is drawn after the warm-up
+CLICKS, EVERY_S, WARM_UP_S = 25, 2.3, 14.0  # idle motion is drawn after the warm-up
 WITHIN_MS = 1000 * EVERY_S - 100  # a sound or picture later than this could belong to the next click
 MICROPHONE_RATE_HZ = 48_000
 SCRIPT = Path(__file__).with_name("browser.js")
@@ -99,7 +100,7 @@ def _write_clicks(path: Path) -> None:
     samples[20_000:20_240] = 0.9 * np.sin(2 * np.pi * 1000 * np.arange(240) / MICROPHONE_RATE_HZ)
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, MICROPHONE_RATE_HZ, 0, "NONE", ""))
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
+        file.writeframes(encode_pcm(samples))
 
 
 def match_clicks(raw: dict[str, Any], clicks: Sequence[ClickTaken]) -> list[dict[str, float | None]]:

@@ -22,7 +22,7 @@ from train.bench.live.socket_client import FULL_RATE, LiveClient, gaps_ms, new_p
 from train.bench.live.subject import Measured, Pipeline, load_voice, percentiles, serve
 
 REPLIES, REPLY_S = 20, 1.0
-SETTLE_S = 14.0  # idle life is drawn by then
+SETTLE_S = 14.0  # idle motion is drawn by then
 SKEW_S = 30.0
 SPAN_S = 15.0  # of one session alone, of both, and of the disturbed one
 BEGINNING_S = 5.0  # of the second session, in which it hurts the first most
