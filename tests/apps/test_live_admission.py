@@ -167,7 +167,7 @@ def test_a_rehearsal_measures_a_frame_and_ends_where_it_is_not_wanted():
     assert rehearse(face, lambda: False) == 0
 
 
-def test_a_portrait_that_a_session_uses_keeps_its_idle_life_however_many_options_others_have():
+def test_a_portrait_that_a_session_uses_keeps_its_idle_motion_however_many_options_others_have():
     async def run():
         service = LiveService(live_pipeline, PORTRAIT)
         key = await service.add_portrait(PORTRAIT.read_bytes())

@@ -3,20 +3,27 @@
 import asyncio
 import json
 import multiprocessing
+import re
 import resource
 import socket
+import subprocess
+import sys
 import time
+import urllib.error
+import urllib.request
+import wave
 
 import cv2
 import numpy as np
 import pytest
 import toy
-from live_client import HELLO, PORTRAIT, TIMEOUT_S, client, disturb, live_pipeline, post, served, voice
+from live_client import HELLO, PORTRAIT, ROOT, TIMEOUT_S, client, disturb, live_pipeline, post, served, voice
 from websockets.exceptions import InvalidStatus
 
 from kdtalker.apps.live import server as live_server
 from kdtalker.apps.live import websocket as live_websocket
 from kdtalker.core.errors import OutputError
+from kdtalker.live.drawing import Drawing
 
 SPEECH = "speech"
 
@@ -40,7 +47,7 @@ def test_the_sound_comes_back_with_one_picture_for_each_40_ms(address, rate_hz):
     async def run():
         async with client(address, HELLO | {"rate": rate_hz}) as one:
             ready = await one.event("ready")
-            assert (ready["rate"], ready["fps"], ready["width"]) == (rate_hz, 25, 512)
+            assert (ready["rate"], ready["fps"], ready["width"]) == (rate_hz, 25, 436)
             return one, await speak(one, 0.5, rate_hz)
 
     one, spoken = asyncio.run(run())
@@ -91,6 +98,50 @@ def test_clear_stops_at_once_and_tells_what_was_played(address):
     assert cleared["generation"] == 1 and ended["interrupted"] and ended["samples"] == heard
     assert all(header.generation == 1 for header, _, _ in later)
     assert {header.segment for header, _, _ in later if header.activity == SPEECH} == {1}
+
+
+def test_the_client_of_the_documentation_works(address, tmp_path):
+    (example,) = re.findall(r"^```py\n(.*?)^```", (ROOT / "docs" / "live-protocol.md").read_text("utf-8"), re.M | re.S)
+    own = address.removeprefix("http://").rstrip("/")
+    done = subprocess.run(
+        [sys.executable, "-c", example.replace("localhost:7860", own)], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with wave.open(str(tmp_path / "said.wav")) as file:
+        assert 0.3 < file.getnframes() / file.getframerate() < 3
+    assert cv2.imread(str(tmp_path / "face.jpg")).shape == (512, 436, 3)
+
+
+def test_an_interruption_sends_the_picture_anew_and_a_repeated_one_is_not_sent_again(monkeypatch):
+    """The renderer stands still after its first picture."""
+    monkeypatch.setattr(Drawing, "step", lambda self: False)
+
+    async def run(address):
+        async with client(address) as one:
+            await one.until(lambda found: isinstance(found, tuple) and found[0].index == 5)
+            await one.send({"type": "clear"})
+            await one.event("cleared")
+            one.frames.append(None)
+            await one.until(lambda found: isinstance(found, tuple) and found[0].generation == 1)
+            await one.until(lambda found: isinstance(found, tuple))
+            return one.frames
+
+    with served() as address:
+        frames = asyncio.run(run(address))
+    cut = frames.index(None)
+    before, after = ([bool(jpeg) for _, jpeg, _ in part] for part in (frames[:cut], frames[cut + 1 :]))
+    assert before == [True] + [False] * (cut - 1) and after == [True, False]
+
+
+def test_what_is_asked_for_without_a_socket_or_at_another_address_is_told(address):
+    def ask(path, method="GET"):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(urllib.request.Request(f"{address}v1/{path}", method=method), timeout=60)
+        told = json.load(caught.value)
+        return caught.value.code, told["type"], told["code"], "wanted" in told["message"]
+
+    assert ask("live") == (426, "error", "no_websocket", True)
+    assert ask("portraits") == ask("portrait", "POST") == (404, "error", "not_found", True)
 
 
 def test_a_text_is_said(address):

@@ -71,7 +71,7 @@ def test_a_file_holds_the_sound_with_a_picture_for_each_40_ms(voice, tmp_path, s
     done = run(voice, tmp_path / f"live{suffix}")
     assert done.returncode == 0 and b"s sent" in done.stdout, done.stderr
     pictures, samples, codecs = decode(str(tmp_path / f"live{suffix}"))
-    assert codecs == ["h264", "aac"] and pictures[0].shape == (600, 512)
+    assert codecs == ["h264", "aac"] and pictures[0].shape == (512, 436)
     assert len(pictures) >= SOUND_S * 25 and abs(len(samples) / 48_000 - len(pictures) / 25) < 0.06
     loud = np.abs(samples) > 0.05
     assert loud.sum() > 1000 and (len(loud) - np.argmax(loud)) / 48_000 == pytest.approx(SOUND_S, abs=0.25)
