@@ -115,12 +115,16 @@ class PageServer:
 
     def start(self) -> None:
         """Start to serve; returns once requests are answered. Raises OutputError where it does not start."""
-        self._thread.start()
-        ends = time.monotonic() + _STARTS_WITHIN_S
-        while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > ends:
-                raise OutputError(f"The server at {self.address} did not start; see its log.")
-            time.sleep(0.001)
+        try:
+            self._thread.start()
+            ends = time.monotonic() + _STARTS_WITHIN_S
+            while not self._server.started:
+                if not self._thread.is_alive() or time.monotonic() > ends:
+                    raise OutputError(f"The server at {self.address} did not start; see its log.")
+                time.sleep(0.001)
+        except BaseException:  # Ctrl+C too
+            self.close()
+            raise
 
     def wait(self) -> None:
         """Wait until the server is closed."""
@@ -130,7 +134,8 @@ class PageServer:
     def close(self) -> None:
         """Stop serving; sessions end."""
         self._server.should_exit = True
-        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
         self._listener.close()
 
 
