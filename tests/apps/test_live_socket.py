@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import multiprocessing
 import re
 import resource
 import socket
@@ -17,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import toy
-from live_client import HELLO, PORTRAIT, ROOT, TIMEOUT_S, client, disturb, live_pipeline, post, served, voice
+from live_client import HELLO, PORTRAIT, ROOT, client, live_pipeline, post, served, voice
 from websockets.exceptions import InvalidStatus
 
 from kdtalker.apps.live import server as live_server
@@ -254,30 +253,31 @@ def test_a_session_too_many_is_refused_and_its_place_is_free_once_another_ends()
 def test_garbage_slow_readers_and_half_open_sockets_slow_nobody(monkeypatch):
     """One session plays on while another process disturbs; the places that it took are free again."""
     monkeypatch.setattr(live_server, "PING_S", 5.0)
-    spawning = multiprocessing.get_context("spawn")
-    opened, ended = spawning.Event(), spawning.Event()
 
-    async def run(address, peak_mb):
+    async def run(address):
         async with client(address) as good:
             await good.event("ready")
             before_mb = peak_mb()
-            disturber.start()
-            await asyncio.to_thread(opened.wait, TIMEOUT_S)
-            spoken = await speak(good, 3.0)
-            assert not ended.is_set()  # it lasts longer than the reply
-            while not ended.is_set() or not await is_free(address):
-                await good.event("stats")  # the good one lives
+            command = [sys.executable, "-m", "train.bench.live.disturb", address, "8"]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as disturber:
+                assert await asyncio.to_thread(disturber.stdout.readline) == b"opened\n"
+                ended = asyncio.ensure_future(asyncio.to_thread(disturber.stdout.readline))
+                spoken = await speak(good, 3.0)
+                assert not ended.done()  # it lasts longer than the reply
+                while not ended.done() or not await is_free(address):  # the half-open ones are dropped while it lives
+                    await good.event("stats")  # the good one lives
+                disturber.kill()
             return spoken, peak_mb() - before_mb
+
+    def peak_mb():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     async def is_free(address):
         async with client(address) as third:
             return await third.event("ready") is not None
 
     with served(most=2) as address:
-        disturber = spawning.Process(target=disturb, args=(address, 4.0, opened, ended), daemon=True)
-        spoken, more_mb = asyncio.run(run(address, lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
-        disturber.kill()  # its half-open socket was dropped while it lived
-        disturber.join()
+        spoken, more_mb = asyncio.run(run(address))
     assert len(spoken) == 75 and spoken[-1][0].index - spoken[0][0].index == 74
     assert more_mb < 100
 

@@ -34,6 +34,19 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
+def find_chromium() -> str:
+    """Return the path of Chromium: that of the system, or Playwright's. Raises InputError where there is none."""
+    program = shutil.which("chromium")
+    if program is None:
+        with sync_playwright() as playwright:
+            program = playwright.chromium.executable_path
+    if not Path(program).exists():
+        raise InputError(
+            "There is no Chromium, which the parts browser and network want; `make browser` (tests/browser.sh) gets it."
+        )
+    return program
+
+
 def measure_browser(pipeline: Pipeline, clicks: int = CLICKS) -> Measured:
     """Measure both transports on this machine."""
     return _measure_transports(pipeline, clicks, None)
@@ -59,13 +72,12 @@ def _measure_transports(pipeline: Pipeline, clicks: int, space: Namespace | None
 def _measure(pipeline: Pipeline, transport: str, clicks: int, space: Namespace | None) -> Measured:
     """Play clicks into Chromium's fake microphone; note when each was taken in and heard, and when the picture of each
     frame was seen, all on the page's clock."""
-    service = MarkingService(lambda: pipeline, PORTRAIT)
+    service, program = MarkingService(lambda: pipeline, PORTRAIT), find_chromium()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         address = stack.enter_context(serve(service, space.host if space else "127.0.0.1"))
         _write_clicks(folder / "clicks.wav")
         playwright = stack.enter_context(sync_playwright())
-        program = shutil.which("chromium") or playwright.chromium.executable_path
         browser = playwright.chromium.launch(
             executable_path=space.write_wrapper(program, folder) if space else program,
             args=[*ARGUMENTS, f"--use-file-for-fake-audio-capture={folder / 'clicks.wav'}",

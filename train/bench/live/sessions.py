@@ -142,13 +142,15 @@ def measure_disturbance(pipeline: Pipeline) -> Measured:
                 await asyncio.sleep(SETTLE_S + SPAN_S)
                 came = time.monotonic()
                 command = [sys.executable, "-m", "train.bench.live.disturb", address, str(SPAN_S)]
-                disturber = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+                disturber = await asyncio.create_subprocess_exec(
+                    *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+                )
                 told, _ = await disturber.communicate()
                 end = time.monotonic()
         figures = _describe(good, "good session, alone", came - SPAN_S, came)
         figures |= _describe(good, "good session, disturbed", came, end)
         figures["errors told to the good session"] = float(len(good.errors))
-        figures["garbage, MB a second"] = float(told or 0) / 1e6 / SPAN_S
+        figures["garbage, MB a second"] = float((told.split() or [0])[-1]) / 1e6 / SPAN_S
         return figures, _raw(good)
 
     with serve(LiveService(lambda: pipeline, PORTRAIT, most=2)) as address:
