@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import wave
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from websockets.exceptions import InvalidStatus
 
 from kdtalker.apps.live import server as live_server
 from kdtalker.apps.live import websocket as live_websocket
+from kdtalker.apps.live.service import LiveService
 from kdtalker.core.errors import OutputError
 from kdtalker.live.drawing import Drawing
 
@@ -339,6 +341,17 @@ def test_a_port_that_is_taken_is_told():
     told = pytest.raises(OutputError, match="cannot be used .* choose another")
     with socket.create_server(("127.0.0.1", 0)) as taken, told:
         live_server.PageServer(live_server.FastAPI(), port=taken.getsockname()[1])
+
+
+def test_a_server_that_is_interrupted_while_it_starts_is_closed(monkeypatch):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(live_server, "time", SimpleNamespace(monotonic=time.monotonic, sleep=interrupt))
+    server = live_server.PageServer(live_server.live_app(LiveService(live_pipeline, PORTRAIT)))
+    with pytest.raises(KeyboardInterrupt):
+        server.start()
+    assert not server._thread.is_alive()
 
 
 def test_a_fault_of_the_server_is_told_as_failed():

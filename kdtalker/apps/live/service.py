@@ -21,6 +21,7 @@ from kdtalker.apps.live.admission import Admission, rehearse
 from kdtalker.apps.live.wire import Hello, ProtocolError
 from kdtalker.apps.uploads import UploadLimits, read_picture
 from kdtalker.core.arrays import Array, Image
+from kdtalker.core.errors import KDTalkerError
 from kdtalker.core.options import Options
 from kdtalker.live.face import LiveFace
 from kdtalker.live.options import LiveOptions
@@ -152,8 +153,9 @@ class LiveService:
                 rehearsal = self.run(lambda: rehearse(face, lambda: not self._places and not is_stopped.is_set()))
                 cost_ms = await rehearsal
             self.admission.learn(cost_ms)
-        except Exception:
-            _log.warning("The server's own face could not be loaded; the first session tries again.", exc_info=True)
+        except Exception as error:
+            text = "The server's own face could not be loaded, the first session tries again: %s"
+            _log.warning(text, error, exc_info=not isinstance(error, KDTalkerError))
         finally:
             is_stopped.set()
 
