@@ -106,5 +106,5 @@ def _fit(image: Image, max_side: int) -> Image:
     height, width = (side - side % 2 for side in small.shape[:2])
     if shrink < 1:
         sizes = *image.shape[1::-1], width, height
-        _log.warning("The portrait of %d x %d px was scaled down to %d x %d px, the size of live pictures.", *sizes)
+        _log.info("The portrait of %d x %d px was scaled down to %d x %d px, the size of live pictures.", *sizes)
     return np.ascontiguousarray(small[:height, :width])

@@ -24,6 +24,7 @@ def test_frames_have_the_size_that_it_tells(face):
 
 
 def test_pictures_have_even_sides_and_the_note_names_no_option_of_films(caplog):
+    caplog.set_level("INFO")
     pictures = {(600, 512): (512, 436), (61, 45): (60, 44)}  # rows and columns, of the picture and of live frames
     for (height, width), (rows, columns) in pictures.items():
         image = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
