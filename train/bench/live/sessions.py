@@ -150,7 +150,7 @@ def measure_disturbance(pipeline: Pipeline) -> Measured:
         figures = _describe(good, "good session, alone", came - SPAN_S, came)
         figures |= _describe(good, "good session, disturbed", came, end)
         figures["errors told to the good session"] = float(len(good.errors))
-        figures["garbage, MB a second"] = float((told.split() or [0])[-1]) / 1e6 / SPAN_S
+        figures["garbage, MB a second"] = float((told.split() or [b"0"])[-1]) / 1e6 / SPAN_S
         return figures, _raw(good)
 
     with serve(LiveService(lambda: pipeline, PORTRAIT, most=2)) as address:
