@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -34,6 +35,7 @@ from kdtalker.core.allocator import share_one_arena
 from kdtalker.core.errors import OutputError
 from kdtalker.core.files import check_file
 from kdtalker.core.options import controls
+from kdtalker.core.signals import Interruption, interruptible
 from kdtalker.face.background import parse_colour
 from kdtalker.tts.line import DEFAULT_VOICE, Line
 from kdtalker.weights.find import describe_missing_weights
@@ -316,36 +318,42 @@ def open_page(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve the page until the process is stopped."""
+    """Serve the page until the process is stopped; return the exit code: 0 after Ctrl+C, 128 + N after signal N."""
     given = _parse(arguments)
     share_one_arena()
-    limits = UploadLimits(voice_s=given.longest)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # deletes the folder below
-    with tempfile.TemporaryDirectory(prefix="kdtalker-page-", ignore_cleanup_errors=True) as folder:
-        tempfile.tempdir = folder  # files of visitors are deleted with it
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "visitors")  # Gradio copies files that lie outside of it
-        warm_up = EXAMPLES / PORTRAITS["Grace Hopper"]
+    try:
+        with (
+            interruptible(ignore_after=arguments is None),
+            tempfile.TemporaryDirectory(prefix="kdtalker-page-", ignore_cleanup_errors=True) as folder,
+        ):
+            _serve(given, Path(folder))
+    except OutputError as error:
+        sys.stderr.write(f"app.py: {error}\n")
+        return 1
+    except Interruption as ended:
+        if ended.number != signal.SIGINT:
+            return 128 + ended.number
+        sys.stdout.write("\n")
+    return 0
+
+
+def _serve(given: argparse.Namespace, folder: Path) -> None:
+    """Serve the page; files of visitors lie in a folder. Raises OutputError where that cannot be."""
+    tempfile.tempdir = str(folder)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "visitors")  # Gradio copies files that lie outside of it
+    limits, warm_up = UploadLimits(voice_s=given.longest), EXAMPLES / PORTRAITS["Grace Hopper"]
+    with ExitStack() as opened:
         service = FilmService(partial(TalkingPortraitPipeline.mesh, given.checkpoint), limits, warm_up, _published)
+        opened.callback(service.close)
         access = Access(given.password, given.origin)
         live = LiveService(
             lambda: service.engine(ENGINES[0]), warm_up, limits=limits, most=given.live_sessions, access=access
         )
-        try:
-            server = open_page(page(service, access), live, given.host, given.port, given.password)
-        except OutputError as error:
-            service.close()
-            sys.stderr.write(f"app.py: {error}\n")
-            return 1
+        server = open_page(page(service, access), live, given.host, given.port, given.password)
+        opened.callback(server.close)
         sys.stdout.write(f"kdtalker is at {server.address}\n")
         sys.stdout.flush()
-        try:
-            server.wait()
-        except KeyboardInterrupt:
-            sys.stdout.write("\n")
-        finally:
-            service.close()
-            server.close()
-    return 0
+        server.wait()
 
 
 if __name__ == "__main__":

@@ -43,21 +43,28 @@ def read_picture(path: Path, limits: UploadLimits) -> RGB:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=PICTURES) as image:
                 megapixels = image.width * image.height / 1e6
-    except (UnidentifiedImageError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:  # before its size can be asked
+        megapixels = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise InputError(_too_large(f"more than {megapixels:.0f}", limits)) from None
+    except UnidentifiedImageError:
         raise InputError("This is not a picture that can be read here, wanted JPEG, PNG or WebP.") from None
     except Exception as error:  # decoders raise anything over broken data
         raise InputError(
             f"This picture is broken ({_without(path, error) or type(error).__name__}), wanted a whole one."
         ) from None
     if megapixels > limits.picture_megapixels:
-        raise InputError(
-            f"This picture has {megapixels:.0f} megapixels, wanted at most {limits.picture_megapixels}; "
-            "make it smaller."
-        )
+        raise InputError(_too_large(f"{megapixels:.0f}", limits))
     try:
         return read_image(path)
     except KDTalkerError as error:
         raise type(error)(_without(path, error)) from None
+
+
+def _too_large(megapixels: str, limits: UploadLimits) -> str:
+    return (
+        f"This picture is too large: it has {megapixels} megapixels, wanted at most {limits.picture_megapixels}; "
+        "make it smaller."
+    )
 
 
 def copy_sound(path: Path, copy: Path, limits: UploadLimits) -> float:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from reprlib import Repr
 
+_SHORTENED = Repr()
+_SHORTENED.maxstring = _SHORTENED.maxother = 60
 _MANY_FILES = "too many open files; raise the limit (ulimit -n)."
 
 # Errors of the operating system that are no fault of a file or program that was named, and how they are told.
@@ -30,6 +33,11 @@ class InputError(KDTalkerError):
 
 class OutputError(KDTalkerError):
     """Report that the input was fine and the result could not be written (exit code 1)."""
+
+
+def quote(value: object) -> str:
+    """Format a value that was given for a sentence; the middle of a long one is left out."""
+    return _SHORTENED.repr(value)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from kdtalker.core.errors import InputError
+from kdtalker.core.errors import InputError, quote
 from kdtalker.core.moods import MOODS
 
 WHOLE_WINDOWS = -1  # of Options.lookahead: motion is made in windows of the model, however long they are awaited
@@ -92,17 +91,18 @@ def controls() -> list[tuple[str, type, Control]]:
 def _check(name: str, value: object, kind: type, control: Control) -> None:
     if kind is bool:
         if not isinstance(value, bool):
-            raise InputError(f"Option '{name}' is {value!r}, wanted True or False.")
+            raise InputError(f"Option '{name}' is {quote(value)}, wanted True or False.")
         return
     if kind is str:
         if value not in control.choices:
-            raise InputError(f"Option '{name}' is {value!r}, wanted one of {', '.join(control.choices)}.")
+            raise InputError(f"Option '{name}' is {quote(value)}, wanted one of {', '.join(control.choices)}.")
         return
     allowed = int if kind is int else (int, float)
-    is_number = isinstance(value, allowed) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, allowed) and not isinstance(value, bool)
     if not is_number or not control.minimum <= value <= control.maximum:  # type: ignore[operator]
         wanted = "a whole number" if kind is int else "a number"
-        raise InputError(f"Option '{name}' is {value!r}, wanted {wanted} from {control.minimum} to {control.maximum}.")
+        span = f"{control.minimum} to {control.maximum}"
+        raise InputError(f"Option '{name}' is {quote(value)}, wanted {wanted} from {span}.")
 
 
 def names_of(group: str) -> tuple[str, ...]:

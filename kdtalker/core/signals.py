@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import current_thread, main_thread
+from threading import Timer, current_thread, main_thread
 from types import FrameType
 
+REPEAT_S = 0.01  # after which a signal that was swallowed is sent again
 GRACE_S = 5.0  # further signals within this time are ignored, so that they cannot cut the clean-up short
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU", "SIGUSR1")  # the last two are those of batch systems
@@ -42,6 +44,20 @@ class Listener:
         self._ignored_until = time.monotonic() + GRACE_S
         raise Interruption(number)
 
+    def repeat(self, number: int) -> None:
+        """Send a signal again whose exception came to nothing."""
+        self._ignored_until = 0.0
+        Timer(REPEAT_S, _send, [number]).start()
+
+
+def _send(number: int) -> None:
+    """Send a signal to the main thread, whose waiting it ends."""
+    main = main_thread().ident
+    if sys.platform != "win32" and main is not None:
+        signal.pthread_kill(main, number)
+    else:
+        signal.raise_signal(number)
+
 
 @contextmanager
 def interruptible(*, ignore_after: bool = False) -> Iterator[Listener]:
@@ -51,8 +67,28 @@ def interruptible(*, ignore_after: bool = False) -> Iterator[Listener]:
     """
     listener = Listener()
     heard = [number for number in _NUMBERS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    with _handlers(dict.fromkeys(heard, listener), signal.SIG_IGN if ignore_after else None):
+    after = signal.SIG_IGN if ignore_after else None
+    with _handlers(dict.fromkeys(heard, listener), after), _never_swallowed(listener):
         yield listener
+
+
+@contextmanager
+def _never_swallowed(listener: Listener) -> Iterator[None]:
+    """Repeat interruptions that Python drops with a traceback: those in destructors and in callbacks of weak
+    references, which every import has."""
+    original = sys.unraisablehook
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if isinstance(dropped.exc_value, Interruption):
+            listener.repeat(dropped.exc_value.number)
+        else:
+            original(dropped)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = original
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def find_face(
     Returns the picture to show (scaled down, or with `crop` the original), the face in px of the scaled picture, and
     the factor from px of the scaled picture to px of the one to show. Raises InputError as `Portrait.find`.
     """
-    small, shrink = _scale_down(picture, max_side)
+    small, shrink = scale_down(picture, max_side)
     if box is not None:
         box = (box[0] * shrink, box[1] * shrink, box[2] * shrink, box[3] * shrink)
     is_asked_for = face is not None or box is not None
@@ -119,7 +119,7 @@ def find_squares(picture: Image, tracker: FaceTracker) -> list[tuple[int, int, i
     """Find the square crops (left, top, side in px) of all faces of a picture (H, W, 3), by falling size.
 
     Raises InputError where there is no face."""
-    small, shrink = _scale_down(picture, LONGEST_SIDE_PX)
+    small, shrink = scale_down(picture, LONGEST_SIDE_PX)
     return [face_square(face, 1 / shrink) for face in _all_faces(small, tracker, everywhere=True)]
 
 
@@ -146,7 +146,7 @@ def _crop_square(picture: Image, left: int, top: int, side: int) -> Portrait:
     return Portrait(np.asarray(square, np.uint8), 0, 0, CROP_SIDE_PX)
 
 
-def _scale_down(picture: Image, max_side: int) -> tuple[Image, float]:
+def scale_down(picture: Image, max_side: int) -> tuple[Image, float]:
     """Scale a picture down to sides of at most max_side px; returns it with the factor, 1 where it fits.
 
     Raises InputError as `check_shape`."""

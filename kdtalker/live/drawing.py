@@ -107,7 +107,7 @@ class Drawing:
         return timeline.taken_s + (ticks + 1) / FRAME_RATE_HZ - timeline.clock()
 
     def _draw_speech(self, reply: Reply, frame: int, motion: Motion, is_painted: bool) -> None:
-        picture = self._draw(motion, is_painted)[1]
+        picture = replace(self._draw(motion, is_painted)[1], frame=frame)
         with self._timeline.changed:
             if frame >= reply.position:
                 reply.pictures[frame] = picture

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from kdtalker.core.arrays import Image
 from kdtalker.core.errors import InputError
 from kdtalker.core.options import LONGEST_SIDE_PX
 from kdtalker.core.protocols import EncodedPortrait
 from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.face.portrait import scale_down
 from kdtalker.live.frames import PictureState
 from kdtalker.live.idle import IdleLoop
 from kdtalker.live.options import LiveOptions
@@ -20,6 +24,8 @@ from kdtalker.media.picture import read_image
 from kdtalker.pipeline import TalkingPortraitPipeline
 
 LIVE_SIDE_PX = 512  # default limit of a live picture's longer side
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,11 @@ class LiveFace:
         max_side: int = LIVE_SIDE_PX,
     ) -> LiveFace:
         """Encode the largest face of a picture (H, W, 3). crop: frames are the face's square alone, 512 x 512 px; else
-        the picture is scaled down to max_side px of its longer side. Raises InputError where there is no face."""
-        searched_px = LONGEST_SIDE_PX if crop else max_side
-        portrait = pipeline.portrait(image, crop=crop, max_side=searched_px)
+        the picture is scaled down to max_side px of its longer side, and made even. Raises InputError where there is no
+        face."""
+        if not crop:
+            image = _fit(image, max_side)
+        portrait = pipeline.portrait(image, crop=crop, max_side=LONGEST_SIDE_PX if crop else max_side)
         options = options or LiveOptions()
         return LiveFace(pipeline, portrait, options, IdleLoop(pipeline.engine, portrait, options.options))
 
@@ -89,3 +97,14 @@ class LiveFace:
                 if session.error is not None:
                     raise InputError(f"The portrait cannot be drawn: {session.error}") from session.error
                 time.sleep(1 / FRAME_RATE_HZ)
+
+
+def _fit(image: Image, max_side: int) -> Image:
+    """Scale a picture (H, W, 3) down to max_side px, which is logged, and leave out the last row or column of an odd
+    side: H.264 and VP8 (4:2:0) have none, and so all who are sent pictures get the same size."""
+    small, shrink = scale_down(image, max_side)
+    height, width = (side - side % 2 for side in small.shape[:2])
+    if shrink < 1:
+        sizes = *image.shape[1::-1], width, height
+        _log.info("The portrait of %d x %d px was scaled down to %d x %d px, the size of live pictures.", *sizes)
+    return np.ascontiguousarray(small[:height, :width])

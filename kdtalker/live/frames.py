@@ -43,7 +43,8 @@ class LiveFrame:
     picture (H, W, 3) uint8 RGB, read-only. sound (sample_rate // 25,) float32 at the session's rate, zeros where nobody
     speaks. segment: number of the reply whose sound this is, or None. generation: number of interruptions so far.
     ended: replies that have been played to their end with this frame. position: samples of the segment before this
-    frame, those among them that were skipped; 0 where nobody speaks.
+    frame, those among them that were skipped; 0 where nobody speaks. picture_age: frames since the one that the picture
+    was drawn for, 0 where that is this one.
     """
 
     index: int
@@ -55,6 +56,7 @@ class LiveFrame:
     generation: int
     ended: tuple[Played, ...] = ()
     position: int = 0
+    picture_age: int = 0
 
 
 @dataclass(frozen=True)

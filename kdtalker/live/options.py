@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kdtalker.core.errors import InputError
+from kdtalker.core.errors import InputError, quote
 from kdtalker.core.options import WHOLE_WINDOWS, Options
 from kdtalker.core.rates import FRAME_RATE_HZ
 
@@ -56,14 +56,14 @@ def check_live_option(name: str, value: Any) -> None:
     if name == "sample_rate":
         if type(value) is not int or value % FRAME_RATE_HZ or not RATES_HZ[0] <= value <= RATES_HZ[1]:
             raise InputError(
-                f"The sample rate is {value!r}, wanted a multiple of {FRAME_RATE_HZ} from {RATES_HZ[0]} to "
+                f"The sample rate is {quote(value)}, wanted a multiple of {FRAME_RATE_HZ} from {RATES_HZ[0]} to "
                 f"{RATES_HZ[1]} Hz; resample the sound."
             )
     elif name == "source":
         if value not in SOURCES:
-            raise InputError(f"The source is {value!r}, wanted {' or '.join(SOURCES)}.")
+            raise InputError(f"The source is {quote(value)}, wanted {' or '.join(SOURCES)}.")
     else:
         kind, least, most = _RANGES[name]
         if type(value) not in (int, kind) or not least <= value <= most:
             wanted = "a whole number" if kind is int else "a number"
-            raise InputError(f"Live option '{name}' is {value!r}, wanted {wanted} from {least} to {most}.")
+            raise InputError(f"Live option '{name}' is {quote(value)}, wanted {wanted} from {least} to {most}.")

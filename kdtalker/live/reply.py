@@ -18,11 +18,13 @@ LATE_FRAMES = 4  # a picture that is so late, 160 ms, is shown where there is no
 
 @dataclass(frozen=True)
 class Picture:
-    """Hold a drawn picture (H, W, 3) and the motion (T = 1) that it shows."""
+    """Hold a drawn picture (H, W, 3) and the motion (T = 1) that it shows. frame: of the reply, for which it was drawn;
+    None for idle motion, whose pictures are never late."""
 
     image: Image
     motion: Motion
     state: PictureState = PictureState.NEW
+    frame: int | None = None
 
 
 @dataclass

@@ -44,7 +44,7 @@ class Timeline:
         self.tick = 0  # of the next frame
         self.generation = 0
         self.replies: deque[Reply] = deque()  # the first is played
-        self.shown = Picture(portrait, rest)
+        self.shown, self._shown_age = Picture(portrait, rest), 0  # frames since the one that it was drawn for
         self.idle_pictures: dict[int, Picture] = {}  # pictures of idle motion, by tick
         self.transition: Transition | None = None  # to idle motion, by tick
         self.taken_s: float | None = None  # when the last frame was taken
@@ -170,12 +170,12 @@ class Timeline:
             played = reply.played
             if self.options.source == "microphone" and reply.catch_up(self._wanted(reply)):
                 self.counts["skipped"] += 1
-            position = reply.played
+            position, frame = reply.played, reply.position
             samples, picture = reply.play()
             self._waiting -= reply.played - played
             sound[: len(samples)] = samples
             activity, segment = Activity.SPEECH, reply.segment
-            state = self._show(picture)
+            state = self._show(picture, frame)
             self._finish(tick + 1)
         else:
             if reply is not None:
@@ -186,7 +186,9 @@ class Timeline:
             del self.idle_pictures[number]
         ended, self._pending = tuple(self._pending), []
         self.notify()
-        return LiveFrame(tick, self.shown.image, sound, activity, state, segment, self.generation, ended, position)
+        return LiveFrame(
+            tick, self.shown.image, sound, activity, state, segment, self.generation, ended, position, self._shown_age
+        )  # fmt: skip
 
     def _is_due(self, reply: Reply, tick: int) -> bool:
         """Tell whether the next frame of a reply is played at this tick. A reply begins, or goes on after a pause, with
@@ -244,10 +246,13 @@ class Timeline:
         mean = self._means[name]
         self._means[name] = mean + (value - mean) / (8 if mean else 1)
 
-    def _show(self, picture: Picture | None) -> PictureState:
+    def _show(self, picture: Picture | None, frame: int | None = None) -> PictureState:
+        """Show a picture, or the one before again; frame: of the reply that is played."""
         if picture is None:
             state = PictureState.REPEATED
+            self._shown_age += 1
         else:
             self.shown, state = picture, picture.state
+            self._shown_age = 0 if frame is None or picture.frame is None else frame - picture.frame
         self.counts[state.value] += 1
         return state

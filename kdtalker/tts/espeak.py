@@ -14,9 +14,8 @@ import sys
 from functools import cache
 from typing import Any
 
-import numpy as np
-
 from kdtalker.core.errors import InputError, OutputError, did_you_mean
+from kdtalker.core.pcm import decode_pcm
 from kdtalker.tts.line import Line, Sound
 
 _SYNCHRONOUS, _DO_NOT_EXIT = 2, 0x8000  # espeak_AUDIO_OUTPUT, espeakINITIALIZE_
@@ -76,8 +75,7 @@ class Espeak:
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise OutputError(f"espeak-ng failed over this text ({type(error).__name__}); try other words.") from None
-        samples = np.frombuffer(done.stdout, "<i2").astype(np.float32) / np.float32(32768)
-        return Sound(samples, self._rate_hz)
+        return Sound(decode_pcm(done.stdout), self._rate_hz)
 
 
 espeak = cache(Espeak.load)

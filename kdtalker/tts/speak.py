@@ -11,6 +11,7 @@ import numpy as np
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
+from kdtalker.core.pcm import decode_pcm, encode_pcm
 from kdtalker.tts.line import DEFAULT_VOICE, MAX_CHARS, MIN_SOUND_S, Line, TextToSpeech
 from kdtalker.weights.table import KOKORO
 
@@ -53,7 +54,7 @@ def speak(line: Line, path: Path) -> None:
         raise InputError(f"The voice '{line.voice}' can say nothing of this text; choose one of its language.")
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, sound.rate_hz, 0, "NONE", ""))
-        file.writeframes(np.rint(sound.samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
+        file.writeframes(encode_pcm(sound.samples))
 
 
 def synthesise_text(text: str, voice: str | None, rate_hz: int) -> Array:
@@ -64,5 +65,5 @@ def synthesise_text(text: str, voice: str | None, rate_hz: int) -> Array:
         path = Path(folder) / "spoken.wav"
         speak(Line(text, voice or DEFAULT_VOICE), path)
         with wave.open(str(path)) as file:
-            spoken = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / np.float32(32768)
+            spoken = decode_pcm(file.readframes(file.getnframes()))
             return np.asarray(soxr.resample(spoken, file.getframerate(), rate_hz), np.float32)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import toy
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 
 from kdtalker.apps.live.access import Access
 from kdtalker.apps.live.server import PageServer, live_app
@@ -113,30 +113,6 @@ def voice(seconds=0.5, rate_hz=16_000):
     """s16le."""
     time_s = np.arange(int(seconds * rate_hz)) / rate_hz
     return (12_000 * np.sin(2 * np.pi * 220 * time_s)).astype("<i2").tobytes()
-
-
-def disturb(address, seconds, opened, ended):
-    """Send 4 MB/s of garbage for a time, beside a session that reads nothing and answers no ping. For a process."""
-
-    async def run():
-        rate_bytes, piece_bytes = 4_000_000, 100_000
-        random, clock = np.random.default_rng(0), asyncio.get_running_loop().time
-        async with client(address, ping_interval=None) as slow:
-            await slow.event("ready")
-            await slow.send(voice(100.0))
-            slow.socket.transport.pause_reading()
-            opened.set()
-            ends = clock() + seconds
-            while clock() < ends:
-                with suppress(ConnectionClosed, InvalidStatus, ConnectionError):
-                    async with client(address, None) as one:
-                        while clock() < ends:
-                            await one.send(random.bytes(piece_bytes))
-                            await asyncio.sleep(piece_bytes / rate_bytes)
-            ended.set()
-            await asyncio.sleep(TIMEOUT_S)  # half open, until the parent ends this process
-
-    asyncio.run(run())
 
 
 def post(address, content, **headers):

@@ -196,7 +196,7 @@ def test_who_stops_the_server_finds_nothing_of_its_visitors_left(tmp_path, input
     write_wav(inputs / "long.wav", toy.sound(20.0))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    code = f"import app, page; app.TalkingPortraitPipeline.mesh = page.own; app.main(['--port', '{port}'])"
+    code = f"import app, page; app.TalkingPortraitPipeline.mesh = page.own; exit(app.main(['--port', '{port}']))"
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True) as server:
         try:

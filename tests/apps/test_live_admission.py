@@ -10,6 +10,7 @@ from live_client import PORTRAIT, client, live_pipeline, post, served, voice
 
 from kdtalker.apps.live import admission as live_admission
 from kdtalker.apps.live import portraits as live_portraits
+from kdtalker.apps.live import service as live_service
 from kdtalker.apps.live.admission import CORE_BUDGET_MS, Admission, rehearse
 from kdtalker.apps.live.portraits import UPLOADS_WAITING, UploadQueue
 from kdtalker.apps.live.service import FaceCache, LiveService
@@ -82,6 +83,29 @@ def test_who_comes_when_there_is_no_time_is_told_and_who_runs_goes_on(monkeypatc
         (close, codes, message), ended = asyncio.run(run(address))
     assert (close, codes) == (1013, ["busy"]) and "With another live session all 2 would need" in message
     assert (ended["samples"], ended["interrupted"]) == (8000, False)
+
+
+def test_who_comes_when_a_session_has_just_ended_waits_for_its_place(monkeypatch):
+    """Whether the server knows already that it ends, or not yet."""
+    monkeypatch.setattr(live_service, "FREE_WITHIN_S", 0.1)
+
+    async def run(is_known, ends_within_s):
+        service = LiveService(live_pipeline, PORTRAIT, most=1)
+
+        async def first():
+            async with service.admit() as place:
+                place.is_ending = is_known
+                await asyncio.sleep(ends_within_s)
+
+        ending = asyncio.ensure_future(first())
+        await asyncio.sleep(0)
+        async with service.admit():
+            assert ending.done()
+
+    asyncio.run(run(False, 0.05))
+    asyncio.run(run(True, 0.3))
+    with pytest.raises(ProtocolError, match="All 1 live sessions are taken"):
+        asyncio.run(run(False, 0.3))
 
 
 def test_the_face_used_least_recently_goes_but_none_that_is_held():
@@ -167,7 +191,7 @@ def test_a_rehearsal_measures_a_frame_and_ends_where_it_is_not_wanted():
     assert rehearse(face, lambda: False) == 0
 
 
-def test_a_portrait_that_a_session_uses_keeps_its_idle_life_however_many_options_others_have():
+def test_a_portrait_that_a_session_uses_keeps_its_idle_motion_however_many_options_others_have():
     async def run():
         service = LiveService(live_pipeline, PORTRAIT)
         key = await service.add_portrait(PORTRAIT.read_bytes())

@@ -1,7 +1,7 @@
 """What one client wants: texts in a short queue, their errors, the order of replies, and what an interruption tells."""
 
 import asyncio
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,13 +11,13 @@ from kdtalker.apps.live.control import TEXTS_WAITING, SessionControl
 from kdtalker.apps.live.service import LiveService
 from kdtalker.apps.live.wire import Command, FrameHeader, ProtocolError
 from kdtalker.core.errors import InputError
-from kdtalker.live.frames import Activity, LiveFrame, PictureState, Played
+from kdtalker.live.frames import Activity, LiveFrame, LiveStats, PictureState, Played
 
 
 class Recorder:
     """Replies of a session as lists of the lengths that were pushed."""
 
-    stats = SimpleNamespace(interrupts=0)
+    stats, error = LiveStats(), None
 
     def __init__(self):
         self.replies, self.is_open = [], False
@@ -34,7 +34,7 @@ class Recorder:
 
     def interrupt(self):
         self.is_open = False
-        self.stats = SimpleNamespace(interrupts=self.stats.interrupts + 1)
+        self.stats = replace(self.stats, interrupts=self.stats.interrupts + 1)
         return (Played(1, 320, True),)
 
     def take(self):
@@ -70,13 +70,13 @@ def test_a_text_is_a_reply_of_its_own_though_sound_has_opened_one(spoken):
 
     async def run():
         await control.push_audio(np.zeros(640, np.float32))
-        await control.handle_command(Command("say", "four"))
-        await control.push_audio(np.zeros(320, np.float32))
+        await control.handle_command(Command("say", "four"))  # ends it
+        await control.push_audio(np.zeros(320, np.float32))  # while the text is being synthesised
         await said(control)
         await control.push_audio(np.zeros(160, np.float32))
 
     asyncio.run(run())
-    assert session.replies == [[640, 320], [4], [160]]
+    assert session.replies == [[640], [320], [4], [160]]
 
 
 def test_few_texts_wait_and_each_fault_is_told(spoken):
@@ -142,3 +142,11 @@ def test_an_end_that_was_told_and_not_sent_is_corrected(spoken):
         ("ended", 0, 0, True), ("stats", None, None, None),
     ]  # fmt: skip
     assert control.amend(events[0], []) == events[0]
+
+
+def test_counts_are_told_in_thousandths(spoken):
+    control, session, events = spoken
+    session.stats = LiveStats(new=3, waiting_s=1 / 3, hear_ms=0.1 + 0.2)
+    control.report(pictures_dropped=1)
+    numbers = {name: events[0][name] for name in ("new", "waiting_s", "hear_ms", "first_frame_ms", "pictures_dropped")}
+    assert numbers == {"new": 3, "waiting_s": 0.333, "hear_ms": 0.3, "first_frame_ms": None, "pictures_dropped": 1}

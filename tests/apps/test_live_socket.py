@@ -2,21 +2,29 @@
 
 import asyncio
 import json
-import multiprocessing
+import re
 import resource
 import socket
+import subprocess
+import sys
 import time
+import urllib.error
+import urllib.request
+import wave
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import toy
-from live_client import HELLO, PORTRAIT, TIMEOUT_S, client, disturb, live_pipeline, post, served, voice
+from live_client import HELLO, PORTRAIT, ROOT, client, live_pipeline, post, served, voice
 from websockets.exceptions import InvalidStatus
 
 from kdtalker.apps.live import server as live_server
 from kdtalker.apps.live import websocket as live_websocket
+from kdtalker.apps.live.service import LiveService
 from kdtalker.core.errors import OutputError
+from kdtalker.live.drawing import Drawing
 
 SPEECH = "speech"
 
@@ -40,7 +48,7 @@ def test_the_sound_comes_back_with_one_picture_for_each_40_ms(address, rate_hz):
     async def run():
         async with client(address, HELLO | {"rate": rate_hz}) as one:
             ready = await one.event("ready")
-            assert (ready["rate"], ready["fps"], ready["width"]) == (rate_hz, 25, 512)
+            assert (ready["rate"], ready["fps"], ready["width"]) == (rate_hz, 25, 436)
             return one, await speak(one, 0.5, rate_hz)
 
     one, spoken = asyncio.run(run())
@@ -91,6 +99,50 @@ def test_clear_stops_at_once_and_tells_what_was_played(address):
     assert cleared["generation"] == 1 and ended["interrupted"] and ended["samples"] == heard
     assert all(header.generation == 1 for header, _, _ in later)
     assert {header.segment for header, _, _ in later if header.activity == SPEECH} == {1}
+
+
+def test_the_client_of_the_documentation_works(address, tmp_path):
+    (example,) = re.findall(r"^```py\n(.*?)^```", (ROOT / "docs" / "live-protocol.md").read_text("utf-8"), re.M | re.S)
+    own = address.removeprefix("http://").rstrip("/")
+    done = subprocess.run(
+        [sys.executable, "-c", example.replace("localhost:7860", own)], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with wave.open(str(tmp_path / "said.wav")) as file:
+        assert 0.3 < file.getnframes() / file.getframerate() < 3
+    assert cv2.imread(str(tmp_path / "face.jpg")).shape == (512, 436, 3)
+
+
+def test_an_interruption_sends_the_picture_anew_and_a_repeated_one_is_not_sent_again(monkeypatch):
+    """The renderer stands still after its first picture."""
+    monkeypatch.setattr(Drawing, "step", lambda self: False)
+
+    async def run(address):
+        async with client(address) as one:
+            await one.until(lambda found: isinstance(found, tuple) and found[0].index == 5)
+            await one.send({"type": "clear"})
+            await one.event("cleared")
+            one.frames.append(None)
+            await one.until(lambda found: isinstance(found, tuple) and found[0].generation == 1)
+            await one.until(lambda found: isinstance(found, tuple))
+            return one.frames
+
+    with served() as address:
+        frames = asyncio.run(run(address))
+    cut = frames.index(None)
+    before, after = ([bool(jpeg) for _, jpeg, _ in part] for part in (frames[:cut], frames[cut + 1 :]))
+    assert before == [True] + [False] * (cut - 1) and after == [True, False]
+
+
+def test_what_is_asked_for_without_a_socket_or_at_another_address_is_told(address):
+    def ask(path, method="GET"):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(urllib.request.Request(f"{address}v1/{path}", method=method), timeout=60)
+        told = json.load(caught.value)
+        return caught.value.code, told["type"], told["code"], "wanted" in told["message"]
+
+    assert ask("live") == (426, "error", "no_websocket", True)
+    assert ask("portraits") == ask("portrait", "POST") == (404, "error", "not_found", True)
 
 
 def test_a_text_is_said(address):
@@ -203,30 +255,31 @@ def test_a_session_too_many_is_refused_and_its_place_is_free_once_another_ends()
 def test_garbage_slow_readers_and_half_open_sockets_slow_nobody(monkeypatch):
     """One session plays on while another process disturbs; the places that it took are free again."""
     monkeypatch.setattr(live_server, "PING_S", 5.0)
-    spawning = multiprocessing.get_context("spawn")
-    opened, ended = spawning.Event(), spawning.Event()
 
-    async def run(address, peak_mb):
+    async def run(address):
         async with client(address) as good:
             await good.event("ready")
             before_mb = peak_mb()
-            disturber.start()
-            await asyncio.to_thread(opened.wait, TIMEOUT_S)
-            spoken = await speak(good, 3.0)
-            assert not ended.is_set()  # it lasts longer than the reply
-            while not ended.is_set() or not await is_free(address):
-                await good.event("stats")  # the good one lives
+            command = [sys.executable, "-m", "train.bench.live.disturb", address, "8"]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as disturber:
+                assert await asyncio.to_thread(disturber.stdout.readline) == b"opened\n"
+                ended = asyncio.ensure_future(asyncio.to_thread(disturber.stdout.readline))
+                spoken = await speak(good, 3.0)
+                assert not ended.done()  # it lasts longer than the reply
+                while not ended.done() or not await is_free(address):  # the half-open ones are dropped while it lives
+                    await good.event("stats")  # the good one lives
+                disturber.kill()
             return spoken, peak_mb() - before_mb
+
+    def peak_mb():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     async def is_free(address):
         async with client(address) as third:
             return await third.event("ready") is not None
 
     with served(most=2) as address:
-        disturber = spawning.Process(target=disturb, args=(address, 4.0, opened, ended), daemon=True)
-        spoken, more_mb = asyncio.run(run(address, lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
-        disturber.kill()  # its half-open socket was dropped while it lived
-        disturber.join()
+        spoken, more_mb = asyncio.run(run(address))
     assert len(spoken) == 75 and spoken[-1][0].index - spoken[0][0].index == 74
     assert more_mb < 100
 
@@ -288,6 +341,17 @@ def test_a_port_that_is_taken_is_told():
     told = pytest.raises(OutputError, match="cannot be used .* choose another")
     with socket.create_server(("127.0.0.1", 0)) as taken, told:
         live_server.PageServer(live_server.FastAPI(), port=taken.getsockname()[1])
+
+
+def test_a_server_that_is_interrupted_while_it_starts_is_closed(monkeypatch):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(live_server, "time", SimpleNamespace(monotonic=time.monotonic, sleep=interrupt))
+    server = live_server.PageServer(live_server.live_app(LiveService(live_pipeline, PORTRAIT)))
+    with pytest.raises(KeyboardInterrupt):
+        server.start()
+    assert not server._thread.is_alive()
 
 
 def test_a_fault_of_the_server_is_told_as_failed():

@@ -24,8 +24,12 @@ from live_client import PORTRAIT, ROOT, served
 from test_cli import write_wav
 
 from kdtalker.apps.live import command
+from kdtalker.apps.live.command import _summary
+from kdtalker.apps.live.outputs import open_output
 from kdtalker.apps.live.server import PageServer
 from kdtalker.core.errors import InputError, OutputError
+from kdtalker.live.frames import Activity, LiveFrame, LiveStats, PictureState
+from kdtalker.media.video import read_video
 from kdtalker.media.video_writer import TAG
 
 SOUND_S = 1.0
@@ -71,7 +75,7 @@ def test_a_file_holds_the_sound_with_a_picture_for_each_40_ms(voice, tmp_path, s
     done = run(voice, tmp_path / f"live{suffix}")
     assert done.returncode == 0 and b"s sent" in done.stdout, done.stderr
     pictures, samples, codecs = decode(str(tmp_path / f"live{suffix}"))
-    assert codecs == ["h264", "aac"] and pictures[0].shape == (600, 512)
+    assert codecs == ["h264", "aac"] and pictures[0].shape == (512, 436)
     assert len(pictures) >= SOUND_S * 25 and abs(len(samples) / 48_000 - len(pictures) / 25) < 0.06
     loud = np.abs(samples) > 0.05
     assert loud.sum() > 1000 and (len(loud) - np.argmax(loud)) / 48_000 == pytest.approx(SOUND_S, abs=0.25)
@@ -81,12 +85,37 @@ def test_a_file_holds_the_sound_with_a_picture_for_each_40_ms(voice, tmp_path, s
     assert suffix == ".ts" or comments == [TAG]  # MPEG-TS holds none
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".ts", ".mkv"])
+def test_colours_are_those_of_films(tmp_path, suffix):
+    colour, sound = (200, 60, 40), np.zeros(1920, np.float32)
+    picture = np.full((48, 64, 3), colour, np.uint8)
+    output = open_output(str(tmp_path / f"live{suffix}"))
+    for index in range(5):
+        output.write(LiveFrame(index, picture, sound, Activity.IDLE, PictureState.NEW, None, 0))
+    output.close()
+    with av.open(str(tmp_path / f"live{suffix}")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.color_primaries, context.color_trc, context.colorspace, context.color_range) == (1, 1, 1, 1)
+    np.testing.assert_allclose(next(read_video(tmp_path / f"live{suffix}")).mean((0, 1)), colour, atol=4)
+
+
+def test_what_was_sent_is_told_in_sentences():
+    assert _summary(50, LiveStats(new=50)) == "2.0 s sent, 50 frames. Each has a picture of its own, drawn in full."
+    told = _summary(50, LiveStats(new=46, degraded=1, repeated=3, dropped=2))
+    assert told == (
+        "2.0 s sent, 50 frames. Among them are 46 with a picture of their own, drawn in full, 1 with one that was "
+        "drawn without the details of the mouth, or came late, 3 with the picture of the frame before. 2 pictures of "
+        "speech could not be drawn in time."
+    )
+
+
 def test_a_pipe_takes_mpeg_ts_and_nothing_else(voice, tmp_path):
     done = run(voice, "-", "--duration", "1")
     assert done.returncode == 0, done.stderr
     (tmp_path / "piped.ts").write_bytes(done.stdout)
     pictures, _, codecs = decode(str(tmp_path / "piped.ts"))
     assert len(pictures) == 25 and codecs == ["h264", "aac"]
+    assert b"-: 1.0 s sent, 25 frames." in done.stderr
 
 
 def test_a_pipe_that_is_closed_ends_the_command_in_one_line(voice):
@@ -305,10 +334,25 @@ def test_a_duration_that_is_none_is_refused(duration):
         command.run(["--image", "a.png", "--audio", "a.wav", "--to", "-", "--duration", duration])
 
 
-@pytest.mark.parametrize("offer", [b"", b"words", b"v=0\r\nm=nothing", b"v=0\r\n" + bytes(300_000)])
-def test_what_is_no_offer_is_told_and_takes_no_place(offer):
+MEDIA = (
+    b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\n"
+    b"a=mid:0\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\na=setup:actpass\r\na=recvonly\r\n"
+)
+ICE = b"a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n"
+FINGERPRINT = b"a=fingerprint:sha-256 " + b":".join([b"AB"] * 32) + b"\r\n"
+NO_OFFERS = {
+    b"": "no SDP offer", b"words": "no SDP offer", b"v=0\r\nm=nothing": "no SDP offer",
+    b"v=0\r\n" + bytes(300_000): "wanted at most", MEDIA + ICE: "no fingerprint",
+    MEDIA + ICE + FINGERPRINT.replace(b":AB", b"", 1): "no fingerprint",
+    MEDIA + ICE + FINGERPRINT.replace(b"sha-256", b"sha-1"): "no fingerprint",
+    MEDIA + FINGERPRINT: "no ICE credentials", MEDIA.replace(b"opus", b"speex") + ICE + FINGERPRINT: "no SDP offer",
+}  # fmt: skip
+
+
+def test_what_is_no_offer_is_told_in_a_sentence_and_takes_no_place():
     pytest.importorskip("aiortc")
     with served(most=1) as address:
-        for _ in range(2):
-            status, _, told = ask(f"{address}v1/whep", "POST", offer)
-            assert status in (400, 413) and json.loads(told)["message"]
+        for offer, reason in NO_OFFERS.items():
+            status, _, answer = ask(f"{address}v1/whep", "POST", offer)
+            told = json.loads(answer)["message"]
+            assert status in (400, 413) and reason in told and "wanted" in told and "Error" not in told

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from kdtalker.apps.live.access import Access, HostCheck, is_loopback
 from kdtalker.apps.live.outbox import MAX_BEHIND_S, PICTURES_WAITING, Outbox, SlowReaderError
 from kdtalker.apps.live.segments import SegmentTracker, count_sent
 from kdtalker.apps.live.wire import (
+    _LIVE_FIELDS,
     ACTIVITIES,
     HEADER,
     PICTURE_STATES,
@@ -26,6 +29,7 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.pcm import encode_pcm
 from kdtalker.live.frames import Activity, LiveFrame, PictureState, Played
 
+ROOT = Path(__file__).parents[2]
 HELLO = {"type": "hello", "version": 1, "rate": 16000}
 HEADER_OF_3 = FrameHeader("pause", "repeated", 3, 1920, 640, -1, 2)
 
@@ -69,6 +73,26 @@ def test_a_hello_that_is_wrong_is_refused_with_its_code(changed, code):
     with pytest.raises(ProtocolError, match="wanted|known") as caught:
         parse_hello(json.dumps(HELLO | changed))
     assert (caught.value.code, caught.value.close) == (code, 1008)
+
+
+LONG = 10**400
+LONG_VALUES = [{"rate": LONG}, {"version": LONG}, {"channels": LONG}, {"source": "x" * 999}, {"lookahead": LONG},
+               {"portrait": [1] * 999}, {"options": {"seed": LONG}}, {"options": {"x" * 999: 1}}, {"type": "x" * 999},
+               {"x" * 999: 1}]  # fmt: skip
+
+
+@pytest.mark.parametrize("changed", LONG_VALUES, ids=lambda changed: next(iter(changed))[:9])
+def test_a_value_is_not_told_back_at_length(changed):
+    with pytest.raises(ProtocolError) as caught:
+        parse_hello(json.dumps(HELLO | changed))
+    assert len(str(caught.value)) < 250
+
+
+def test_every_error_code_is_documented():
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "kdtalker" / "apps" / "live").glob("*.py"))
+    codes = set(re.findall(r'ProtocolError\(\s*"(\w+)"', sources)) | {"token", "portrait", *_LIVE_FIELDS}
+    page = (ROOT / "docs" / "live-protocol.md").read_text("utf-8")
+    assert len(codes) > 25 and {code for code in codes if f"`{code}`" not in page} == set()
 
 
 @pytest.mark.parametrize("text", ["", "hello", "[]", "3", "[" * 100_000, '{"type": "flush"', '"' + "a" * 70_000 + '"'])

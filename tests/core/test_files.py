@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,22 @@ def test_signals_become_one_exception_and_more_of_them_do_not_cut_the_clean_up_s
                 os.kill(os.getpid(), signal.SIGINT)
             cleaned.append(True)
     assert caught.value.number == listener.heard == signal.SIGTERM and cleaned
+
+
+def test_a_signal_in_a_callback_whose_exceptions_python_drops_ends_the_block_without_a_traceback(capfd):
+    with pytest.raises(Interruption) as caught, interruptible():
+        thing = {1}
+        reference = weakref.ref(thing, _end)
+        del thing
+        time.sleep(5)
+        assert reference
+    assert caught.value.number == signal.SIGTERM and capfd.readouterr().err == ""
+
+
+def _end(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(1000):
+        pass
 
 
 def test_deferred_signals_are_answered_at_the_end_of_the_block():

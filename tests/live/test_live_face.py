@@ -23,7 +23,18 @@ def test_frames_have_the_size_that_it_tells(face):
     assert face.size == (96, 80) and frame.picture.shape == (80, 96, 3) and len(frame.sound) == 960
 
 
-def test_sessions_share_the_idle_life(face):
+def test_pictures_have_even_sides_and_the_note_names_no_option_of_films(caplog):
+    caplog.set_level("INFO")
+    pictures = {(600, 512): (512, 436), (61, 45): (60, 44)}  # rows and columns, of the picture and of live frames
+    for (height, width), (rows, columns) in pictures.items():
+        image = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+        face = LiveFace.encode(toy.pipeline(), image)
+        assert face.size == (columns, rows) == face.portrait.canvas.picture.shape[1::-1]
+    (record,) = caplog.records
+    assert record.getMessage().endswith("512 x 600 px was scaled down to 436 x 512 px, the size of live pictures.")
+
+
+def test_sessions_share_the_idle_motion(face):
     with face.start(8_000) as one, face.start(48_000) as two:
         assert one.idle is two.idle is face.idle
 

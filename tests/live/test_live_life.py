@@ -95,7 +95,7 @@ def test_the_mouth_shuts_from_where_it_is():
     assert speed(studio.motions[-21:]).max() < 1.0  # degrees a frame: the head does not jump
 
 
-def test_idle_life_goes_on_before_between_and_after_speech():
+def test_idle_motion_goes_on_before_between_and_after_speech():
     studio = Studio()
     for tick in (40, 200):
         studio.at(tick, lambda: studio.session.push(voice(2)))
@@ -113,7 +113,7 @@ def test_idle_life_goes_on_before_between_and_after_speech():
     assert wanted[: 50 - 5].max() > 0.5  # 200 ms after it began, speech is itself
 
 
-def test_the_loop_of_idle_life_is_drawn_once_and_ends_where_it_begins():
+def test_the_loop_of_idle_motion_is_drawn_once_and_ends_where_it_begins():
     studio = Studio()
     studio.run(2 * HEAD_FRAMES + LOOP_FRAMES)
     drawn = studio.renderer.drawn
@@ -214,7 +214,7 @@ def test_two_sessions_of_one_engine_do_not_disturb_each_other():
     assert both[0] == film([Studio()])[0] and both[0] != both[1]
 
 
-def test_a_second_session_uses_the_idle_life_of_the_first():
+def test_a_second_session_uses_the_idle_motion_of_the_first():
     first = Studio()
     first.run(2 * HEAD_FRAMES + LOOP_FRAMES)
     second = Studio(idle=first.session.idle)
@@ -305,7 +305,7 @@ def test_after_an_error_nothing_is_kept_to_be_heard_or_drawn(broken, monkeypatch
         assert np.array_equal(sound, np.tile(voice(2), 2))
 
 
-def test_idle_life_is_begun_anew_after_an_error():
+def test_idle_motion_is_begun_anew_after_an_error():
     """The generator of one session fails once; another session that shares the idle motion goes on."""
     pipeline = toy.pipeline()
     portrait = pipeline.portrait(toy.picture())

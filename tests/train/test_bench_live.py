@@ -3,17 +3,21 @@
 import os
 import socket
 import threading
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from live_client import live_pipeline
 
 from kdtalker import TalkingPortraitPipeline
+from kdtalker.core.errors import InputError
 from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.live.frames import Activity, LiveFrame, PictureState
 from kdtalker.media.picture import decode_jpeg, encode_jpeg
-from train.bench.live import browser, engine, network, sessions
+from train.bench.live import browser, command, engine, network, sessions
 from train.bench.live.events import find_crossing, make_syllables
-from train.bench.live.marks import ClickTaken, draw_number, read_number
+from train.bench.live.marks import ClickTaken, MarkedSession, draw_number, read_number
 from train.bench.live.socket_client import ReceivedFrame, gaps_ms
 from train.bench.record import BenchRecord
 
@@ -57,6 +61,21 @@ def test_clicks_are_matched_with_their_sound_and_picture():
     }  # fmt: skip
     assert second["sound_ms"] is None and round(second["picture_ms"]) == 400 and second["skew_ms"] is None
     assert third["sound_ms"] == pytest.approx(320) and third["engine_ms"] is None
+
+
+def test_without_chromium_one_sentence_tells_how_to_get_it_before_anything_is_measured(monkeypatch, tmp_path):
+    none = SimpleNamespace(chromium=SimpleNamespace(executable_path=str(tmp_path / "chrome")))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(browser, "sync_playwright", lambda: nullcontext(none))
+    with pytest.raises(InputError, match="There is no Chromium, .* `make browser`"):
+        command.main(["--parts", "network"])
+
+
+def test_a_late_picture_has_the_number_of_the_frame_that_it_was_drawn_for():
+    picture = np.zeros((80, 128, 3), np.uint8)
+    frame = LiveFrame(9, picture, np.zeros(640), Activity.SPEECH, PictureState.DEGRADED, 0, 0, picture_age=2)
+    session = type("Session", (), {"take": lambda self: frame})()
+    assert read_number(MarkedSession(session, []).take().picture) == 7
 
 
 def test_a_silent_span_is_one_gap():

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from kdtalker.core.pcm import encode_pcm
 from kdtalker.core.rates import SAMPLE_RATE_HZ
 from kdtalker.media.sound import read_sound
 from train.bench.record import ROOT
@@ -51,7 +52,7 @@ def write_voice(path: Path, seconds: float) -> None:
     samples = np.resize(samples, max(1, round(seconds * SAMPLE_RATE_HZ)))
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
+        file.writeframes(encode_pcm(samples))
 
 
 def write_wide(path: Path, height: int) -> None:

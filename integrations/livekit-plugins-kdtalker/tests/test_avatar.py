@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from livekit.agents import AgentSession
 from livekit.plugins.kdtalker import KDTalkerAvatar, SegmentAudioOutput
+from livekit.plugins.kdtalker import avatar as kdtalker_avatar
 from stub_room import StubRoom
 from stub_session import StubFace
 from test_segments import speech
@@ -26,6 +27,26 @@ async def test_the_session_speaks_through_the_face_which_is_published_by_the_age
     await avatar.aclose()
     await avatar.aclose()
     assert face.session.closed == 1 and avatar.avatar_identity == "agent"
+
+
+async def test_what_a_runner_holds_is_released_where_it_does_not_start(monkeypatch):
+    runners, make = [], kdtalker_avatar.make_runner
+
+    def make_runner(*inputs):
+        runners.append(make(*inputs))
+        monkeypatch.setattr(StubRoom, "isconnected", refuse)  # which it asks once it listens
+        return runners[0]
+
+    def refuse(*_):
+        raise ConnectionError("no room")
+
+    monkeypatch.setattr(kdtalker_avatar, "make_runner", make_runner)
+    face, room = StubFace(), StubRoom()
+    with pytest.raises(ConnectionError, match="no room"):
+        await KDTalkerAvatar(face, sample_rate=16_000).start(AgentSession(), room)
+    (runner,) = runners
+    assert runner._audio_source._ffi_handle.disposed and runner._video_source._ffi_handle.disposed
+    assert not any(room._events.values()) and face.session.closed == 1
 
 
 @pytest.mark.parametrize("method", ["isconnected", "on"])  # that the avatar calls first, and its runner

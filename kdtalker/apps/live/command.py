@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdtalker.apps.arguments import Parser, add_options
 from kdtalker.core.arrays import Array
@@ -15,6 +16,9 @@ from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.options import Options, controls
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.live.pacing import Pacer
+
+if TYPE_CHECKING:
+    from kdtalker.live.frames import LiveStats
 
 AHEAD_S = 2.0  # of a file that waits in the session
 
@@ -54,14 +58,26 @@ def run(arguments: Sequence[str], load: Callable[..., Any] | None = None) -> str
     except BaseException:
         output.abort()
         raise
-    counts = session.stats
-    text = (
-        f"{asked.to}: {frames / FRAME_RATE_HZ:.1f} s sent; {counts.new} pictures, {counts.degraded} plainer, "
-        f"{counts.repeated} repeated, {counts.dropped} dropped."
-    )
-    if asked.to == "-":  # stdout is the stream
-        return ""
-    return f"{text}\n"
+    text = f"{asked.to}: {_summary(frames, session.stats)}\n"
+    if asked.to != "-":
+        return text
+    sys.stderr.write(text)  # stdout is the stream
+    return ""
+
+
+def _summary(frames: int, counts: LiveStats) -> str:
+    """Describe in sentences what was sent."""
+    sent = f"{frames / FRAME_RATE_HZ:.1f} s sent, {frames} frames."
+    if counts.new == frames:
+        return f"{sent} Each has a picture of its own, drawn in full."
+    kinds = {
+        "with a picture of their own, drawn in full": counts.new,
+        "with one that was drawn without the details of the mouth, or came late": counts.degraded,
+        "with the picture of the frame before": counts.repeated,
+    }
+    told = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+    left_out = f" {counts.dropped} pictures of speech could not be drawn in time." if counts.dropped else ""
+    return f"{sent} Among them are {told}.{left_out}"
 
 
 def _parser() -> Parser:

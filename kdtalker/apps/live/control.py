@@ -158,6 +158,7 @@ class SessionControl:
             if self.is_ending:
                 raise ProtocolError("ended", "A text came after the end of the session; it was dropped.")
             self._texts.put(command)
+            self._session.end_segment()
         elif command.type == "clear":
             self._clear()
         else:
@@ -166,7 +167,8 @@ class SessionControl:
 
     def report(self, **more: Any) -> None:
         """Send counts, and once that no more pictures will be drawn."""
-        self.send_event({"type": "stats", **asdict(self._session.stats), **more})
+        counts = {name: _rounded(value) for name, value in asdict(self._session.stats).items()}
+        self.send_event({"type": "stats", **counts, **more})
         if self._session.error is not None and not self._has_failed:
             self._has_failed = True
             self.send_event(error_fields(ProtocolError("engine", "The engine failed; the sound goes on alone.")))
@@ -196,7 +198,12 @@ class SessionControl:
         return await self._service.synthesise(command.text, command.voice, self._rate_hz)
 
     def _play_text(self, samples: Array) -> None:
-        """Push the samples of a text as one reply; one that is open ends first."""
+        """Push the samples of a text as one reply; one that was opened meanwhile ends first."""
         self._session.end_segment()
         self._segments.open(self._session.push(samples), len(samples))
         self._session.end_segment()
+
+
+def _rounded(value: float | None) -> float | None:
+    """Round to thousandths; counts stay as they are."""
+    return round(value, 3) if isinstance(value, float) else value

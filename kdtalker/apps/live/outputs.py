@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import av
 import av.logging
-import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 
 from kdtalker.core.errors import InputError, OutputError
 from kdtalker.core.files import AtomicFile
@@ -25,6 +25,7 @@ SOUND_RATE_HZ = 48_000
 FORMATS = {".mp4": "mp4", ".ts": "mpegts", ".mkv": "matroska"}
 SCHEMES = {"udp": "mpegts", "rtmp": "flv", "rtmps": "flv", "whip+http": "whip", "whip+https": "whip"}
 TARGETS = "- (MPEG-TS on stdout), FILE.mp4, .ts or .mkv, udp://HOST:PORT, rtmp://…, whip+https://…, or camera"
+_BT709 = 1  # of colour primaries, transfer characteristics and matrix alike (ITU-T H.273), as films have it
 _KEY_FRAMES_EVERY = 2 * FRAME_RATE_HZ
 _X264 = {"preset": "superfast", "tune": "zerolatency", "profile": "baseline", "bf": "0", "crf": "23"}
 _MUXER = {"mpegts": {"flush_packets": "1"}, "flv": {"flvflags": "no_duration_filesize"}}
@@ -83,23 +84,27 @@ class MuxedOutput:
         self._video = self._container.add_stream("libx264", rate=FRAME_RATE_HZ, options=_X264)
         self._video.width, self._video.height, self._video.pix_fmt = width, height, "yuv420p"
         self._video.gop_size, self._video.thread_count = _KEY_FRAMES_EVERY, 1
+        context = self._video.codec_context
+        context.color_primaries = context.color_trc = context.colorspace = _BT709
+        context.color_range = ColorRange.MPEG
         is_whip = self._format == "whip"
         self._audio = self._container.add_stream("libopus" if is_whip else "aac", rate=SOUND_RATE_HZ)
         self._audio.layout = "stereo" if is_whip else "mono"
 
     def write(self, frame: LiveFrame) -> None:
         """Encode and send one frame with its sound. Raises OutputError."""
-        height, width = (side - side % 2 for side in frame.picture.shape[:2])  # 4:2:0 has no odd sides
         try:
             with ExitStack() as files:
                 if self._container is None:
+                    height, width = frame.picture.shape[:2]
                     self._open(width, height, files)
-                self._mux(frame, width, height)
+                self._mux(frame)
         except (av.FFmpegError, OSError) as error:
             raise self._failure(error) from None
 
-    def _mux(self, frame: LiveFrame, width: int, height: int) -> None:
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.picture[:height, :width]), format="rgb24")
+    def _mux(self, frame: LiveFrame) -> None:
+        picture = av.VideoFrame.from_ndarray(frame.picture, format="rgb24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
         picture.pts, picture.time_base = frame.index, Fraction(1, FRAME_RATE_HZ)
         sound = av.AudioFrame(format="s16", layout="mono", samples=len(frame.sound))
         sound.planes[0].update(encode_pcm(frame.sound))

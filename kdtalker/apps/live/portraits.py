@@ -19,7 +19,11 @@ UPLOAD_WITHIN_S = 60.0
 DISCARD_WITHIN_S = 5.0
 UPLOADS_WAITING = 8  # at most, those that are read or encoded among them
 BODIES_WAITING = 2  # as many of the largest size may be held in memory
-_STATUS = {"origin": 403, "not_allowed": 401, "busy": 503, "portrait": 404, "too_slow": 408, "failed": 500}
+_STATUS = {
+    "not_allowed": 401, "origin": 403, "not_found": 404, "portrait": 404, "too_slow": 408, "too_large": 413,
+    "no_websocket": 426, "failed": 500, "busy": 503,
+}  # fmt: skip
+_HEADERS = {"busy": {"Retry-After": "30"}, "no_websocket": {"Upgrade": "websocket"}}
 
 _log = logging.getLogger(__name__)
 
@@ -113,6 +117,5 @@ def error_response(error: Exception) -> JSONResponse:
             _log.error("A request failed.", exc_info=error)
         error = ProtocolError("failed", f"The server failed ({type(error).__name__}).")
     code = error.code if isinstance(error, ProtocolError) else "refused"
-    status = 413 if code == "too_large" else _STATUS.get(code, 400)
-    headers = {"Retry-After": "30"} if status == 503 else {}
-    return JSONResponse({"type": "error", "code": code, "message": str(error)}, status, headers)
+    fields = {"type": "error", "code": code, "message": str(error)}
+    return JSONResponse(fields, _STATUS.get(code, 400), _HEADERS.get(code))

@@ -12,15 +12,15 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from kdtalker.apps.live.access import HostCheck, is_loopback
-from kdtalker.apps.live.portraits import portrait_router
+from kdtalker.apps.live.portraits import error_response, portrait_router
 from kdtalker.apps.live.service import LiveService
 from kdtalker.apps.live.tab import tab_router
 from kdtalker.apps.live.websocket import websocket_router
-from kdtalker.apps.live.wire import MAX_MESSAGE_BYTES
+from kdtalker.apps.live.wire import MAX_MESSAGE_BYTES, ProtocolError
 from kdtalker.core.errors import OutputError
 
 PORTS = range(7860, 7960)  # tried in turn where none is named
@@ -49,7 +49,21 @@ def live_app(service: LiveService) -> FastAPI:
         from kdtalker.apps.live.webrtc import webrtc_router
 
         app.include_router(webrtc_router(service))
+    app.add_api_route("/v1/{path:path}", _refuse, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
     return app
+
+
+async def _refuse(request: Request) -> Response:
+    """Answer a request that no route of the protocol takes."""
+    if request.url.path == "/v1/live":
+        error = ProtocolError("no_websocket", "This is the address of a WebSocket, wanted a request to upgrade to one.")
+    else:
+        lacking = "" if find_spec("aiortc") else ", for which the extra [webrtc] is missing here"
+        error = ProtocolError(
+            "not_found", f"There is no {request.method} {request.url.path[:100]}, wanted the WebSocket /v1/live, "
+            f"POST /v1/portraits or POST /v1/whep{lacking}.",
+        )  # fmt: skip
+    return error_response(error)
 
 
 class _Socket(WebSocketsSansIOProtocol):
@@ -101,12 +115,16 @@ class PageServer:
 
     def start(self) -> None:
         """Start to serve; returns once requests are answered. Raises OutputError where it does not start."""
-        self._thread.start()
-        ends = time.monotonic() + _STARTS_WITHIN_S
-        while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > ends:
-                raise OutputError(f"The server at {self.address} did not start; see its log.")
-            time.sleep(0.001)
+        try:
+            self._thread.start()
+            ends = time.monotonic() + _STARTS_WITHIN_S
+            while not self._server.started:
+                if not self._thread.is_alive() or time.monotonic() > ends:
+                    raise OutputError(f"The server at {self.address} did not start; see its log.")
+                time.sleep(0.001)
+        except BaseException:  # Ctrl+C too
+            self.close()
+            raise
 
     def wait(self) -> None:
         """Wait until the server is closed."""
@@ -116,7 +134,8 @@ class PageServer:
     def close(self) -> None:
         """Stop serving; sessions end."""
         self._server.should_exit = True
-        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
         self._listener.close()
 
 

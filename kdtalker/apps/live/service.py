@@ -11,6 +11,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any, Generic, TypeVar
@@ -20,6 +21,7 @@ from kdtalker.apps.live.admission import Admission, rehearse
 from kdtalker.apps.live.wire import Hello, ProtocolError
 from kdtalker.apps.uploads import UploadLimits, read_picture
 from kdtalker.core.arrays import Array, Image
+from kdtalker.core.errors import KDTalkerError
 from kdtalker.core.options import Options
 from kdtalker.live.face import LiveFace
 from kdtalker.live.options import LiveOptions
@@ -32,6 +34,7 @@ KeyT = TypeVar("KeyT", bound=Hashable)
 ResultT = TypeVar("ResultT")
 
 FACES_KEPT = 8
+FREE_WITHIN_S = 0.3  # a place that becomes free within so long is waited for: its session may just have ended
 JPEG_QUALITY = 85
 _IDLE_POLL_S = 1.0
 
@@ -83,6 +86,13 @@ class FaceCache(Generic[KeyT]):
             del self._tasks[key]
 
 
+@dataclass(eq=False)
+class Place:
+    """Hold the place of one session. is_ending: it will be free in a moment, and who asks for one waits."""
+
+    is_ending: bool = False
+
+
 class LiveService:
     """Open live sessions, as many as there is headroom for."""
 
@@ -111,7 +121,7 @@ class LiveService:
         self._own = ExitStack()  # which is always held
         self._own.enter_context(self._portraits.hold(None))
         self._own.enter_context(self._variants.hold((None, Options())))
-        self._places = self._closing = 0
+        self._places: set[Place] = set()
 
     async def preload(self) -> None:
         """Load the engine and the server's own face, and measure what its frames cost, so that the first session begins
@@ -143,29 +153,32 @@ class LiveService:
                 rehearsal = self.run(lambda: rehearse(face, lambda: not self._places and not is_stopped.is_set()))
                 cost_ms = await rehearsal
             self.admission.learn(cost_ms)
-        except Exception:
-            _log.warning("The server's own face could not be loaded; the first session tries again.", exc_info=True)
+        except Exception as error:
+            text = "The server's own face could not be loaded, the first session tries again: %s"
+            _log.warning(text, error, exc_info=not isinstance(error, KDTalkerError))
         finally:
             is_stopped.set()
 
     @asynccontextmanager
-    async def admit(self) -> AsyncIterator[None]:
+    async def admit(self) -> AsyncIterator[Place]:
         """Keep a place for a session. Raises ProtocolError where there is none, before any work is done."""
-        while not self._has_place():
+        refused_s = time.monotonic() + FREE_WITHIN_S
+        while not self._has_place(time.monotonic() < refused_s):
             await asyncio.sleep(0.01)
-        self._places += 1
+        place = Place()
+        self._places.add(place)
         try:
-            yield
+            yield place
         finally:
-            self._places -= 1
+            self._places.remove(place)
 
-    def _has_place(self) -> bool:
+    def _has_place(self, may_wait: bool) -> bool:
         """Tell whether there is a place; False while one may become free. Raises ProtocolError where there is none."""
         running = [session.stats for session in self._running]
         try:
-            self.admission.check(running, self._places - len(running))
+            self.admission.check(running, len(self._places) - len(running))
         except ProtocolError:
-            if not self._closing:  # it may be that of who comes back at once
+            if not may_wait and not any(place.is_ending for place in self._places):
                 raise
             return False
         return True
@@ -197,11 +210,7 @@ class LiveService:
         """Close a session that `open` returned."""
         if session in self._running:
             self._running.pop(session).close()
-        self._closing += 1
-        try:
-            await self.run(session.close)
-        finally:
-            self._closing -= 1
+        await self.run(session.close)
 
     async def face(self, key: str | None) -> LiveFace:
         """Return an encoded portrait by its id; None: that of the server. Raises ProtocolError for an unknown id."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
-from aiortc import RTCDataChannel, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+from aiortc import RTCDataChannel, RTCDtlsFingerprint, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamTrack
+from aiortc.sdp import SessionDescription
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from kdtalker.apps.live.control import SessionControl
 from kdtalker.apps.live.portraits import error_response, read_body
-from kdtalker.apps.live.service import LiveService
+from kdtalker.apps.live.service import LiveService, Place
 from kdtalker.apps.live.webrtc_tracks import CALL_RATE_HZ, PictureTrack, SoundTrack48, read_samples
 from kdtalker.apps.live.wire import FrameHeader, Hello, ProtocolError, live_options, parse_command
 from kdtalker.core.errors import KDTalkerError
@@ -29,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 CONNECTS_WITHIN_S = 20.0
 MAX_OFFER_BYTES = 200_000
+_NO_OFFER = "The body is no SDP offer that can be answered, wanted audio in Opus or video in VP8 or H.264 (WebRTC)."
+_DIGEST_BYTES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}  # of the fingerprints that aiortc compares
 CODECS = ("video/VP8", "video/H264")  # in the order of preference
 
 
@@ -75,11 +79,36 @@ def _hello(query: Mapping[str, str]) -> Hello:
     return Hello(live_options(fields), query.get("portrait"))
 
 
+def check_offer(text: str) -> None:
+    """Check an SDP offer before a place is taken for it. Raises ProtocolError where no call can come of it."""
+    try:
+        offer = SessionDescription.parse(text)
+    except Exception:  # the parser raises anything over what is no SDP
+        raise ProtocolError("offer", _NO_OFFER) from None
+    if not {"audio", "video"} & {media.kind for media in offer.media}:
+        raise ProtocolError("offer", _NO_OFFER)
+    if not all(any(map(_is_usable, media.dtls.fingerprints)) for media in offer.media):
+        raise ProtocolError(
+            "offer", f"The offer has no fingerprint of a certificate, wanted {', '.join(_DIGEST_BYTES)} in a line "
+            "`a=fingerprint`.",
+        )  # fmt: skip
+    if not all(media.ice.usernameFragment and media.ice.password for media in offer.media):
+        raise ProtocolError("offer", "The offer has no ICE credentials, wanted lines `a=ice-ufrag` and `a=ice-pwd`.")
+
+
+def _is_usable(fingerprint: RTCDtlsFingerprint) -> bool:
+    """Tell whether a fingerprint can be compared with that of a certificate (RFC 8122, 5)."""
+    pairs = fingerprint.value.split(":")
+    count = _DIGEST_BYTES.get(fingerprint.algorithm.lower())
+    return len(pairs) == count and all(re.fullmatch("[0-9A-Fa-f]{2}", pair) for pair in pairs)
+
+
 class Call:
     """Run one session over one peer connection. A data channel of the peer takes commands and tells events."""
 
-    def __init__(self, service: LiveService, session: LiveSession, place: AsyncExitStack) -> None:
-        self._service, self._session, self._place = service, session, place
+    def __init__(self, service: LiveService, session: LiveSession, place: Place, held: AsyncExitStack) -> None:
+        """place: of the session; held: is left when the call ends."""
+        self._service, self._session, self._place, self._held = service, session, place, held
         self._picture, self._sound, self._peer = PictureTrack(), SoundTrack48(), RTCPeerConnection()
         self._channel: RTCDataChannel | None = None
         self._control = SessionControl(service, session, CALL_RATE_HZ, self._send_event, self._drop)
@@ -94,22 +123,22 @@ class Call:
     @classmethod
     async def open(cls, service: LiveService, offer: str, hello: Hello) -> Call:
         """Open a session for an offer. Raises ProtocolError for an offer that is none, or where there is no place."""
-        if not offer.startswith("v=0") or "m=" not in offer:
-            raise ProtocolError("offer", "The body is no SDP offer, wanted one that begins with v=0 and has media.")
-        place = AsyncExitStack()
-        await place.enter_async_context(service.admit())
+        check_offer(offer)
+        held = AsyncExitStack()
+        place = await held.enter_async_context(service.admit())
         try:
             session = await service.open(hello)
         except BaseException:
-            await place.aclose()
+            await held.aclose()
             raise
-        place.push_async_callback(service.close, session)
-        call = cls(service, session, place)
+        held.push_async_callback(service.close, session)
+        call = cls(service, session, place, held)
         try:
             await call._answer(offer)
-        except Exception as error:
+        except Exception:
+            _log.info("An offer could not be answered.", exc_info=True)
             await call.close()
-            raise ProtocolError("offer", f"The offer cannot be answered ({type(error).__name__}: {error}).") from None
+            raise ProtocolError("offer", _NO_OFFER) from None
         if call._closing is not None:
             raise ProtocolError("offer", "The call ended while it was answered; call again.")
         call._start(call._play())
@@ -149,8 +178,9 @@ class Call:
         """Take a frame at each tick of the clock, from the moment that the peers are connected."""
         try:
             await asyncio.wait_for(self._is_connected.wait(), CONNECTS_WITHIN_S)
-        except asyncio.TimeoutError:
-            raise ProtocolError("connection", "The peers did not find each other.") from None
+        except asyncio.TimeoutError:  # there is no way to tell it
+            self._begin_close()
+            return
         async for index in ticks():
             frame, _ = self._control.take()
             self._picture.show(frame)
@@ -206,6 +236,7 @@ class Call:
 
     def _begin_close(self) -> asyncio.Task[None]:
         if self._closing is None:
+            self._place.is_ending = True
             self._closing = asyncio.ensure_future(self._close_all())
             self.on_close()
         return self._closing
@@ -215,4 +246,4 @@ class Call:
             task.cancel()
         await self._control.close()
         await self._peer.close()
-        await self._place.aclose()
+        await self._held.aclose()

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from fractions import Fraction
 
 import av
-import numpy as np
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from kdtalker.core.arrays import Array
@@ -60,8 +59,7 @@ class PictureTrack(_QueuedTrack):
 
     def show(self, frame: LiveFrame) -> None:
         """Queue the picture of a frame."""
-        height, width = (side - side % 2 for side in frame.picture.shape[:2])  # 4:2:0 has no odd sides
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.picture[:height, :width]), format="rgb24")
+        picture = av.VideoFrame.from_ndarray(frame.picture, format="rgb24")
         picture.pts = frame.index * _VIDEO_CLOCK_HZ // FRAME_RATE_HZ
         picture.time_base = Fraction(1, _VIDEO_CLOCK_HZ)
         self.put(picture)

@@ -29,6 +29,7 @@ from kdtalker.apps.live.wire import (
     parse_command,
     parse_hello,
 )
+from kdtalker.core.arrays import Image
 from kdtalker.core.errors import KDTalkerError
 from kdtalker.core.pcm import encode_pcm
 from kdtalker.core.rates import FRAME_RATE_HZ
@@ -105,7 +106,7 @@ def _describe_failure(error: BaseException) -> ProtocolError:
 
 async def _serve(socket: WebSocket, service: LiveService, hello: Hello) -> None:
     try:
-        async with service.admit():
+        async with service.admit() as place:
             early = EarlyMessages(socket)
             receiving = asyncio.ensure_future(early.receive())
             try:
@@ -116,6 +117,7 @@ async def _serve(socket: WebSocket, service: LiveService, hello: Hello) -> None:
             try:
                 ending = await SocketSession(socket, service, session, hello, early).run()
             finally:
+                place.is_ending = True
                 await asyncio.shield(service.close(session))
         if not _has_gone(socket):
             await asyncio.wait_for(socket.close(*ending), _SENT_WITHIN_S)  # the place is free by then
@@ -220,19 +222,22 @@ class SocketSession:
 
     async def _play(self) -> None:
         """Take a frame at each tick of the clock."""
-        jpeg, shown = b"", None  # a picture that is repeated is sent again: the one before may have been dropped
+        jpeg, encoded = b"", None
+        sent: tuple[Image, int] | None = None  # the last picture, and its generation: a client drops older ones
         async for index in ticks():
             frame, header = self._control.take()
             if index == 0:
                 height, width = frame.picture.shape[:2]
                 self._send_event({"type": "ready", "version": VERSION, "rate": self._rate_hz, "fps": FRAME_RATE_HZ,
                             "width": width, "height": height})  # fmt: skip
-            if frame.picture is not shown:
+            if frame.picture is not encoded:
                 self._encoding = [header]
-                jpeg, shown = await self._service.encode_jpeg(frame.picture), frame.picture
+                jpeg, encoded = await self._service.encode_jpeg(frame.picture), frame.picture
                 self._encoding = []
             if not self._control.is_stale(header):
-                self._outbox.put((header, jpeg, encode_pcm(frame.sound)))
+                is_known = sent is not None and sent[0] is frame.picture and sent[1] == frame.generation
+                self._outbox.put((header, b"" if is_known else jpeg, encode_pcm(frame.sound)))
+                sent = frame.picture, frame.generation
             self._control.send_ended()
             if index % FRAME_RATE_HZ == 0:
                 self._control.report(pictures_dropped=self._outbox.pictures_dropped)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdtalker.core.arrays import Array
-from kdtalker.core.errors import InputError, KDTalkerError
+from kdtalker.core.errors import InputError, KDTalkerError, quote
 from kdtalker.core.options import Options
 from kdtalker.core.pcm import decode_pcm
 from kdtalker.live.options import RATES_HZ, LiveOptions, check_live_option
@@ -124,7 +124,8 @@ def parse_hello(text: str) -> Hello:
     try:
         message = _parse(text)
         if message.get("type") != "hello":
-            raise ProtocolError("no_hello", f"The first message has the type {message.get('type')!r}, wanted 'hello'.")
+            kind = quote(message.get("type"))
+            raise ProtocolError("no_hello", f"The first message has the type {kind}, wanted 'hello'.")
         return _hello(message)
     except ProtocolError as error:
         raise ProtocolError(error.code, str(error), POLICY) from None
@@ -134,13 +135,15 @@ def _hello(message: Mapping[str, Any]) -> Hello:
     _refuse_unknown(message, _HELLO)
     if message.get("version") != VERSION:
         raise ProtocolError(
-            "version", f"The protocol version is {message.get('version')!r}, wanted {VERSION} (docs/live-protocol.md)."
-        )
+            "version", f"The protocol version is {quote(message.get('version'))}, wanted {VERSION} "
+            "(docs/live-protocol.md).",
+        )  # fmt: skip
     if message.get("channels", 1) != 1:
-        raise ProtocolError("channels", f"The sound has {message['channels']!r} channels, wanted 1; mix it down first.")
+        channels = quote(message["channels"])
+        raise ProtocolError("channels", f"The sound has {channels} channels, wanted 1; mix it down first.")
     for name in ("portrait", "token"):
         if not isinstance(message.get(name), str | None):
-            raise ProtocolError(name, f"The {name} is {message[name]!r}, wanted a string, or none of it.")
+            raise ProtocolError(name, f"The {name} is {quote(message[name])}, wanted a string, or none of it.")
     fields = {"rate": None, **message}
     if fields.get("lookahead", 0) is None:
         del fields["lookahead"]
@@ -170,7 +173,9 @@ def _options(values: object) -> Options:
         raise ProtocolError("options", str(error)) from None
     except TypeError:
         unknown = sorted(set(values) - set(Options.__dataclass_fields__))
-        raise ProtocolError("options", f"There is no option '{unknown[0]}', wanted those of docs/api.md.") from None
+        raise ProtocolError(
+            "options", f"There is no option {quote(unknown[0])}, wanted those of docs/api.md."
+        ) from None
 
 
 def parse_command(text: str) -> Command:
@@ -180,7 +185,7 @@ def parse_command(text: str) -> Command:
     if kind == "hello":
         raise ProtocolError("second_hello", "This session has had its hello; wanted sound or a control message.")
     if not isinstance(kind, str) or kind not in _CONTROLS:
-        raise ProtocolError("unknown_type", f"The message is of the type {kind!r}, wanted {', '.join(_CONTROLS)}.")
+        raise ProtocolError("unknown_type", f"The message is of the type {quote(kind)}, wanted {', '.join(_CONTROLS)}.")
     _refuse_unknown(message, {"type", *_CONTROLS[kind]})
     text, voice = message.get("text", ""), message.get("voice")
     if not isinstance(text, str) or not isinstance(voice, str | None):
@@ -191,7 +196,8 @@ def parse_command(text: str) -> Command:
 def _refuse_unknown(message: Mapping[str, Any], known: set[str]) -> None:
     if unknown := sorted(set(message) - known):
         raise ProtocolError(
-            "unknown_field", f"The message has the unknown field '{unknown[0]}', known are {', '.join(sorted(known))}."
+            "unknown_field",
+            f"The message has the unknown field {quote(unknown[0])}, known are {', '.join(sorted(known))}.",
         )
 
 

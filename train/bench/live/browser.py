@@ -15,6 +15,7 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 from kdtalker.core.errors import InputError
+from kdtalker.core.pcm import encode_pcm
 from kdtalker.core.rates import FRAME_RATE_HZ
 from train.bench.inputs import PORTRAIT
 from train.bench.live.marks import BITS, ClickTaken, MarkingService
@@ -22,7 +23,7 @@ from train.bench.live.network import JITTER_MS, LOSS, Namespace, emulated_networ
 from train.bench.live.subject import Measured, Pipeline, percentiles, serve
 
 TRANSPORTS = ("websocket", "webrtc")
-CLICKS, EVERY_S, WARM_UP_S = 25, 2.3, 14.0  # idle life is drawn after the warm-up
+CLICKS, EVERY_S, WARM_UP_S = 25, 2.3, 14.0  # idle motion is drawn after the warm-up
 WITHIN_MS = 1000 * EVERY_S - 100  # a sound or picture later than this could belong to the next click
 MICROPHONE_RATE_HZ = 48_000
 SCRIPT = Path(__file__).with_name("browser.js")
@@ -31,6 +32,19 @@ ARGUMENTS = [
     "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
     "--disable-features=WebRtcHideLocalIpsWithMdns",  # nothing resolves mDNS names here
 ]  # fmt: skip
+
+
+def find_chromium() -> str:
+    """Return the path of Chromium: that of the system, or Playwright's. Raises InputError where there is none."""
+    program = shutil.which("chromium")
+    if program is None:
+        with sync_playwright() as playwright:
+            program = playwright.chromium.executable_path
+    if not Path(program).exists():
+        raise InputError(
+            "There is no Chromium, which the parts browser and network want; `make browser` (tests/browser.sh) gets it."
+        )
+    return program
 
 
 def measure_browser(pipeline: Pipeline, clicks: int = CLICKS) -> Measured:
@@ -58,13 +72,12 @@ def _measure_transports(pipeline: Pipeline, clicks: int, space: Namespace | None
 def _measure(pipeline: Pipeline, transport: str, clicks: int, space: Namespace | None) -> Measured:
     """Play clicks into Chromium's fake microphone; note when each was taken in and heard, and when the picture of each
     frame was seen, all on the page's clock."""
-    service = MarkingService(lambda: pipeline, PORTRAIT)
+    service, program = MarkingService(lambda: pipeline, PORTRAIT), find_chromium()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         address = stack.enter_context(serve(service, space.host if space else "127.0.0.1"))
         _write_clicks(folder / "clicks.wav")
         playwright = stack.enter_context(sync_playwright())
-        program = shutil.which("chromium") or playwright.chromium.executable_path
         browser = playwright.chromium.launch(
             executable_path=space.write_wrapper(program, folder) if space else program,
             args=[*ARGUMENTS, f"--use-file-for-fake-audio-capture={folder / 'clicks.wav'}",
@@ -99,7 +112,7 @@ def _write_clicks(path: Path) -> None:
     samples[20_000:20_240] = 0.9 * np.sin(2 * np.pi * 1000 * np.arange(240) / MICROPHONE_RATE_HZ)
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, MICROPHONE_RATE_HZ, 0, "NONE", ""))
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
+        file.writeframes(encode_pcm(samples))
 
 
 def match_clicks(raw: dict[str, Any], clicks: Sequence[ClickTaken]) -> list[dict[str, float | None]]:

@@ -51,6 +51,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--clicks", type=int, default=25, help="of the browser's parts; default: 25")
     parser.add_argument("--name", default="live", help="of results/bench/NAME.json; default: live")
     asked = parser.parse_args(arguments)
+    if not {"browser", "network"}.isdisjoint(asked.parts):
+        from train.bench.live.browser import find_chromium
+
+        find_chromium()  # before the other parts have taken their time
     share_one_arena()  # as the programs do
     pipeline: Pipeline = TalkingPortraitPipeline.mesh()
     pipeline.engine.speech.warm_up()

@@ -1,6 +1,7 @@
 """Disturb a live server from a process of its own: garbage, half-open sockets, a slow reader.
 
-`python -m train.bench.live.disturb ADDRESS SECONDS` prints the bytes of garbage that it sent.
+`python -m train.bench.live.disturb ADDRESS SECONDS` prints "opened" where the slow session has begun, then the bytes of
+garbage that it sent; what is half open stays so until its stdin ends.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ SLOW_SOUND_S = 100
 _GONE = (WebSocketException, OSError, TimeoutError)
 
 
-async def disturb(address: str, seconds: float) -> int:
-    """Disturb for a while; returns the bytes of garbage that were sent."""
+async def disturb(address: str, seconds: float) -> None:
+    """Disturb for a while, and until stdin ends."""
     place, url = urlsplit(address), f"{address}v1/live".replace("http", "ws", 1)
     async with AsyncExitStack() as stack:
         for _ in range(HALF_OPEN):
@@ -34,9 +35,12 @@ async def disturb(address: str, seconds: float) -> int:
         slow = await stack.enter_async_context(connect(url, ping_interval=None, max_size=None, close_timeout=0.1))
         with suppress(*_GONE):
             await slow.send(json.dumps({"type": "hello", "version": 1, "rate": 16_000}))
+            await slow.recv()  # it is ready
             await slow.send(bytes(2 * 16_000 * SLOW_SOUND_S))
             slow.transport.pause_reading()  # neither reads nor answers pings
-        return await _send_garbage(url, time.monotonic() + seconds)
+        print("opened", flush=True)
+        print(await _send_garbage(url, time.monotonic() + seconds), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
 
 
 async def _send_garbage(url: str, until_s: float) -> int:
@@ -52,4 +56,4 @@ async def _send_garbage(url: str, until_s: float) -> int:
 
 
 if __name__ == "__main__":
-    print(asyncio.run(disturb(sys.argv[1], float(sys.argv[2]))))
+    asyncio.run(disturb(sys.argv[1], float(sys.argv[2])))

@@ -1,4 +1,4 @@
-"""Measure a live session without a transport: its delay by a real clock, memory, processor time, and idle life."""
+"""Measure a live session without a transport: its delay by a real clock, memory, processor time, and idle motion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from train.bench.live.subject import Measured, Pipeline, load_portrait, load_voi
 from train.bench.process import resident_mb
 
 PUSH_S = 0.02
-SETTLE_S = 12.0  # idle life is drawn by then, which is longer than its loop
+SETTLE_S = 12.0  # idle motion is drawn by then, which is longer than its loop
 IDLE_S = 21.0  # two loops and more
 WARM_UP_S = 10.0  # of speech before memory is compared
 MEMORY_S = 5.0  # whose median is the memory at an end of the run
@@ -70,7 +70,7 @@ def measure_engine(pipeline: Pipeline, lookahead: int, seconds: float) -> Measur
 
 
 def measure_idle(pipeline: Pipeline, lookahead: int) -> Measured:
-    """Take idle frames by the clock, before the loop of idle life has been drawn and after it: pictures that are new,
+    """Take idle frames by the clock, before the loop of idle motion has been drawn and after it: pictures that are new,
     the longest time without motion, processor time."""
     figures: dict[str, float] = {}
     raw: dict[str, Any] = {}

@@ -49,7 +49,8 @@ class ClickTaken:
 
 
 class MarkedSession:
-    """Draw numbers into the pictures of a session. One that is shown again keeps the number of its first frame."""
+    """Draw into each picture of a session the number of the frame that it was drawn for; one that is shown again, or
+    late, has that of an earlier frame."""
 
     def __init__(self, session: LiveSession, clicks: list[ClickTaken]) -> None:
         """clicks: those in the sound that is taken are added."""
@@ -64,7 +65,8 @@ class MarkedSession:
         """Take a frame and mark it."""
         frame = self.unmarked.take()
         if frame.picture is not self._picture:
-            self._picture, self._marked = frame.picture, draw_number(frame.picture, frame.index)
+            number = frame.index - frame.picture_age
+            self._picture, self._marked = frame.picture, draw_number(frame.picture, number)
         loud = np.flatnonzero(np.abs(frame.sound) > CLICK_LEVEL / 2)
         if len(loud):
             offset_s = int(loud[0]) / len(frame.sound) / FRAME_RATE_HZ

@@ -22,7 +22,7 @@ from train.bench.live.socket_client import FULL_RATE, LiveClient, gaps_ms, new_p
 from train.bench.live.subject import Measured, Pipeline, load_voice, percentiles, serve
 
 REPLIES, REPLY_S = 20, 1.0
-SETTLE_S = 14.0  # idle life is drawn by then
+SETTLE_S = 14.0  # idle motion is drawn by then
 SKEW_S = 30.0
 SPAN_S = 15.0  # of one session alone, of both, and of the disturbed one
 BEGINNING_S = 5.0  # of the second session, in which it hurts the first most
@@ -142,13 +142,15 @@ def measure_disturbance(pipeline: Pipeline) -> Measured:
                 await asyncio.sleep(SETTLE_S + SPAN_S)
                 came = time.monotonic()
                 command = [sys.executable, "-m", "train.bench.live.disturb", address, str(SPAN_S)]
-                disturber = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+                disturber = await asyncio.create_subprocess_exec(
+                    *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+                )
                 told, _ = await disturber.communicate()
                 end = time.monotonic()
         figures = _describe(good, "good session, alone", came - SPAN_S, came)
         figures |= _describe(good, "good session, disturbed", came, end)
         figures["errors told to the good session"] = float(len(good.errors))
-        figures["garbage, MB a second"] = float(told or 0) / 1e6 / SPAN_S
+        figures["garbage, MB a second"] = float((told.split() or [b"0"])[-1]) / 1e6 / SPAN_S
         return figures, _raw(good)
 
     with serve(LiveService(lambda: pipeline, PORTRAIT, most=2)) as address:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,7 +67,11 @@ class KDTalkerAvatar(AvatarSession[str]):
         try:
             await super().start(agent_session, room)
             runner = make_runner(room, self._generator, output, face.size)
-            await runner.start()
+            try:
+                await runner.start()
+            except BaseException:
+                await close_unstarted(runner, room, output)
+                raise
             self._runner = runner
         except BaseException:
             await self.aclose()
@@ -111,3 +116,13 @@ def make_runner(
 
     generator.drop_queued = drop_queued
     return runner
+
+
+async def close_unstarted(runner: AvatarRunner, room: rtc.Room, output: SegmentAudioOutput) -> None:
+    """Close a runner that failed to start: its own `aclose` raises where there are no tasks yet."""
+    with contextlib.suppress(KeyError):  # it does not listen yet
+        room.off("connection_state_changed", runner._on_connection_state_changed)
+    await output.aclose()
+    await runner.av_sync.aclose()
+    await runner._audio_source.aclose()
+    await runner._video_source.aclose()
