@@ -168,7 +168,7 @@ def measure_clip(recipe: DistilRecipe, corpus: DistilCorpus, arm: Arm, record: T
     features, portrait = arm.student.encoder(columns)[-1], torch.from_numpy(record.portrait)[None].to(device)
     logits = arm.phones(features)[0].cpu().numpy()
     noise = draw_noise(arm.student.motion, 1, frames, torch.Generator().manual_seed(0)).to(device)
-    made: Tensor = free_run(arm.student.motion, features, portrait, noise)
+    made: Tensor = free_run(arm.student.motion, features, portrait[:, None, -MOTION_WIDTH:], portrait, noise)
     figures = phone_figures(logits, record.labels) if known(record.labels).any() else {}
     target = record.motion if record.has_motion else np.asarray(record.samples, np.float32).mean(0)
     mouth = corpus.mouth[0]
