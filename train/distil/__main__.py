@@ -45,7 +45,7 @@ def main() -> None:
         fit_probe(cache.load_records(options.cache), options.steps).save(options.out)
     elif options.command == "ceiling":
         corpus = DistilCorpus.load(DistilRecipe(cache=options.cache))
-        figures = measure_teacher(corpus.records, PhoneProbe.load(options.probe), corpus.mouth[0])
+        figures = measure_teacher(corpus.records, PhoneProbe.load(options.probe), corpus.header.normalisation)
         print("\n".join(f"{name:14}{value:.3f}" for name, value in figures.items()))
     elif options.command == "train":
         recipe = read_config(options.config, PRESETS)
