@@ -14,6 +14,7 @@ from kdtalker.core.motion import Motion
 from kdtalker.diffusion.speech import load_speech
 from train.distil.batches import DistilDataset, cut_columns
 from train.distil.cache import TeacherRecord, load_records
+from train.distil.measure import validation
 from train.distil.measure.rows import Row
 from train.distil.probe import PhoneProbe
 from train.distil.recipe import PRESETS, DistilRecipe
@@ -52,6 +53,14 @@ def place(tmp_path_factory):
     torch.manual_seed(0)
     PhoneProbe(2304, hidden=8).save(folder / "probe.safetensors")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_runs():
+    """Long runs of a second, for all fixtures too."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(validation, "LONG_RUN_S", 1)
+        yield
 
 
 def settings(place):

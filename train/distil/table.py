@@ -26,7 +26,7 @@ from train.distil.recipe import PRESETS, DistilRecipe
 from train.distil.trainer import FIGURES_FILE, DistilCorpus, train
 from train.harness.config import overlay
 
-LOWER_IS_BETTER = ("FER", "FER macro", "FER inside", "NLL", "ECE", "ECE mass", "viseme error", "lag")
+LOWER_IS_BETTER = ("FER", "FER macro", "FER inside", "NLL", "ECE", "ECE mass", "viseme error", "lag", "KL", "M-LMD")
 COLUMNS = ("FER", "NLL", "ECE", "viseme error", "r", "amplitude", "lag")
 LOCK_FILE = "lock"
 

@@ -16,8 +16,17 @@ from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 from kdtalker.diffusion.normalisation import Normalisation
 from train.distil.arm import Arm, draw_noise, free_run
 from train.distil.cache import TeacherRecord
+from train.distil.distiller import kl_divergence
 from train.distil.figures import linear_cka, phone_figures
-from train.distil.measure.motion import ENDS_S, SEEDS, endurance_figures, motion_figures, teacher_figures
+from train.distil.measure.motion import (
+    ENDS_S,
+    SEEDS,
+    draw_lips,
+    endurance_figures,
+    motion_figures,
+    phone_closures,
+    teacher_figures,
+)
 from train.distil.phones import known
 from train.harness.figures import Metrics
 
@@ -55,12 +64,16 @@ class StudentMeter:
         return means | self._measure_long_runs(records), clips
 
     def _measure_clip(self, record: TeacherRecord, features: Tensor) -> Metrics:
-        """Compute phone figures where there are labels; figures of motion against real motion where there is some, else
-        of the mouth against the teacher's."""
+        """Compute the agreement with the teacher's phones, and phone figures where there are labels; figures of motion
+        against real motion where there is some, else of the mouth against the teacher's."""
         late = len(record.labels) - self.delay
-        logits, labels = self.arm.phones(features)[0, self.delay :].cpu().numpy(), record.labels[:late]
-        figures = phone_figures(logits, labels) if known(labels).any() else {}
+        logits, labels = self.arm.phones(features)[0, self.delay :].cpu(), record.labels[:late]
+        teacher = self.arm.probe[0].cpu()(torch.from_numpy(np.asarray(record.features[:late], np.float32)))
+        agrees = (teacher.argmax(-1) == logits.argmax(-1)).float().mean()
+        figures = {"KL": kl_divergence(teacher, logits).mean().item(), "agreement": agrees.item()}
         made = self._generate(features.expand(SEEDS, -1, -1), record.portrait[None].repeat(SEEDS, 0))
+        if known(labels).any():
+            figures |= phone_figures(logits.numpy(), labels) | phone_closures(draw_lips(made)[:, self.delay :], labels)
         if record.has_motion:
             return figures | motion_figures(made, self.normalisation.restore(record.motion))
         return figures | teacher_figures(made, self.normalisation.restore(np.asarray(record.samples, np.float32)))
