@@ -12,12 +12,12 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from kdtalker.audio.causal_network import CausalStage
-from kdtalker.core.arrays import Array
 from kdtalker.core.files import write_atomically
-from kdtalker.core.motion import KEYPOINTS, Motion
+from kdtalker.core.motion import KEYPOINTS, MESH_SPACE, MOTION_WIDTH, Motion
 from kdtalker.core.protocols import Speech
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 from kdtalker.diffusion.causal.network import StudentNetwork
@@ -90,8 +90,8 @@ class TrainingCost:
         self._spent, self._mark = self._spent + now - self._mark, now
 
 
-def _clocks() -> Array:
-    return np.array([time.monotonic(), time.process_time()])  # type: ignore[return-value]
+def _clocks() -> NDArray[np.float64]:
+    return np.array([time.monotonic(), time.process_time()])
 
 
 def count_macs(network: StudentNetwork) -> int:
@@ -119,12 +119,11 @@ def one_thread() -> Iterator[None]:
 
 def time_frames(speech: Speech, lookahead: int) -> Metrics:
     """Time a student's live stream frame by frame, hearing and motion, in processor time of one thread, which other
-    programs disturb least: ms p50, ms p95; latency ms from the begin of a frame's sound to its motion, the frame and its
+    programs disturb least: ms p50, ms p95; latency ms from the begin of a frame's sound to its motion, frame and
     look-ahead included, for 95 in 100 frames, and its share of the budget."""
     assert speech.sliding is not None
     sliding = speech.sliding(lookahead)
-    rest = Motion(*(np.zeros(shape) for shape in ((1, 1), (1, 3), (1, 3), (1, KEYPOINTS, 3))), space="mesh")
-    rest = Motion(rest.scale + 1, rest.pose, rest.shift, rest.expression, rest.space)
+    rest = Motion.from_vector(np.eye(1, MOTION_WIDTH, dtype=np.float32), MESH_SPACE)
     heard = sliding.encoder.start()
     state = sliding.motion_model.start(np.zeros((KEYPOINTS, 3), np.float32), rest, speech.silence)
     frames = WARM_FRAMES + TIMED_FRAMES
