@@ -18,17 +18,16 @@ import torch
 from torch import Tensor
 
 from kdtalker import __version__
-from kdtalker.audio.whisper import WHISPER_FILE
+from kdtalker.audio.whisper import load_mel_filters
 from kdtalker.audio.whisper_network import WhisperBlock
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.files import write_atomically
 from kdtalker.core.motion import MESH_SPACE, MOTION_WIDTH
 from kdtalker.diffusion.causal.header import StudentHeader
-from kdtalker.diffusion.causal.speech import save_student
+from kdtalker.diffusion.causal.network import save_student
 from kdtalker.diffusion.denoiser import Denoiser, load_denoiser
 from kdtalker.diffusion.header import MotionHeader, read_motion_header
-from kdtalker.weights.arrays import read_arrays
 from kdtalker.weights.find import find
 from train.distil.arm import Arm, draw_noise, free_run
 from train.distil.batches import DistilDataset, cut_columns
@@ -68,8 +67,7 @@ class DistilCorpus:
         if not any(record.split == "train" for record in records):
             raise InputError(f"All clips in '{recipe.cache}' are of the split 'val'; there is nothing to learn from.")
         teacher = recipe.teacher if recipe.teacher != Path() else find("mesh_motion.safetensors")
-        _, tensors = read_arrays(find(WHISPER_FILE), ())
-        return DistilCorpus(records, read_motion_header(teacher), teacher, tensors["mel_filters"])
+        return DistilCorpus(records, read_motion_header(teacher), teacher, load_mel_filters())
 
     def split(self, name: str) -> list[TeacherRecord]:
         """Return the records of a split."""
