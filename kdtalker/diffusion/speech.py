@@ -49,12 +49,22 @@ def load_speech(path: Path, space: str, load_mouth: Callable[[], DiffusionMotion
 
 def load_shipped() -> Speech:
     """Load the speech models of the package. Live sound is heard by the student, where the package has one and the
-    look-ahead is enough for it, else by the model of films, whose live mouth has a model of its own. Raises InputError
-    where one is missing or damaged."""
-    speech = load_speech(find(FILMS), MESH_SPACE, lambda: load_model(find(LIVE_MOUTH), MESH_SPACE))
-    if speech.sliding is None or not any(row.name == STUDENT for row in table.TABLE):
+    look-ahead is enough for it, else by the teacher. Raises InputError where one is missing or damaged."""
+    speech = load_teacher()
+    if speech.sliding is None or not has_student():
         return speech
     return replace(speech, sliding=_prefer_student(speech.sliding))
+
+
+def has_student() -> bool:
+    """Tell whether the package has a student."""
+    return any(row.name == STUDENT for row in table.TABLE)
+
+
+def load_teacher() -> Speech:
+    """Load the diffusion model of the package, whose mouth of live sound has weights of its own. Raises InputError
+    where one is missing or damaged."""
+    return load_speech(find(FILMS), MESH_SPACE, lambda: load_model(find(LIVE_MOUTH), MESH_SPACE))
 
 
 def _prefer_student(teacher: Callable[[int], SlidingSpeech]) -> Callable[[int], SlidingSpeech]:
