@@ -20,16 +20,16 @@ import torch
 from torch import nn
 
 from kdtalker import __version__
-from kdtalker.audio.whisper import WHISPER_FILE
+from kdtalker.audio.whisper import load_mel_filters
 from kdtalker.audio.whisper_network import WhisperBlock
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MESH_SPACE, MOTION_WIDTH
 from kdtalker.diffusion.causal.header import StudentHeader
-from kdtalker.diffusion.causal.speech import save_student, student_speech
+from kdtalker.diffusion.causal.network import save_student
+from kdtalker.diffusion.causal.speech import load_student
 from kdtalker.diffusion.denoiser import Denoiser, load_denoiser
 from kdtalker.diffusion.header import MotionHeader, read_motion_header
-from kdtalker.weights.arrays import read_arrays
 from kdtalker.weights.find import find
 from train.distil.arm import Arm
 from train.distil.batches import DistilDataset
@@ -71,8 +71,7 @@ class DistilCorpus:
         if not any(record.split == "train" for record in records):
             raise InputError(f"All clips in '{recipe.cache}' are of the split 'val'; there is nothing to learn from.")
         teacher = recipe.teacher if recipe.teacher != Path() else find("mesh_motion.safetensors")
-        _, tensors = read_arrays(find(WHISPER_FILE), ())
-        return DistilCorpus(records, read_motion_header(teacher), teacher, tensors["mel_filters"])
+        return DistilCorpus(records, read_motion_header(teacher), teacher, load_mel_filters())
 
     def split(self, name: str) -> list[TeacherRecord]:
         """Return the records of a split."""
@@ -176,8 +175,8 @@ def validate(recipe: DistilRecipe, corpus: DistilCorpus, arm: Arm, step: int, co
     save_student(recipe.run / STUDENT_FILE, arm.student, header)
     chosen = sorted(corpus.split("val"), key=lambda record: not record.has_motion)[: recipe.validate_takes]
     means, clips = StudentMeter(arm, corpus.header.normalisation, corpus.filters, recipe.delay).measure(chosen)
-    network = copy.deepcopy(arm.student).cpu()
-    cost = cost | time_frames(student_speech(network, header), recipe.student.encoder.lookahead_frames) | {
+    network, student = copy.deepcopy(arm.student).cpu(), load_student(recipe.run / STUDENT_FILE)
+    cost = cost | time_frames(student, recipe.student.encoder.lookahead_frames) | {
         "parameters": count_parameters(network), "MMAC": count_macs(network) / 1e6, "processor": describe_processor(),
     }  # fmt: skip
     made_by = recipe.run.name, recipe.seed, recipe.fixed, corpus.identity, describe_commit(ROOT), step
