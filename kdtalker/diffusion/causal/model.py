@@ -82,6 +82,8 @@ class CausalMotionModel:
         """Advance by the features (T, C) of frames that are played at once: of later ones nothing is known, so the head
         alone is smoothed, by the kernel of films over the frames so far."""
         frames, state = self._predict(state, features)
+        if not len(frames):
+            return self._decode(frames, state), state
         before = state.heads if len(state.heads) else np.repeat(frames[:1, POSE_AND_SHIFT], 2 * RADIUS, axis=0)
         heads = np.concatenate([before, frames[:, POSE_AND_SHIFT]])
         spans = np.lib.stride_tricks.sliding_window_view(heads, 2 * RADIUS + 1, axis=0)
