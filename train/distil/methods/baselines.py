@@ -68,8 +68,9 @@ class FeatureRegression(Distiller):
         self.projection, self._motion_loss = nn.Linear(width, features), motion_loss
 
     def loss(self, student: StudentOutput, teacher: TeacherOutput, batch: DistilBatch) -> tuple[Tensor, Logged]:
-        heard, wanted = student.stages[-1][:, ::FRAME_STEP], teacher.features.detach()[:, ::FRAME_STEP].to(student.logits)
-        features = F.mse_loss(self.projection(heard), F.layer_norm(wanted, wanted.shape[-1:]))
+        heard, theirs = (rows[:, ::FRAME_STEP] for rows in (student.stages[-1], teacher.features.detach()))
+        wanted = F.layer_norm(theirs.to(heard.dtype), theirs.shape[-1:])
+        features = F.mse_loss(self.projection(heard), wanted)
         motion = self._motion_loss(student.mean - teacher.samples.detach().mean(1)).mean()
         return features + motion, {"features": features.item(), "motion": motion.item()}
 
