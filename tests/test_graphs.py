@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from kdtalker.audio.causal import CausalEncoderConfig
 from kdtalker.audio.whisper import WHISPER_FILE
 from kdtalker.core.errors import InputError
 from kdtalker.core.protocols import Sampling
+from kdtalker.diffusion.causal.header import StudentConfig, StudentHeader
+from kdtalker.diffusion.causal.network import StudentNetwork, save_student
 from kdtalker.diffusion.denoiser import Denoiser
+from kdtalker.diffusion.header import read_motion_header
 from kdtalker.diffusion.model import DiffusionMotionModel
 from kdtalker.diffusion.network import GraphDenoiser
 from kdtalker.diffusion.solver import TABLE, schedule_of, solver_rows, trace_scheduler
@@ -111,11 +115,23 @@ def test_weights_of_another_network_are_told():
         graphs.load_graphs(("eyes",), tensors_of("shading"), Path("mine"))
 
 
-@pytest.mark.parametrize("options", [[], ["--steps", "9", "--guidance", "1.2"], ["--checkpoint", "mine.safetensors"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--steps", "9", "--guidance", "1.2"],
+        ["--checkpoint", "mine.safetensors"],
+        ["--checkpoint", "student.safetensors", "--lookahead", "4"],
+    ],
+)
 @pytest.mark.parametrize("picture", ["grace_hopper.jpg", "astronaut.png"])
 def test_a_film_of_the_mesh_engine_imports_neither_torch_nor_diffusers(tmp_path, picture, options):
-    """Of a closed and an open mouth; a checkpoint of the shipped architecture too. Nor does it leave traces."""
+    """Of a closed and an open mouth; a checkpoint of the shipped architecture too, and a student of any. Nor does it
+    leave traces."""
     (tmp_path / "mine.safetensors").write_bytes(MOTION.read_bytes())
+    config = StudentConfig(CausalEncoderConfig((8, 8, 12, 16)), inputs=16, hidden=24)
+    header = StudentHeader("mesh", config, read_motion_header(MOTION).normalisation, {})
+    save_student(tmp_path / "student.safetensors", StudentNetwork(config), header)
     code = "import sys; from kdtalker.apps.cli import main; code = main(sys.argv[1:]); "
     code += "print(code, sorted({'torch', 'diffusers', 'librosa'} & set(sys.modules)))"
     inputs = ["--image", ROOT / "examples" / picture, "--audio", ROOT / "examples" / "austen_0890.wav"]

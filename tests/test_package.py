@@ -11,6 +11,7 @@ import pytest
 import toy
 
 from kdtalker.apps.cli import main
+from kdtalker.diffusion.speech import LIVE_MOUTH, STUDENT
 from kdtalker.weights import find as finding
 from kdtalker.weights import table
 
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 MAIN = "import sys; from kdtalker.apps.cli import main; sys.exit(main())"
 PACKAGED = [row for row in table.TABLE if not row.published]
+LIVE = {LIVE_MOUTH: ("--lookahead", "3"), STUDENT: ("--lookahead", "4")}  # weights that only these films need
 WHEEL_LIMIT_BYTES = 60 * 2**20
 
 
@@ -92,8 +94,7 @@ def test_damaged_weights_end_in_2_with_one_line(tmp_path, monkeypatch, capfd, ro
         elif damage != "missing":
             (tmp_path / row.file).write_bytes(content[: len(content) // 2] if damage == "truncated" else content[::-1])
     monkeypatch.setattr(finding, "PACKAGE", tmp_path)
-    is_live = row.file.endswith("mesh_motion_live.safetensors")
-    code = main(words(tmp_path, *(("--lookahead", "4") if is_live else ())))
+    code = main(words(tmp_path, *LIVE.get(row.name, ())))
     told = capfd.readouterr()
     assert (code, told.out) == (2, ""), told.err
     (sentence,) = toy.sentences(told.err)

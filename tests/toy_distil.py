@@ -61,6 +61,7 @@ def batch(seed=0, dtype=torch.float32):
     data = DistilBatch(
         random(CLIPS, 4 * (FRAMES + 4), 80), labels, random(CLIPS, FRAMES, 70),
         torch.tensor([1.0, 0.0, 1.0], dtype=dtype), random(CLIPS, 133), features, samples,
+        random(CLIPS, 1 + SAMPLES, 70),
     )  # fmt: skip
     teacher = TeacherOutput(features.clone(), random(CLIPS, FRAMES, CLASSES), samples.clone())
     widths, steps = STUDENT.encoder.widths, STUDENT.encoder.steps

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from reprlib import repr  # of a header that anyone may have written, in short
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from kdtalker.audio.mel import MEL_COLUMNS_PER_FRAME, MEL_HOP, MEL_WINDOW, log_m
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.rates import SAMPLES_PER_FRAME
+
+if TYPE_CHECKING:
+    from kdtalker.audio.causal_inference import EncoderInference
 
 _MIDDLE, _HALF_RANGE = -4.0, 4.0  # log10 of mel power is scaled from this range to -1..1
 FLOOR = -8.0  # log10 of mel power, below which all is silence
@@ -68,19 +71,6 @@ class CausalEncoderConfig:
         return CausalEncoderConfig(**values)
 
 
-class CausalNetwork(Protocol):
-    """Encode mel columns of whole frames; see `CausalEncoderNetwork`, which defines it."""
-
-    @property
-    def config(self) -> CausalEncoderConfig: ...
-
-    def start_states(self) -> States:
-        """Return the states before the first column."""
-
-    def encode(self, columns: Array, states: States, *, skip: int) -> tuple[Array, States]:
-        """Encode columns (4 n, 80) of n frames to features (n - skip, C)."""
-
-
 class CausalEncoder(BlockEncoder[States]):
     """Encode each frame as soon as its look-ahead is there; the state between frames is exact, so features do not
     depend on how the sound was cut. Frame f covers samples [640 f, 640 f + 640) and nothing after its look-ahead."""
@@ -88,7 +78,7 @@ class CausalEncoder(BlockEncoder[States]):
     block_frames = 1
     left_samples = _KEPT_SAMPLES
 
-    def __init__(self, network: CausalNetwork, mel_filters: Array) -> None:
+    def __init__(self, network: EncoderInference, mel_filters: Array) -> None:
         self.network, self.mel_filters = network, mel_filters
         self.right_samples = network.config.lookahead_frames * SAMPLES_PER_FRAME
 
@@ -133,5 +123,3 @@ def mel_columns(samples: Array, filters: Array) -> Array:
 def mel_of_sound(samples: Array, filters: Array) -> Array:
     """Compute scaled log-mel (4 T, 80) of a whole sound (640 T,), silence before it."""
     return mel_columns(np.pad(np.asarray(samples, np.float32), (_KEPT_SAMPLES, 0)), filters)
-
-

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdtalker.audio.causal import CausalEncoderConfig, States
+from kdtalker.audio.causal import CausalEncoderConfig
 from kdtalker.audio.mel import MEL_BANDS
-from kdtalker.core.arrays import Array
 
 
 class CausalConv(nn.Conv1d):
@@ -57,7 +56,7 @@ class CausalStage(nn.Module):
 
 
 class CausalEncoderNetwork(nn.Module):
-    """Encode columns of log-mel to features at 25 Hz (implements CausalNetwork). Feature t hears the columns up to
+    """Encode columns of log-mel to features at 25 Hz; `EncoderInference` runs it. Feature t hears the columns up to
     frame t + lookahead_frames: the last stage's outputs count from there on."""
 
     def __init__(self, config: CausalEncoderConfig) -> None:
@@ -93,13 +92,3 @@ class CausalEncoderNetwork(nn.Module):
         device = self.norm.weight.device
         convolutions = [one for stage in self.stages for one in cast(CausalStage, stage).all_convolutions]
         return [torch.zeros(size, one.kept, one.in_channels, device=device) for one in convolutions]
-
-    def start_states(self) -> States:
-        return tuple(state.numpy() for state in self.initial(1))
-
-    @torch.inference_mode()
-    def encode(self, columns: Array, states: States, *, skip: int) -> tuple[Array, States]:
-        given = [torch.from_numpy(state) for state in states]
-        outputs, after = self.advance(torch.from_numpy(columns)[None], given, skip)
-        features: Array = outputs[-1][0].numpy()
-        return features, tuple(state.numpy() for state in after)

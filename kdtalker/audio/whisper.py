@@ -139,6 +139,11 @@ class SlidingWhisperEncoder:
         return features, HeardWindow(samples[-_KEPT_SAMPLES:], window, level)
 
 
+def load_mel_filters() -> Array:
+    """Load the encoder's mel filters (80, 201) alone. Raises InputError where its file is missing or damaged."""
+    return read_arrays(find(WHISPER_FILE), (), only=("mel_filters",))[1]["mel_filters"]
+
+
 def encode_mel(network: Graph, mel: Array, first: int, frames: int) -> Array:
     """Encode scaled log-mel (80, 4 T) into features (frames, C) of the frames from `first` on."""
     steps = np.arange(STEPS_PER_FRAME * first, STEPS_PER_FRAME * (first + frames))

@@ -9,6 +9,7 @@ from toy_shards import shard
 from toy_training import command
 
 from kdtalker.core.errors import InputError
+from kdtalker.diffusion.normalisation import Normalisation
 from train.distil.alignment import clean_words, read_segments
 from train.distil.cache import TeacherRecord, encode_clip, find_clips, load_records, load_teacher
 from train.distil.ceiling import measure_teacher
@@ -156,13 +157,14 @@ def test_limited_features_hear_no_further():
 
 
 def test_the_ceiling_is_measured_as_students_are():
-    found = measure_teacher([record(split="val")], PhoneProbe(24), np.ones(63, np.float32))
+    plain = Normalisation(np.zeros(70), np.ones(70), np.zeros(63), np.ones(63))
+    found = measure_teacher([record(split="val")], PhoneProbe(24), plain)
     assert {"FER", "NLL", "ECE", "r", "r mean", "amplitude"} <= set(found)
     real = record(split="val")
     copied = replace(real, samples=np.repeat(real.motion[None], 2, 0).astype(np.float16))
-    assert measure_teacher([copied], PhoneProbe(24), np.ones(63, np.float32))["r"] == pytest.approx(1, abs=1e-3)
+    assert measure_teacher([copied], PhoneProbe(24), plain)["r"] == pytest.approx(1, abs=1e-3)
     with pytest.raises(InputError, match="No clip is of the split 'val'"):
-        measure_teacher([record()], PhoneProbe(24), np.ones(63, np.float32))
+        measure_teacher([record()], PhoneProbe(24), plain)
 
 
 def test_clips_of_one_name_are_refused(tmp_path):

@@ -1,27 +1,35 @@
 """A student hears nothing beyond its look-ahead, gives the same bits however sound is cut, loads as a checkpoint."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import toy
 
-from kdtalker.audio.causal import CausalEncoder, CausalEncoderConfig, SlidingCausalEncoder, mel_of_sound
+from kdtalker.audio.causal import CausalEncoderConfig, SlidingCausalEncoder, mel_of_sound
 from kdtalker.audio.causal_network import CausalEncoderNetwork
 from kdtalker.audio.encoders import encode_all
-from kdtalker.audio.whisper import WHISPER_FILE
+from kdtalker.audio.whisper import load_mel_filters
 from kdtalker.core.errors import InputError
-from kdtalker.core.motion import Motion
+from kdtalker.core.motion import Motion, to_head_frame
+from kdtalker.core.options import Options
 from kdtalker.core.protocols import Sampling, Speech
 from kdtalker.diffusion.causal.header import StudentConfig, StudentHeader, read_student_header
-from kdtalker.diffusion.causal.model import CausalMotionModel
-from kdtalker.diffusion.causal.network import CausalMotionNetwork, StudentNetwork
-from kdtalker.diffusion.causal.speech import load_student, save_student, student_speech
+from kdtalker.diffusion.causal.inference import student_shapes
+from kdtalker.diffusion.causal.model import CausalMotionModel, next_noise
+from kdtalker.diffusion.causal.network import CausalMotionNetwork, StudentNetwork, save_student
+from kdtalker.diffusion.causal.speech import load_student
+from kdtalker.diffusion.fir_smoothing import RADIUS, smooth
 from kdtalker.diffusion.header import check_checkpoint
+from kdtalker.diffusion.model import DiffusionMotionModel
 from kdtalker.diffusion.normalisation import Normalisation
-from kdtalker.diffusion.speech import load_speech
-from kdtalker.weights.arrays import read_arrays
-from kdtalker.weights.find import find
+from kdtalker.diffusion.sliding import SlidingMotionModel
+from kdtalker.diffusion.speech import STUDENT, load_shipped, load_speech
+from kdtalker.weights import find as finding
+from kdtalker.weights import table
+from kdtalker.weights.spec import Weight
 
 SMALL = StudentConfig(CausalEncoderConfig((8, 8, 12, 16)), inputs=16, hidden=24, noise=4, steps=2)
 NORMALISATION = Normalisation(np.zeros(70), np.full(70, 0.1), np.zeros(63), np.ones(63))
@@ -55,13 +63,10 @@ def header():
 
 
 @pytest.fixture(scope="module")
-def filters():
-    return read_arrays(find(WHISPER_FILE), ())[1]["mel_filters"]
-
-
-@pytest.fixture(scope="module")
-def speech(header):
-    return student_speech(network(), header)
+def speech(header, tmp_path_factory):
+    path = tmp_path_factory.mktemp("student") / "student.safetensors"
+    save_student(path, network(), header, half=False)
+    return load_student(path)
 
 
 def pieces(size):
@@ -83,12 +88,59 @@ def test_features_do_not_depend_on_how_sound_was_cut(speech, size):
     assert np.array_equal(features_of(speech.audio_encoder, cut), encode_all(speech.audio_encoder, whole))
 
 
-def test_the_stream_equals_the_network_on_the_whole_sound(filters):
-    made = network()
-    whole = SOUND[: 640 * 20]
-    columns = torch.from_numpy(mel_of_sound(np.pad(whole, (0, 640 * AHEAD)), filters))
-    assert np.allclose(encode_all(CausalEncoder(made.encoder, filters), whole), made.encoder(columns[None])[-1][0],
-                       atol=1e-5)  # fmt: skip
+@pytest.mark.parametrize("size", [1, 7, 400, 16000])
+def test_live_motion_does_not_depend_on_how_sound_was_cut(speech, size):
+    pipeline = toy.pipeline(toy.ToyEngine(speech=speech))
+    portrait, sound = pipeline.portrait(toy.picture()), SOUND[: 640 * (6 if size == 1 else 12) + 111]
+    moved = []
+    for step in (size, len(sound)):
+        stream, parts = pipeline.start_motion(portrait, Options(lookahead=AHEAD)), []
+        for first in range(0, len(sound), step):
+            parts.append(stream.push(sound[first : first + step]))
+        moved.append(Motion.concatenate([*parts, stream.flush()]).vector())
+    assert len(moved[0]) == -(-len(sound) // 640)
+    assert np.array_equal(*moved)
+
+
+def test_a_minute_is_as_the_networks_in_torch_define_it(tmp_path):
+    """Of the size that is trained, its motion from its own history, in normalised numbers."""
+    config, path = StudentConfig(steps=2), tmp_path / "student.safetensors"
+    unit = Normalisation(np.zeros(70), np.ones(70), np.zeros(63), np.ones(63))
+    made, whole = network(config), np.resize(toy.sound(7), 60 * 16000)
+    made.motion.recurrent.weight_hh_l0.mul_(2)  # or it would hardly move
+    made.motion.head.output.weight.mul_(12)
+    save_student(path, made, StudentHeader("mesh", config, unit, {}), half=False)
+    speech = load_student(path)
+    model, features = speech.motion_model.model, encode_all(speech.audio_encoder, whole)
+    state = model.start(CANONICAL, Motion.from_vector(np.full((1, 70), 0.5, np.float32), "mesh"), speech.silence)
+    motion = (to_head_frame(model.advance(state, features)[0]).vector() - state.rest)[:, 1:]
+    noise = [state.noise]
+    while len(noise) < 1500:
+        noise.append(next_noise(noise[-1], 0, len(noise), config.noise_memory))
+    columns = torch.from_numpy(mel_of_sound(np.pad(whole, (0, 640 * AHEAD)), load_mel_filters()))[None]
+    with torch.inference_mode():
+        heard = made.encoder(columns)[-1]
+        wanted = held_scale_run(made.motion, heard, torch.from_numpy(state.portrait)[None], np.stack(noise))
+    assert features.shape == (1500, 192) and np.ptp(motion, axis=0).mean() > 0.3  # it does move
+    np.testing.assert_allclose(features, heard[0], atol=1e-4)
+    np.testing.assert_allclose(motion, wanted[:, 1:], atol=1e-4)
+
+
+def held_scale_run(motion, features, portrait, noise):
+    """Frames (T, 70) of a network in torch, each from the one before, whose scale is the source's."""
+    before, hidden, frames = portrait[:, None, -70:], None, []
+    for t, row in enumerate(torch.from_numpy(noise)):
+        outputs, hidden = motion.trunk(features[:, t : t + 1], before, portrait, row[None, None], hidden)
+        before = motion.predict(outputs, motion.config.steps)[0]
+        before[..., 0] = portrait[:, -70]
+        frames.append(before[0, 0])
+    return torch.stack(frames)
+
+
+@pytest.mark.parametrize("config", [SMALL, StudentConfig()])
+def test_the_tensors_are_those_of_the_network(config):
+    found = {name: tuple(value.shape) for name, value in StudentNetwork(config).state_dict().items()}
+    assert student_shapes(config) == found
 
 
 def test_features_and_motion_hear_the_look_ahead_and_no_more(speech):
@@ -111,7 +163,7 @@ def test_motion_does_not_depend_on_how_features_come(speech, steps):
     start = model.start(CANONICAL, REST, speech.silence, seed=4, sampling=Sampling(steps))
     once, state, parts = model.advance(start, features, last=True)[0], start, []
     for feature in features:
-        motion, state = model.slide(state, feature[None])
+        motion, state = model.advance(state, feature[None])
         parts.append(motion)
     assert np.array_equal(once.vector(), Motion.concatenate(parts).vector())
     other = model.advance(replace(start, seed=5), features)[0]
@@ -133,6 +185,56 @@ def test_a_sliding_stream_gives_the_features_of_the_whole(speech):
     assert isinstance(sliding.encoder, SlidingCausalEncoder)
     with pytest.raises(InputError, match="hears 4 frames ahead"):
         speech.sliding(AHEAD - 1)
+
+
+def test_the_head_of_live_motion_is_as_smooth_as_that_of_films(speech):
+    """By the same kernel, RADIUS frames later; the face moves with its sound."""
+    model, features = speech.motion_model.model, encode_all(speech.audio_encoder, np.resize(SOUND, 640 * 80))
+    state = model.start(CANONICAL, REST, speech.silence)
+    raw = to_head_frame(model.advance(state, features)[0]).vector()
+    live, parts = state, []
+    for feature in features:
+        motion, live = model.slide(live, feature[None])
+        parts.append(to_head_frame(motion).vector())
+    moved = np.concatenate(parts)
+    np.testing.assert_allclose(moved[:, 7:], raw[:, 7:], atol=1e-5)
+    np.testing.assert_allclose(moved[2 * RADIUS :, :7], smooth(raw)[:, :7], atol=1e-5)
+    np.testing.assert_allclose(moved[0], raw[0], atol=1e-6)
+    assert np.ptp(moved[:, 0]) == 0
+    assert np.abs(np.diff(raw[:, 1:7], 3, axis=0)).mean() > 5 * np.abs(np.diff(moved[:, 1:7], 3, axis=0)).mean()
+
+
+def test_more_steps_than_a_student_learned_change_nothing(speech):
+    model, features = speech.motion_model.model, encode_all(speech.audio_encoder, SOUND)
+    one, two, ten = (
+        model.advance(model.start(CANONICAL, REST, speech.silence, sampling=Sampling(steps)), features)[0].vector()
+        for steps in (1, SMALL.steps, 10)
+    )
+    assert np.array_equal(two, ten) and not np.allclose(one, two)
+
+
+def test_the_package_hears_live_sound_by_its_student_as_soon_as_it_has_one(tmp_path, monkeypatch, header):
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / STUDENT
+    save_student(path, network(), header)
+    rows = tuple(row for row in table.TABLE if row.name != STUDENT)
+    for row in rows:
+        if not row.published:
+            (tmp_path / row.file).symlink_to(finding.PACKAGE / row.file)
+    monkeypatch.setattr(finding, "PACKAGE", tmp_path)
+    monkeypatch.setattr(table, "TABLE", rows)
+    assert isinstance(load_shipped().sliding(AHEAD).motion_model, SlidingMotionModel)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    row = Weight(f"data/{STUDENT}", path.stat().st_size, sha256, "ours", "a test", "hears live sound")
+    monkeypatch.setattr(table, "TABLE", (*rows, row))
+    shipped = load_shipped()
+    assert isinstance(shipped.sliding(AHEAD).motion_model, CausalMotionModel)
+    assert isinstance(shipped.sliding(8).motion_model, CausalMotionModel)
+    assert isinstance(shipped.sliding(AHEAD - 1).motion_model, SlidingMotionModel)
+    assert isinstance(shipped.motion_model.model, DiffusionMotionModel)  # of films
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match="mesh_student.*install kdtalker again"):
+        load_shipped().sliding(AHEAD)
 
 
 def test_the_state_does_not_grow(speech):
@@ -159,9 +261,9 @@ def test_a_student_loads_by_what_its_header_says(tmp_path, speech, header):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"hidden": 25}, "another network"),
+        ({"hidden": 25}, "does not fit its own header"),
         ({"steps": 9}, "steps is 9, wanted 1 to 4"),
-        ({"encoder": CausalEncoderConfig(lookahead_frames=4, widths=(8, 8, 12, 20))}, "another network"),
+        ({"encoder": CausalEncoderConfig(lookahead_frames=4, widths=(8, 8, 12, 20))}, "does not fit its own header"),
     ],
 )
 def test_a_student_that_does_not_fit_its_header_is_refused(tmp_path, header, change, says):

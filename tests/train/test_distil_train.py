@@ -1,6 +1,7 @@
 """Training arms: recipes are closed, runs resume to the bit and write students, the table tells the truth."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +14,11 @@ from kdtalker.core.motion import Motion
 from kdtalker.diffusion.speech import load_speech
 from train.distil.batches import DistilDataset, cut_columns
 from train.distil.cache import TeacherRecord, load_records
+from train.distil.measure import validation
+from train.distil.measure.rows import Row
 from train.distil.probe import PhoneProbe
 from train.distil.recipe import PRESETS, DistilRecipe
-from train.distil.table import FIGURES_FILE, WHOLE_FILE, Manifest, format_table
+from train.distil.table import FIGURES_FILE, Manifest, format_table
 from train.distil.trainer import STUDENT_FILE, DistilCorpus
 from train.harness.config import read_config
 from train.harness.run import TrainingRun
@@ -50,6 +53,14 @@ def place(tmp_path_factory):
     torch.manual_seed(0)
     PhoneProbe(2304, hidden=8).save(folder / "probe.safetensors")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_runs():
+    """Long runs of a second, for all fixtures too."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(validation, "LONG_RUN_S", 1)
+        yield
 
 
 def settings(place):
@@ -132,8 +143,10 @@ def test_what_a_run_writes_is_a_student(trained):
     rest = Motion.from_vector(np.full((1, 70), 0.1, np.float32), "mesh")
     state = speech.motion_model.model.start(np.zeros((21, 3), np.float32), rest, speech.silence)
     assert len(speech.motion_model.model.advance(state, features)[0]) == 4
-    figures = json.loads((trained / FIGURES_FILE).read_text())
-    assert {"FER", "NLL", "ECE", "viseme error", "r", "amplitude", "lag"} <= set(figures["clips"]["c"])
+    row = Row.load(trained / FIGURES_FILE)
+    assert {"FER", "NLL", "ECE", "viseme error", "r", "r mean", "amplitude", "lag", "M-LMD"} <= set(row.clips["c"])
+    assert {"CKA", "long amplitude", "long drift"} <= set(row.means) and row.steps == 4
+    assert {"wall-clock s", "teacher passes", "extra parameters", "parameters", "MMAC", "ms p95"} <= set(row.cost)
 
 
 @pytest.mark.parametrize(("method", "table"), [("ofa", "[ofa]\nweight = 0.0"), ("kdrl", "[kdrl]\nweight = 0.0")])
@@ -160,16 +173,37 @@ def test_arms_are_run_once_and_the_table_tells_what_is_missing(place, capsys):
     assert command("distil", "run", manifest, "--only", "B0") == 0
     assert times == {path: path.stat().st_mtime_ns for path in (place / "arms").rglob("*") if path.is_file()}
     assert command("distil", "run", manifest, "--only", "B9") == 2
+    shutil.rmtree(place / "arms" / "B0")  # the rows outlive the runs
+    assert command("distil", "run", manifest, "--only", "B0") == 0
+    assert not list((place / "arms").rglob("*.safetensors"))
     capsys.readouterr()
     assert command("distil", "table", manifest) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "±" in lines[2] and "B0" in lines[2] and "0 of 2 seeds" in lines[3] and "±" not in lines[3]
+    manifest.write_text(manifest.read_text().replace("steps = 4", "steps = 5"))
+    assert command("distil", "run", manifest, "--only", "B0") == 2
+    assert "steps = 4, now it is 5" in capsys.readouterr().err
 
 
-def results(nll, clips):
-    values = {f"clip {number}": {"NLL": nll + clip, "r": 0.5} for number, clip in enumerate(clips)}
-    means = {"NLL": float(np.mean([one["NLL"] for one in values.values()])), "r": 0.5}
-    return {"steps": 1, "means": means, "clips": values, "sizes": {"parameters": 1e6, "extra parameters": 0}}
+def row(name, seed, nll, clips):
+    figures = {f"clip {number}": {"NLL": nll + clip, "r": 0.5} for number, clip in enumerate(clips)}
+    means = {"NLL": float(np.mean([one["NLL"] for one in figures.values()])), "r": 0.5}
+    return Row(name, seed, {}, {}, "abc", 1, {"parameters": 10**6, "extra parameters": 0}, means, figures)
+
+
+def test_a_row_is_read_as_it_was_written_and_knows_its_recipe(tmp_path):
+    made = replace(row("B0 + x", 3, 2.0, [0.5]), settings={"steps": 5}, data={"clips": 2})
+    made.clips["other"] = {"r": 1.0}  # which has no NLL
+    path = made.save(tmp_path / "rows")
+    assert path.name == "B0-x-3.json" and Row.load(path) == made
+    assert made.difference({"steps": 5}, {}, {"clips": 2}) == ""
+    assert made.difference({"steps": 5, "new": 1}, {"new": 1}, {"clips": 2}) == ""  # a setting that came later
+    assert "steps = 5, now it is 6" in made.difference({"steps": 6}, {}, {"clips": 2})
+    assert "new = 1, now it is 2" in made.difference({"new": 2}, {"new": 1}, {"clips": 2})
+    assert "now they are" in made.difference({"steps": 5}, {}, {"clips": 3})
+    path.write_text('{"name": 1}')
+    with pytest.raises(InputError, match="no row of results"):
+        Row.load(path)
 
 
 def test_a_gain_counts_beyond_its_interval_and_two_deviations(tmp_path, place):
@@ -180,11 +214,8 @@ def test_a_gain_counts_beyond_its_interval_and_two_deviations(tmp_path, place):
     clips = np.random.default_rng(0).standard_normal(12)
     for arm, nll in zip(manifest.arms, (2.0, 1.5, 2.0), strict=True):
         for seed in manifest.seeds:
-            folder = manifest.folder(arm, seed)
-            folder.mkdir(parents=True)
             noise = 0.1 * np.random.default_rng((seed, len(arm.name))).standard_normal(12)
-            (folder / FIGURES_FILE).write_text(json.dumps(results(nll + 0.01 * seed, clips + noise)))
-            (folder / WHOLE_FILE).write_text("{}")
+            row(arm.name, seed, nll + 0.01 * seed, clips + noise).save(manifest.results)
     rows = {line.split("|")[1].strip(): line for line in format_table(manifest).splitlines()}
     assert "| yes |" in rows["better"] and "+0.5" in rows["better"] and "| no" in rows["same"]
     path.write_text('[[arm]]\nname = "x"\nmethd = "ofa"\n')

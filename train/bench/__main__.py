@@ -12,7 +12,7 @@ from train.harness.command import command
 COMMANDS = {
     "film": "speed and memory of the command line, as ratios that hold on any machine (the default)",
     "compare": "two commits measured in turns, or two results",
-    "runtimes": "the networks of the mesh engine in torch, ONNX Runtime and OpenVINO",
+    "runtimes": "the networks of the mesh engine in torch, ONNX Runtime and OpenVINO; what hears live sound",
     "published": "builds of the published engine on a CPU",
     "training": "time of a training outside its passes",
     "live": "live faces: delay, skew, memory, sessions side by side, a browser",

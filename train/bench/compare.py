@@ -17,7 +17,8 @@ from pathlib import Path
 from kdtalker.core.errors import InputError
 from train.bench.film import FilmBenchmark, add_arguments, measure_in_turns
 from train.bench.inputs import Inputs
-from train.bench.record import ROOT, BenchRecord, align, describe_commit, number
+from train.bench.record import ROOT, BenchRecord, align, number
+from train.harness.provenance import describe_commit
 
 
 def open_checkout(name: str, stack: ExitStack) -> Path:

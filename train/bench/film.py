@@ -13,7 +13,8 @@ from typing import Any
 
 from train.bench.inputs import CROP, PORTRAIT, VOICE, WIDE, Inputs
 from train.bench.process import measure_command
-from train.bench.record import ROOT, BenchRecord, describe_commit
+from train.bench.record import ROOT, BenchRecord
+from train.harness.provenance import describe_commit
 
 ROUNDS = 5
 SOUND_S = {CROP: 6.0, "1920x1080": 6.0, "3840x2160": 3.0}  # of the sound, for each portrait's size

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import statistics
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -15,31 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from kdtalker.core.errors import InputError
+from train.harness.provenance import describe_commit, describe_machine
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "bench"
 SCHEMA = 1
 PACKAGES = ("torch", "numpy", "numba", "opencv-python-headless", "av", "ai-edge-litert", "imageio-ffmpeg")
-
-
-def describe_commit(tree: Path) -> str:
-    """Return the short hash of a checkout's commit, with "-dirty" where files differ from it; "unknown" without git."""
-    command = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
-def describe_machine() -> dict[str, Any]:
-    """Describe this machine: processor, cores that this process may use, memory, system, and how busy it is."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
-        "system": platform.platform(),
-        "load": os.getloadavg()[0],
-    }
 
 
 def describe_versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ Torch (eager and compiled), ONNX Runtime and, where it is installed, OpenVINO ru
 each in a process of its own: milliseconds a call (processor time, which other programs disturb least, and wall-clock
 time, the least of several), seconds of processor time until all networks are loaded, the resident set, and the largest
 difference from torch. LiteRT is left out: it needs other files of the weights, by a converter that is a beta.
+Then what hears live sound: the diffusion model, hop by hop, and the student, frame by frame (train/bench/speech.py).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from kdtalker.renderers.mesh.eyes.painter import rename_older
 from kdtalker.weights.arrays import read_arrays
 from kdtalker.weights.find import find
 from kdtalker.weights.graphs import FOLDER, Graph, graph_spec
+from train.bench import speech
 
 Arrays = list[NDArray[Any]]
 Call = Callable[[Arrays], Arrays]
@@ -199,15 +201,27 @@ def installed_mb(package: str) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads of a call, one table for each")
+    parser.add_argument("--parts", nargs="+", choices=("networks", "live"), default=["networks", "live"])
+    parser.add_argument("--student", type=Path, help="student to measure; default: the package's")
     parser.add_argument("--measure", nargs=3, metavar=("RUNTIME", "THREADS", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.measure:
         runtime, threads, folder = options.measure
         print(json.dumps(asdict(measure(runtime, int(threads), Path(folder)))))
         return
+    if "networks" in options.parts:
+        _compare_networks(options.threads)
+    if "live" in options.parts:
+        print(f"\n{speech.HEADER}")
+        for kind in (["teacher"], ["student", *([str(options.student)] if options.student else [])]):
+            print(_row(kind[0], ["train.bench.speech", *kind]), flush=True)
+
+
+def _compare_networks(choices: Sequence[int]) -> None:
+    """Print a table for each number of threads."""
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(Path(folder))
-        for threads in options.threads:
+        for threads in choices:
             print(f"\n{threads} thread{'s' * (threads > 1)}\n")
             print(f"| runtime (installed) | load | resident | {' | '.join(NETWORKS)} |")
             print("|---" * (3 + len(NETWORKS)) + "|")
@@ -217,17 +231,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def describe(runtime: str, package: str, threads: int, folder: str) -> str:
     """Measure a runtime in a fresh process; returns a row of the table."""
-    command = [sys.executable, "-m", "train.bench.runtimes", "--measure", runtime, str(threads), folder]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return f"| {runtime} | does not run here: {done.stderr.strip().splitlines()[-1]} |"
-    report = json.loads(done.stdout.splitlines()[-1])
+    told = _row(runtime, ["train.bench.runtimes", "--measure", runtime, str(threads), folder])
+    if told.startswith("|"):
+        return told
+    report = json.loads(told)
     cells = [
         f"{row['processor_ms']:.1f} ({row['wall_ms']:.1f}) ms, {row['difference']:.0e}"
         for row in report["rows"].values()
     ]
     size = f"{runtime} ({installed_mb(package):.0f} MB)"
     return f"| {size} | {report['load_s']:.1f} s | {report['resident_mb']:.0f} MB | {' | '.join(cells)} |"
+
+
+def _row(name: str, words: Sequence[str]) -> str:
+    """Run a module in a fresh process; returns its last line, or where it fails a row that says why."""
+    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return f"| {name} | does not run here: {done.stderr.strip().splitlines()[-1]} |"
+    return done.stdout.splitlines()[-1]
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from kdtalker.diffusion.denoiser import Denoiser
-from train.bench.record import ROOT, BenchRecord, describe_commit
+from train.bench.record import ROOT, BenchRecord
 from train.harness.config import read_config
+from train.harness.provenance import describe_commit
 from train.motion.dataset import Corpus
 from train.motion.loss import DenoisingLoss
 from train.motion.recipe import PRESETS, Recipe

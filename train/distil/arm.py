@@ -7,7 +7,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from kdtalker.core.motion import MOTION_WIDTH
 from kdtalker.diffusion.causal.network import CausalMotionNetwork, StudentNetwork
 from train.distil.distiller import DistilBatch, Distiller, Logged, Rollout, StudentOutput, TeacherOutput
 from train.distil.phones import PHONES
@@ -63,15 +62,17 @@ class Arm(nn.Module):
         """Run the student on a batch."""
         recipe, motion = self._recipe, self.student.motion
         stages = self.student.encoder(batch.columns)
-        features, shape = stages[-1], (*stages[-1].shape[:2], MOTION_WIDTH)
-        noise = draw_noise(motion, shape[0], shape[1], None).to(features.device)
+        features = stages[-1]
+        noise = draw_noise(motion, *features.shape[:2], None).to(features.device)
         is_free = torch.rand(()) < recipe.own_history
-        given = torch.where(batch.has_motion[:, None, None] > 0, batch.motion, batch.samples[:, 0])
-        given = given + recipe.history_noise * torch.randn(shape, device=features.device)
+        is_real, number = batch.has_motion[:, None, None] > 0, self._step % batch.samples.shape[1]
+        given = torch.where(is_real, batch.motion, batch.samples[:, number])
+        before = torch.where(is_real, batch.before[:, :1], batch.before[:, number + 1, None])
+        given = given + recipe.history_noise * torch.randn(given.shape, device=features.device)
         if is_free:
             with torch.no_grad():
-                given = free_run(motion, features, batch.portrait, noise)
-        hidden, _ = motion.trunk(features, shift(given, batch.portrait), batch.portrait, noise)
+                given = free_run(motion, features, before, batch.portrait, noise)
+        hidden, _ = motion.trunk(features, shift(given, before), batch.portrait, noise)
         mean, log_variance = motion.predict(hidden, recipe.student.steps)
         needs = frozenset[str]().union(*(method.needs for method in self.methods))
         samples = self._sample(features, batch) if "samples" in needs else None
@@ -79,32 +80,39 @@ class Arm(nn.Module):
         return StudentOutput(tuple(stages), self.phones(features), hidden, mean, log_variance, samples, rollouts)
 
     def _sample(self, features: Tensor, batch: DistilBatch) -> Tensor:
-        """Predict K means (B, K, T, 70) with a noise trajectory each, each from its own history."""
-        motion, count = self.student.motion, self._recipe.samples
-        features, portrait, noise = self._repeat(features, batch, count, 1)
+        """Predict K means (B', K, T, 70) with a noise trajectory each, from its own history, which goes on from one of
+        the teacher's samples each."""
+        motion, count, windows = self.student.motion, self._recipe.samples, self._recipe.sample_windows
+        first = batch.before[:windows, 1:].repeat(1, -(-count // (batch.before.shape[1] - 1)), 1)[:, :count]
+        features, portrait, noise = self._repeat(features[:windows], batch.portrait[:windows], count, 1)
+        before = first.flatten(0, 1)[:, None]
         with torch.no_grad():
-            frames = free_run(motion, features, portrait, noise)
-        hidden, _ = motion.trunk(features, shift(frames, portrait), portrait, noise)
+            frames = free_run(motion, features, before, portrait, noise)
+        hidden, _ = motion.trunk(features, shift(frames, before), portrait, noise)
         return _by_clip(motion.predict(hidden, self._recipe.student.steps)[0], count)
 
     def _roll_out(self, features: Tensor, batch: DistilBatch) -> Rollout:
         """Draw G rollouts from the predicted Gaussians, then predict these frames again, with gradients."""
         motion, count = self.student.motion, self._recipe.kdrl.rollouts
-        features, portrait, noise = self._repeat(features, batch, count, 2)
+        features, portrait, noise = self._repeat(features, batch.portrait, count, 2)
+        before = batch.before[:, 1].repeat_interleave(count, 0)[:, None]
         with torch.no_grad():
-            frames = free_run(motion, features, portrait, noise, self._generator(3))
-        hidden, _ = motion.trunk(features, shift(frames, portrait), portrait, noise)
+            frames = free_run(motion, features, before, portrait, noise, generator=self._generator(3))
+        hidden, _ = motion.trunk(features, shift(frames, before), portrait, noise)
         predicted = motion.predict(hidden, self._recipe.student.steps)
         return Rollout(*(_by_clip(one, count) for one in (frames, *predicted)))
 
-    def _repeat(self, features: Tensor, batch: DistilBatch, count: int, use: int) -> tuple[Tensor, Tensor, Tensor]:
-        features, portrait = (one.repeat_interleave(count, 0) for one in (features, batch.portrait))
+    def _repeat(self, features: Tensor, portrait: Tensor, count: int, use: int) -> tuple[Tensor, Tensor, Tensor]:
+        features, portrait = (one.repeat_interleave(count, 0) for one in (features, portrait))
         noise = draw_noise(self.student.motion, len(features), features.shape[1], self._generator(use))
         return features, portrait, noise.to(features.device)
 
     def _generator(self, use: int) -> torch.Generator:
-        step = self.methods[0].step
-        return torch.Generator().manual_seed(((self._recipe.seed * 10 + use) << 32) + step)
+        return torch.Generator().manual_seed(((self._recipe.seed * 10 + use) << 32) + self._step)
+
+    @property
+    def _step(self) -> int:
+        return self.methods[0].step
 
 
 def match_gradient(loss: Tensor, others: list[Tensor], at: Tensor, share: float) -> Tensor:
@@ -132,18 +140,18 @@ def draw_noise(motion: CausalMotionNetwork, size: int, frames: int, generator: t
     return torch.stack(rows, 1)
 
 
-def shift(frames: Tensor, portrait: Tensor) -> Tensor:
-    """Return the motion before each of frames (B, T, 70): the portrait's own before the first."""
-    return torch.cat([portrait[:, None, -MOTION_WIDTH:], frames[:, :-1]], 1)
+def shift(frames: Tensor, before: Tensor) -> Tensor:
+    """Return the motion before each of frames (B, T, 70), before (B, 1, 70) being that before the first."""
+    return torch.cat([before, frames[:, :-1]], 1)
 
 
 def free_run(
-    motion: CausalMotionNetwork, features: Tensor, portrait: Tensor, noise: Tensor,
+    motion: CausalMotionNetwork, features: Tensor, before: Tensor, portrait: Tensor, noise: Tensor, *,
     generator: torch.Generator | None = None,
 ) -> Tensor:  # fmt: skip
-    """Predict frames (B, T, 70), each from those before; drawn from the predicted Gaussians where there is a
-    generator."""
-    before, state, frames = portrait[:, None, -MOTION_WIDTH:], None, []
+    """Predict frames (B, T, 70), each from those before, the first from before (B, 1, 70); drawn from the predicted
+    Gaussians where there is a generator."""
+    state, frames = None, []
     for t in range(features.shape[1]):
         hidden, state = motion.trunk(features[:, t : t + 1], before, portrait, noise[:, t : t + 1], state)
         before, log_variance = motion.predict(hidden, motion.config.steps)

@@ -11,6 +11,7 @@ from kdtalker.audio.causal import mel_columns
 from kdtalker.audio.mel import MEL_BANDS, MEL_HOP, MEL_WINDOW
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
+from kdtalker.core.motion import MOTION_WIDTH
 from kdtalker.core.rates import SAMPLES_PER_FRAME
 from train.data.augment import perturb_sound
 from train.distil.cache import TeacherRecord
@@ -18,6 +19,7 @@ from train.distil.distiller import DistilBatch
 from train.distil.recipe import DistilRecipe
 
 LOUDER_DB = (-12.0, 6.0)  # range of the level of augmented sound
+FIRST_SHARE = 0.1  # of the windows, which begin with the clip
 _KEPT_SAMPLES = MEL_WINDOW - MEL_HOP
 
 Row = tuple[Array, ...]
@@ -46,6 +48,7 @@ class DistilDataset(Dataset[DistilBatch]):
         for number in rng.choice(len(self._records), self._size, p=self._shares):
             record = self._records[number]
             start = int(rng.integers(recipe.delay, len(record.labels) - recipe.frames + 1))
+            start = recipe.delay if rng.random() < FIRST_SHARE else start
             rows.append(self._window(record, start, rng))
         return stack(rows)
 
@@ -59,7 +62,9 @@ class DistilDataset(Dataset[DistilBatch]):
 
 
 def cut_targets(record: TeacherRecord, taught: slice) -> Row:
-    """Cut labels, motion, whether it counts, portrait, features and samples of these frames."""
+    """Cut labels, motion, whether it counts, portrait, features and samples of these frames, and the frames before."""
+    first, own = taught.start, record.portrait[None, -MOTION_WIDTH:]
+    before = [track[first - 1][None] if first else own for track in (record.motion, *record.samples)]
     return (
         record.labels[taught].astype(np.int64),  # type: ignore[return-value]
         np.ascontiguousarray(record.motion[taught]),
@@ -67,6 +72,7 @@ def cut_targets(record: TeacherRecord, taught: slice) -> Row:
         record.portrait,
         np.array(record.features[taught]),
         np.asarray(record.samples[:, taught], np.float32),
+        np.concatenate(before).astype(np.float32),
     )
 
 

@@ -32,7 +32,8 @@ class StudentOutput:
     stages: hidden states (B, T s_k, D_k) of the encoder's stages, s_k steps a frame, the last being its output; those
     of frame t are the newest that the output of frame t has heard, the look-ahead later than the frame. logits (B, T,
     C) of phones; hidden (B, T, H) states of the motion model below its head; mean, log_variance (B, T, 70) of
-    normalised motion. samples (B, K, T, 70): means of K noise trajectories; rollouts: drawn with the predicted
+    normalised motion. samples (B', K, T, 70): means of K noise trajectories
+    for the first B' windows; rollouts: drawn with the predicted
     variance, frames detached; each where a method asks for it.
     """
 
@@ -59,7 +60,8 @@ class TeacherOutput:
 class DistilBatch:
     """Hold windows of T frames: columns (B, L, 80) of log-mel; labels (B, T) int, UNLABELLED where unknown; motion (B,
     T, 70) normalised, which counts where has_motion (B,) is 1; portrait (B, 133), normalised canonical keypoints and
-    reference; the teacher's features (B, T, F) float16 and samples (B, K, T, 70)."""
+    reference; the teacher's features (B, T, F) float16 and samples (B, K, T, 70); before (B, 1 + K, 70), the frame
+    before the window of the motion and of each sample, the portrait's own where a clip begins."""
 
     columns: Tensor
     labels: Tensor
@@ -68,6 +70,7 @@ class DistilBatch:
     portrait: Tensor
     features: Tensor
     samples: Tensor
+    before: Tensor
 
     def targets(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the target class (B, T) of every frame, the label or the teacher's likeliest class by its logits

@@ -31,9 +31,9 @@ class DistilRecipe(Training):
     weight is as its table says.
     frames: of a window; delay: frames by which targets are later than the teacher's; own_history: share of the steps in
     which the motion model goes on from its own frames; history_noise: on given frames, in deviations; samples: motion
-    samples of the student, where a method asks for them; augments: noise, rooms and level on the student's sound alone;
-    mask_share: of the mel bands and of the frames hidden in a stretch each. head_share, lip_loss, difference_loss: of
-    the motion loss, as of the motion model.
+    samples of the student, for the first `sample_windows` of a batch, where a method asks for them; augments: noise,
+    rooms and level on the student's sound alone; mask_share: of the mel bands and of the frames hidden in a stretch
+    each. head_share, lip_loss, difference_loss: of the motion loss, as of the motion model.
 
     Raises InputError for a value outside its range and for unknown methods.
     """
@@ -50,6 +50,7 @@ class DistilRecipe(Training):
     own_history: float = number(0.3, 0, 1)
     history_noise: float = number(0.05, 0)
     samples: int = number(8, 2)
+    sample_windows: int = number(8, 1)
     augments: bool = True
     mask_share: float = number(0.15, 0, 1)
     betas: tuple[float, float] = (0.9, 0.99)

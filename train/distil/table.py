@@ -3,39 +3,42 @@
     python -m train.distil run MANIFEST [--only ARM...]    trains what is missing, resumes what was interrupted
     python -m train.distil table MANIFEST [--out FILE]     writes the table of what is there
 
-The manifest is TOML: `seeds`, `run` (folder), `baseline` (name of an arm), a table [common] of settings of the recipe,
-and [[arm]] tables, each with a `name`, the `figure` that decides, named before the run, and its own settings."""
+The manifest is TOML: `seeds`, `run` (folder of the runs), `results` (folder of the rows, a small file for each arm and
+seed, from which alone the table is made; by default `rows` in `run`), `baseline` (name of an arm), a table [common] of
+settings of the recipe, and [[arm]] tables, each with a `name`, the `figure` that decides, named before the run, its own
+settings, and its `baseline` where that is another arm. Several processes may run one manifest at once: each arm and
+seed is trained by one of them."""
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tomli
+from filelock import FileLock, Timeout
 
 from kdtalker.core.errors import InputError
-from kdtalker.core.files import write_atomically
 from train.distil.figures import bootstrap_interval
+from train.distil.measure.rows import Row, row_path
 from train.distil.recipe import PRESETS, DistilRecipe
 from train.distil.trainer import FIGURES_FILE, DistilCorpus, train
 from train.harness.config import overlay
 
-LOWER_IS_BETTER = ("FER", "FER macro", "FER inside", "NLL", "ECE", "ECE mass", "viseme error", "lag")
+LOWER_IS_BETTER = ("FER", "FER macro", "FER inside", "NLL", "ECE", "ECE mass", "viseme error", "lag", "KL", "M-LMD")
 COLUMNS = ("FER", "NLL", "ECE", "viseme error", "r", "amplitude", "lag")
-WHOLE_FILE = "whole.json"  # written when an arm has come to its last step
+LOCK_FILE = "lock"
 
 
 @dataclass(frozen=True)
 class PlannedArm:
-    """Describe one arm: its name, the figure that decides, and its recipe but for seed and folder."""
+    """Describe one arm: its name, the figure that decides, the name of the arm that it is compared with, and its recipe
+    but for seed and folder."""
 
     name: str
     figure: str
+    baseline: str
     recipe: DistilRecipe
 
 
@@ -44,8 +47,8 @@ class Manifest:
     """Hold the plan of a comparison."""
 
     run: Path
+    results: Path
     seeds: tuple[int, ...]
-    baseline: str
     arms: tuple[PlannedArm, ...]
 
     @staticmethod
@@ -55,24 +58,27 @@ class Manifest:
             table = tomli.loads(path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
             raise InputError(f"The manifest '{path}' cannot be read ({error}), wanted a TOML file.") from None
-        unknown = sorted(set(table) - {"run", "seeds", "baseline", "common", "arm"})
+        unknown = sorted(set(table) - {"run", "results", "seeds", "baseline", "common", "arm"})
         if unknown:
             raise InputError(f"The manifest '{path}' has the unknown key '{unknown[0]}'.")
         common = overlay(PRESETS["distil"], table.get("common", {}), f"The manifest '{path}', table [common],")
-        arms = []
+        arms, first = [], table.get("arm", [{}])[0].get("name", "")
         for number, values in enumerate(table.get("arm", []), 1):
             own = dict(values)
             name, figure = str(own.pop("name", "")), str(own.pop("figure", "NLL"))
+            baseline = str(own.pop("baseline", table.get("baseline", first)))
             if not name or "/" in name:
                 raise InputError(f"Arm {number} of the manifest '{path}' has no `name` that a folder can have.")
-            arms.append(PlannedArm(name, figure, overlay(common, own, f"The manifest '{path}', arm '{name}',")))
+            recipe = overlay(common, own, f"The manifest '{path}', arm '{name}',")
+            arms.append(PlannedArm(name, figure, baseline, recipe))
+        run = Path(table.get("run", "runs/distil"))
+        results, seeds = Path(table.get("results", run / "rows")), tuple(table.get("seeds", [0, 1, 2]))
         names = [arm.name for arm in arms]
-        baseline = str(table.get("baseline", names[0] if names else ""))
-        if baseline not in names or len(set(names)) != len(names):
+        missing = [arm.baseline for arm in arms if arm.baseline not in names]
+        if missing or not names or len({row_path(results, name, 0) for name in names}) != len(names):
             raise InputError(f"The manifest '{path}' has the arms {', '.join(names) or 'none'}; each needs a name of "
-                             f"its own, the baseline '{baseline}' too.")  # fmt: skip
-        run, seeds = Path(table.get("run", "runs/distil")), tuple(table.get("seeds", [0, 1, 2]))
-        return Manifest(run, seeds, baseline, tuple(arms))
+                             f"its own, and its baseline '{(missing or [first])[0]}' must be one of them.")  # fmt: skip
+        return Manifest(run, results, seeds, tuple(arms))
 
     def folder(self, arm: PlannedArm, seed: int) -> Path:
         """Return the folder of one run."""
@@ -80,67 +86,86 @@ class Manifest:
 
 
 def run_arms(manifest: Manifest, only: Sequence[str] = ()) -> None:
-    """Train all arms by all seeds that are not whole yet, one after the other. Raises InputError for unknown arms."""
+    """Train all arms by all seeds that have no row yet, one after the other; those that another process trains are left
+    to it. Raises InputError for unknown arms, and for rows of other settings or data."""
     names = [arm.name for arm in manifest.arms]
     unknown = sorted(set(only) - set(names))
     if unknown:
         raise InputError(f"The manifest has no arm '{unknown[0]}'; it has {', '.join(names)}.")
+    corpora: dict[tuple[Path, Path], DistilCorpus] = {}
     for seed in manifest.seeds:
         for arm in manifest.arms:
-            folder = manifest.folder(arm, seed)
-            if (only and arm.name not in only) or (folder / WHOLE_FILE).exists():
+            if only and arm.name not in only:
                 continue
-            print(f"{arm.name}, seed {seed}: {folder}", flush=True)
-            recipe, began_s = replace(arm.recipe, run=folder, seed=seed), time.monotonic()
-            train(recipe, DistilCorpus.load(recipe))
-            taken = {"wall-clock s since the last start": round(time.monotonic() - began_s)}
-            write_atomically(folder / WHOLE_FILE, lambda file, taken=taken: file.write(json.dumps(taken).encode()))  # type: ignore[misc]
+            recipe = replace(arm.recipe, run=manifest.folder(arm, seed), seed=seed)
+            places = recipe.cache, recipe.teacher
+            if places not in corpora:
+                corpora[places] = DistilCorpus.load(recipe)
+            recipe.run.mkdir(parents=True, exist_ok=True)
+            try:
+                with FileLock(recipe.run / LOCK_FILE, timeout=0):
+                    _run_arm(manifest, arm, recipe, corpora[places])
+            except Timeout:
+                print(f"{arm.name}, seed {seed}: another process trains it", flush=True)
 
 
-def read_results(manifest: Manifest, arm: PlannedArm) -> list[dict[str, Any]]:
-    """Read the figures of an arm's whole runs, one for each seed."""
-    folders = [manifest.folder(arm, seed) for seed in manifest.seeds]
-    return [json.loads((one / FIGURES_FILE).read_text("utf-8")) for one in folders if (one / WHOLE_FILE).exists()]
+def _run_arm(manifest: Manifest, arm: PlannedArm, recipe: DistilRecipe, corpus: DistilCorpus) -> None:
+    """Train one arm and keep its row, unless it is there. Raises InputError for a row of other settings or data."""
+    path = row_path(manifest.results, arm.name, recipe.seed)
+    if path.exists():
+        defaults = PRESETS["distil"].fixed
+        if difference := Row.load(path).difference(recipe.fixed, defaults, corpus.identity):
+            raise InputError(f"The row '{path}' was made with {difference}; remove it, or name the arm otherwise.")
+        return
+    print(f"{arm.name}, seed {recipe.seed}: {recipe.run}", flush=True)
+    train(recipe, corpus)
+    replace(Row.load(recipe.run / FIGURES_FILE), name=arm.name).save(manifest.results)
+
+
+def read_rows(manifest: Manifest, arm: PlannedArm) -> list[Row]:
+    """Read the rows of an arm, one for each seed that has come to its last step."""
+    paths = [row_path(manifest.results, arm.name, seed) for seed in manifest.seeds]
+    return [Row.load(path) for path in paths if path.exists()]
 
 
 def format_table(manifest: Manifest) -> str:
-    """Format the results as a table in Markdown: mean and deviation over seeds; the gain over the baseline in the
+    """Format the results as a table in Markdown: mean and deviation over seeds; the gain over the arm's baseline in the
     figure that decides, with its 95 % interval over clips. An arm without all seeds has no figures."""
-    results = {arm.name: read_results(manifest, arm) for arm in manifest.arms}
+    rows = {arm.name: read_rows(manifest, arm) for arm in manifest.arms}
     head = ["arm", *COLUMNS, "decides by", "gain (95 %)", "counts", "shipped / extra parameters"]
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
     for arm in manifest.arms:
-        found = results[arm.name]
+        found = rows[arm.name]
         if len(found) < len(manifest.seeds):
             cells = [arm.name, f"{len(found)} of {len(manifest.seeds)} seeds", *[""] * (len(head) - 2)]
         else:
-            sizes = found[0]["sizes"]
+            cost = found[0].cost
             cells = [arm.name, *(_spread(found, name) for name in COLUMNS), arm.figure,
-                     *_gain(found, results[manifest.baseline], arm.figure),
-                     f"{sizes['parameters'] / 1e6:.2f} M / {sizes['extra parameters'] / 1e6:.2f} M"]  # fmt: skip
+                     *_gain(found, rows[arm.baseline], arm.figure),
+                     f"{cost['parameters'] / 1e6:.2f} M / {cost['extra parameters'] / 1e6:.2f} M"]  # fmt: skip
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
-def _spread(results: list[dict[str, Any]], name: str) -> str:
-    values = [result["means"][name] for result in results if name in result["means"]]
+def _spread(rows: list[Row], name: str) -> str:
+    values = [row.means[name] for row in rows if name in row.means]
     return f"{np.mean(values):.3f} ± {np.std(values, ddof=min(1, len(values) - 1)):.3f}" if values else "–"
 
 
-def _gain(ours: list[dict[str, Any]], baseline: list[dict[str, Any]], figure: str) -> tuple[str, str]:
+def _gain(ours: list[Row], baseline: list[Row], figure: str) -> tuple[str, str]:
     """Format the gain in a figure and whether it counts: its interval excludes 0, and it exceeds two deviations over
     seeds."""
     if len(baseline) != len(ours) or ours is baseline:
         return "", ""
-    clips = sorted(name for name, values in baseline[0]["clips"].items() if figure in values)
+    clips = sorted(name for name, values in baseline[0].clips.items() if figure in values)
     if not clips:
         return "no clip has it", ""
     sign = -1 if figure in LOWER_IS_BETTER else 1
-    of_clips = np.array([[sign * (one["clips"][clip][figure] - other["clips"][clip][figure]) for clip in clips]
+    of_clips = np.array([[sign * (one.clips[clip][figure] - other.clips[clip][figure]) for clip in clips]
                          for one, other in zip(ours, baseline, strict=True)])  # fmt: skip
     low, high = bootstrap_interval(of_clips.mean(0))
     gain = float(of_clips.mean())
-    values = [[result["means"][figure] for result in results] for results in (ours, baseline)]
+    values = [[row.means[figure] for row in rows] for rows in (ours, baseline)]
     spread = max(float(np.std(one, ddof=min(1, len(one) - 1))) for one in values)
     counts = "yes" if (low > 0 or high < 0) and abs(gain) > 2 * spread else "no"
     return f"{gain:+.3f} ({low:+.3f} … {high:+.3f})", counts if gain >= 0 else f"{counts}, worse"

@@ -8,45 +8,48 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
+from zlib import crc32
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
 from kdtalker import __version__
-from kdtalker.audio.whisper import WHISPER_FILE
+from kdtalker.audio.whisper import load_mel_filters
 from kdtalker.audio.whisper_network import WhisperBlock
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.files import write_atomically
 from kdtalker.core.motion import MESH_SPACE, MOTION_WIDTH
 from kdtalker.diffusion.causal.header import StudentHeader
-from kdtalker.diffusion.causal.speech import save_student
+from kdtalker.diffusion.causal.network import save_student
+from kdtalker.diffusion.causal.speech import load_student
 from kdtalker.diffusion.denoiser import Denoiser, load_denoiser
 from kdtalker.diffusion.header import MotionHeader, read_motion_header
-from kdtalker.weights.arrays import read_arrays
 from kdtalker.weights.find import find
-from train.distil.arm import Arm, draw_noise, free_run
-from train.distil.batches import DistilDataset, cut_columns
+from train.distil.arm import Arm
+from train.distil.batches import DistilDataset
 from train.distil.cache import TeacherRecord, load_records
 from train.distil.codebook import fit_codebook
-from train.distil.figures import phone_figures
+from train.distil.measure.cost import TrainingCost, count_macs, describe_processor, time_frames
+from train.distil.measure.rows import Row
+from train.distil.measure.validation import StudentMeter
 from train.distil.methods.talking import UpperLayers
-from train.distil.phones import known
 from train.distil.probe import PhoneProbe
 from train.distil.recipe import DistilRecipe
 from train.distil.registry import Ground
-from train.harness.curves import best_lag, correlation
-from train.harness.figures import Metrics
+from train.harness.figures import Figure, Metrics
 from train.harness.plan import count_parameters
+from train.harness.provenance import describe_commit
 from train.harness.run import TrainingRun
 from train.motion.dataset import mouth_projections
 from train.tools.export_graphs import load_whisper
 
+ROOT = Path(__file__).parents[2]
 STUDENT_FILE, FIGURES_FILE = "student.safetensors", "figures.json"
 CODE_STEP = 5  # of the frames, one in so many is clustered
 UPPER_LAYERS = 2  # of the teacher's encoder, that reply to messages
@@ -68,8 +71,7 @@ class DistilCorpus:
         if not any(record.split == "train" for record in records):
             raise InputError(f"All clips in '{recipe.cache}' are of the split 'val'; there is nothing to learn from.")
         teacher = recipe.teacher if recipe.teacher != Path() else find("mesh_motion.safetensors")
-        _, tensors = read_arrays(find(WHISPER_FILE), ())
-        return DistilCorpus(records, read_motion_header(teacher), teacher, tensors["mel_filters"])
+        return DistilCorpus(records, read_motion_header(teacher), teacher, load_mel_filters())
 
     def split(self, name: str) -> list[TeacherRecord]:
         """Return the records of a split."""
@@ -80,6 +82,18 @@ class DistilCorpus:
         """Return counts by which a resumed run recognises its data."""
         training = self.split("train")
         return {"clips": len(training), "frames": sum(len(record.labels) for record in training)}
+
+    @cached_property
+    def identity(self) -> dict[str, int]:
+        """Return counts and a checksum by which rows of results recognise their data, with the teacher's outputs."""
+        checksum, validation = 0, self.split("val")
+        for one in self.records:
+            checksum = crc32(f"{one.name} {one.split} {one.speaker}".encode(), checksum)
+            for part in (one.features[:1], one.samples[:, -1], one.portrait, one.motion[-1:], one.labels):
+                checksum = crc32(np.array(part).tobytes(), checksum)
+        frames = sum(len(record.labels) for record in validation)
+        more = {"validation clips": len(validation), "validation frames": frames, "checksum": checksum}
+        return self.fingerprint | more
 
     @cached_property
     def mouth(self) -> Array:
@@ -118,15 +132,23 @@ def train(recipe: DistilRecipe, corpus: DistilCorpus) -> None:
     recipe or other data, OutputError where the disk is full."""
     run = TrainingRun(recipe, corpus.fingerprint)
     torch.manual_seed(recipe.seed)
-    arm = Arm(recipe, corpus.ground(recipe))
+    cost = TrainingCost(recipe.run)
+    arm = Arm(recipe, cost.watch(corpus.ground(recipe)))
     averaged = copy.deepcopy(arm).eval().requires_grad_(False).to(run.accelerator.device)
+    sizes = {"extra parameters": count_trained(arm) - count_parameters(arm.student)}
     optimiser = torch.optim.AdamW(
         arm.parameters(), recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
     )
     trained, optimiser = run.accelerator.prepare(arm, optimiser)
     run.resume(arm=arm, averaged=averaged, optimiser=optimiser.optimizer)
     windows = DistilDataset(corpus.split("train"), recipe, corpus.filters, run.rows, run.rank)
+
+    def validated() -> tuple[Metrics, dict[str, Figure]]:
+        with cost.paused():
+            return validate(recipe, corpus, averaged, run.step, cost.describe() | sizes), {}
+
     _set_rate(optimiser, arm.start_step(run.step + 1))
+    cost.resume(run.step)
     for batch in run.batches(windows, optimiser):
         loss = trained(batch)
         optimiser.zero_grad()
@@ -134,7 +156,9 @@ def train(recipe: DistilRecipe, corpus: DistilCorpus) -> None:
         run.accelerator.clip_grad_norm_(trained.parameters(), recipe.clip)
         optimiser.step()
         run.update_ema(averaged, arm)
-        run.end_step(loss, lambda: (validate(recipe, corpus, averaged), {}))
+        run.end_step(loss, validated)
+        if run.step % math.gcd(recipe.save_every, recipe.validate_every) == 0 or run.step == recipe.steps:
+            cost.save()
         _set_rate(optimiser, arm.start_step(run.step + 1))
     run.end()
 
@@ -144,41 +168,25 @@ def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["rate"] = rate
 
 
-def validate(recipe: DistilRecipe, corpus: DistilCorpus, arm: Arm) -> Metrics:
-    """Save the student and its figures of the validation split, means over clips; those of each clip beside them."""
+def validate(recipe: DistilRecipe, corpus: DistilCorpus, arm: Arm, step: int, cost: dict[str, Any]) -> Metrics:
+    """Save the student, and a row of its figures of the validation split beside it; return their means. cost: of the
+    training up to this step."""
     header = StudentHeader(MESH_SPACE, recipe.student, corpus.header.normalisation, card(recipe, corpus))
     save_student(recipe.run / STUDENT_FILE, arm.student, header)
-    clips = {record.name: measure_clip(recipe, corpus, arm, record)
-             for record in corpus.split("val")[: recipe.validate_takes]}  # fmt: skip
-    names = sorted({name for figures in clips.values() for name in figures})
-    means = {name: float(np.mean([figures[name] for figures in clips.values() if name in figures])) for name in names}
-    sizes = {"parameters": count_parameters(arm.student), "extra parameters": count_parameters(arm.distillers)}
-    result = {"steps": recipe.steps, "means": means, "clips": clips, "sizes": sizes}
-    write_atomically(recipe.run / FIGURES_FILE, lambda file: file.write(json.dumps(result, indent=1).encode()))
+    chosen = sorted(corpus.split("val"), key=lambda record: not record.has_motion)[: recipe.validate_takes]
+    means, clips = StudentMeter(arm, corpus.header.normalisation, corpus.filters, recipe.delay).measure(chosen)
+    network, student = copy.deepcopy(arm.student).cpu(), load_student(recipe.run / STUDENT_FILE)
+    cost = cost | time_frames(student, recipe.student.encoder.lookahead_frames) | {
+        "parameters": count_parameters(network), "MMAC": count_macs(network) / 1e6, "processor": describe_processor(),
+    }  # fmt: skip
+    made_by = recipe.run.name, recipe.seed, recipe.fixed, corpus.identity, describe_commit(ROOT), step
+    Row(*made_by, cost, means, clips).save_as(recipe.run / FIGURES_FILE)
     return means
 
 
-@torch.no_grad()
-def measure_clip(recipe: DistilRecipe, corpus: DistilCorpus, arm: Arm, record: TeacherRecord) -> Metrics:
-    """Measure the student on a whole clip, its motion from its own history: phone figures where there are labels; mouth
-    r, amplitude and lag against real motion where there is some, else against the teacher's mean."""
-    device = arm.phones.weight.device
-    frames, ahead = len(record.labels), recipe.student.encoder.lookahead_frames
-    columns = torch.from_numpy(cut_columns(record, 0, frames + ahead, corpus.filters, None))[None].to(device)
-    features, portrait = arm.student.encoder(columns)[-1], torch.from_numpy(record.portrait)[None].to(device)
-    logits = arm.phones(features)[0].cpu().numpy()
-    noise = draw_noise(arm.student.motion, 1, frames, torch.Generator().manual_seed(0)).to(device)
-    made: Tensor = free_run(arm.student.motion, features, portrait, noise)
-    figures = phone_figures(logits, record.labels) if known(record.labels).any() else {}
-    target = record.motion if record.has_motion else np.asarray(record.samples, np.float32).mean(0)
-    mouth = corpus.mouth[0]
-    ours, theirs = made[0, :, 7:].cpu().numpy() @ mouth, target[:, 7:] @ mouth
-    kind = "" if record.has_motion else "teacher "
-    return figures | {
-        f"{kind}r": correlation(ours, theirs),
-        f"{kind}amplitude": float(ours.std() / (theirs.std() + 1e-6)),
-        f"{kind}lag": float(abs(best_lag(ours, theirs))),
-    }
+def count_trained(arm: nn.Module) -> int:
+    """Count the parameters that an optimiser changes."""
+    return sum(weight.numel() for weight in arm.parameters() if weight.requires_grad)
 
 
 def card(recipe: DistilRecipe, corpus: DistilCorpus) -> dict[str, str]:

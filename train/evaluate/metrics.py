@@ -169,8 +169,14 @@ def mouth_amplitude(film: TrackedVideo, reference: TrackedVideo) -> float:
 
 def closures_met(film: TrackedVideo, reference: TrackedVideo) -> float | None:
     """Compute the recall in % of the reference's lip closures, within two frames; None where it has none."""
-    is_shut = np.convolve(film.mouth < SHUT_THRESHOLD, np.ones(2 * CLOSURE_TOLERANCE_FRAMES + 1), "same") > 0
-    wanted = np.flatnonzero(np.diff(np.r_[False, reference.mouth < SHUT_THRESHOLD].astype(int)) == 1)
+    return closure_recall(film.mouth, reference.mouth)
+
+
+def closure_recall(opening: Array, reference: Array) -> float | None:
+    """Compute the share in % of the closures that begin in a reference's mouth opening (T,) and that another mouth
+    (T',) meets within two frames; None where there are none."""
+    is_shut = np.convolve(opening < SHUT_THRESHOLD, np.ones(2 * CLOSURE_TOLERANCE_FRAMES + 1), "same") > 0
+    wanted = np.flatnonzero(np.diff(np.r_[False, reference < SHUT_THRESHOLD].astype(int)) == 1)
     wanted = wanted[wanted < len(is_shut)]
     return float(100 * is_shut[wanted].mean()) if len(wanted) else None
 

@@ -5,28 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import KEYPOINTS, MOTION_WIDTH, Motion, from_head_frame, to_head_frame
 from kdtalker.core.protocols import Sampling
-from kdtalker.diffusion.causal.network import CausalMotionNetwork
+from kdtalker.diffusion.calibration import POSE_AND_SHIFT
+from kdtalker.diffusion.causal.inference import MotionInference
+from kdtalker.diffusion.fir_smoothing import HEAD_KERNEL, RADIUS
 from kdtalker.diffusion.normalisation import Normalisation
-
-_POSE_AND_SHIFT = slice(1, 7)  # of a motion vector
 
 
 @dataclass(frozen=True)
 class CausalState:
     """Hold a stream of motion between frames as a value: portrait (133,) and the last frame (70,), normalised; hidden
-    (H,) of the recurrent layer, noise (N,) of the last frame; rest (70,), added to the motion at the end."""
+    (H,) of the recurrent layer, noise (N,) of the last frame; rest (70,), added to the motion at the end; heads
+    (2 RADIUS, 6): pose and shift of the last frames before smoothing, none before the first or in films."""
 
     portrait: Array
     last: Array
     hidden: Array
     noise: Array
     rest: Array
+    heads: Array
     seed: int
     steps: int
     frame: int = 0
@@ -38,7 +39,7 @@ class CausalMotionModel:
     """Predict motion from features and its own history (implements the protocols MotionModel and SlidingModel): every
     frame is computed alone, by the same operations, however the features come."""
 
-    network: CausalMotionNetwork
+    network: MotionInference
     normalisation: Normalisation
     space: str
 
@@ -49,8 +50,8 @@ class CausalMotionModel:
     def start(
         self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()
     ) -> CausalState:
-        """Start a stream for a source. Raises InputError for another keypoint space, shapes that do not fit, or a
-        negative seed."""
+        """Start a stream for a source; silence is not needed, and of sampling no more steps than the student learned.
+        Raises InputError for another keypoint space, shapes that do not fit, or a negative seed."""
         config = self.network.config
         if reference.space != self.space:
             raise InputError(
@@ -59,21 +60,38 @@ class CausalMotionModel:
             )
         if seed < 0:
             raise InputError(f"The seed is {seed}, wanted 0 or more.")
-        wanted = ((KEYPOINTS, 3), 1, (config.encoder.widths[-1],))
-        found = (canonical.shape, len(reference), silence.shape)
+        wanted, found = ((KEYPOINTS, 3), 1), (canonical.shape, len(reference))
         if found != wanted:
-            raise InputError(f"A portrait's keypoints, motion and silence have the shapes {found}, wanted {wanted}.")
+            raise InputError(f"A portrait's keypoints and motion have the shapes {found}, wanted {wanted}.")
         rest = np.zeros(MOTION_WIDTH, np.float32)
-        rest[_POSE_AND_SHIFT] = reference.vector()[0, _POSE_AND_SHIFT]
+        rest[POSE_AND_SHIFT] = reference.vector()[0, POSE_AND_SHIFT]
         first = self.normalisation.normalise(to_head_frame(reference).vector()[0] - rest)
         portrait = np.concatenate([self.normalisation.normalise_canonical(canonical.reshape(-1)), first])
-        steps = sampling.steps or config.steps
+        steps = min(sampling.steps or config.steps, config.steps)
         hidden, noise = np.zeros(config.hidden, np.float32), draw_noise(seed, 0, config.noise)
-        return CausalState(portrait.astype(np.float32), first, hidden, noise, rest, seed, steps)
+        none = np.zeros((0, 6), np.float32)
+        return CausalState(portrait.astype(np.float32), first, hidden, noise, rest, none, seed, steps)
 
     def advance(self, state: CausalState, features: Array, *, last: bool = False) -> tuple[Motion, CausalState]:
         """Take features (T, C), T from 0; return the motion of these frames. Raises InputError for numbers that no face
         has, and for features of another size."""
+        frames, state = self._predict(state, features)
+        return self._decode(frames, state), replace(state, finished=last)
+
+    def slide(self, state: CausalState, features: Array) -> tuple[Motion, CausalState]:
+        """Advance by the features (T, C) of frames that are played at once: of later ones nothing is known, so the head
+        alone is smoothed, by the kernel of films over the frames so far."""
+        frames, state = self._predict(state, features)
+        if not len(frames):
+            return self._decode(frames, state), state
+        before = state.heads if len(state.heads) else np.repeat(frames[:1, POSE_AND_SHIFT], 2 * RADIUS, axis=0)
+        heads = np.concatenate([before, frames[:, POSE_AND_SHIFT]])
+        spans = np.lib.stride_tricks.sliding_window_view(heads, 2 * RADIUS + 1, axis=0)
+        frames[:, POSE_AND_SHIFT] = spans @ HEAD_KERNEL
+        return self._decode(frames, state), replace(state, heads=heads[-2 * RADIUS :])
+
+    def _predict(self, state: CausalState, features: Array) -> tuple[Array, CausalState]:
+        """Predict frames (T, 70), normalised, one after the other."""
         if state.finished:
             raise ValueError("This stream of motion has ended; start another.")
         width = self.network.config.encoder.widths[-1]
@@ -82,28 +100,24 @@ class CausalMotionModel:
                 f"Audio features have the shape {features.shape}, wanted (frames, {width}); use the audio encoder in "
                 "the student's own file."
             )
-        frames = [np.zeros((0, MOTION_WIDTH), np.float32)]
-        for feature in features:
-            frame, state = self._next(state, np.asarray(feature, np.float32))
-            frames.append(frame[None])
-        motion = Motion.from_vector(self.normalisation.restore(np.concatenate(frames)) + state.rest, self.space)
-        motion = from_head_frame(motion)
+        frames = np.zeros((len(features), MOTION_WIDTH), np.float32)
+        for place, feature in enumerate(features):
+            frames[place], state = self._next(state, np.asarray(feature, np.float32))
+        return frames, state
+
+    def _decode(self, frames: Array, state: CausalState) -> Motion:
+        """Denormalise frames (T, 70)."""
+        motion = from_head_frame(Motion.from_vector(self.normalisation.restore(frames) + state.rest, self.space))
         motion.require_plausible("The motion model is damaged or another file: its motion")
-        return motion, replace(state, finished=last)
+        return motion
 
-    def slide(self, state: CausalState, features: Array) -> tuple[Motion, CausalState]:
-        return self.advance(state, features)
-
-    @torch.inference_mode()
     def _next(self, state: CausalState, feature: Array) -> tuple[Array, CausalState]:
         """Predict the next frame (70,), normalised; the scale is the source's throughout."""
         noise = next_noise(state.noise, state.seed, state.frame, self.network.config.noise_memory)
-        feature_row, before, noise_row = (torch.from_numpy(one)[None, None] for one in (feature, state.last, noise))
-        portrait, hidden = (torch.from_numpy(one)[None] for one in (state.portrait, state.hidden))
-        outputs, after = self.network.trunk(feature_row, before, portrait, noise_row, hidden)
-        frame: Array = self.network.predict(outputs[0, 0], state.steps)[0].numpy().copy()
+        hidden = self.network.advance(feature, state.last, state.portrait, noise, state.hidden)
+        frame = self.network.predict(hidden, state.steps)
         frame[0] = state.portrait[-MOTION_WIDTH]
-        return frame, replace(state, last=frame, hidden=after[0].numpy(), noise=noise, frame=state.frame + 1)
+        return frame, replace(state, last=frame, hidden=hidden, noise=noise, frame=state.frame + 1)
 
 
 def draw_noise(seed: int, frame: int, width: int) -> Array:

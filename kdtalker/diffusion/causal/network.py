@@ -1,16 +1,20 @@
-"""Define the student in torch: the causal audio encoder and the causal motion network."""
+"""Define the student in torch, to be trained: the causal audio encoder and the causal motion network. It runs in
+numpy."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdtalker.audio.causal_network import CausalEncoderNetwork
-from kdtalker.core.motion import KEYPOINTS, MOTION_WIDTH
-from kdtalker.diffusion.causal.header import StudentConfig
+from kdtalker.core.motion import MOTION_WIDTH
+from kdtalker.diffusion.causal.header import StudentConfig, StudentHeader
+from kdtalker.diffusion.causal.inference import PORTRAIT_WIDTH
+from kdtalker.weights.checkpoint import write_checkpoint
 
-PORTRAIT_WIDTH = 3 * KEYPOINTS + MOTION_WIDTH  # canonical keypoints and reference motion, normalised
 _LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -6.0, 2.0
 
 
@@ -75,3 +79,15 @@ class StudentNetwork(nn.Module):
         self.config = config
         self.encoder = CausalEncoderNetwork(config.encoder)
         self.motion = CausalMotionNetwork(config)
+
+
+def save_student(path: Path, network: StudentNetwork, header: StudentHeader, *, half: bool = True) -> None:
+    """Write a student as one safetensors file, matrices as float16 where `half`. Raises OutputError where there is no
+    room."""
+    values = {
+        "space": header.space,
+        "student": header.config.header(),
+        "normalisation": header.normalisation.header(),
+        "card": header.card,
+    }
+    write_checkpoint(path, network.state_dict(), values, half=half)

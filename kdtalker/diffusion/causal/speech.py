@@ -1,4 +1,4 @@
-"""Load and save students: audio encoder and motion model in one file."""
+"""Load students, audio encoder and motion model in one file, without torch."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdtalker.audio.causal import CausalEncoder, SlidingCausalEncoder
-from kdtalker.audio.whisper import WHISPER_FILE
+from kdtalker.audio.causal_inference import EncoderInference
+from kdtalker.audio.whisper import load_mel_filters
 from kdtalker.core.errors import InputError
 from kdtalker.core.protocols import SlidingSpeech, Speech
-from kdtalker.diffusion.causal.header import StudentHeader, read_student_header
+from kdtalker.diffusion.causal.header import read_student_header
+from kdtalker.diffusion.causal.inference import MotionInference, student_shapes
 from kdtalker.diffusion.causal.model import CausalMotionModel
-from kdtalker.diffusion.causal.network import StudentNetwork
 from kdtalker.diffusion.fir_smoothing import FIRSmoothedModel
+from kdtalker.diffusion.header import require_shapes
 from kdtalker.weights.arrays import read_arrays
-from kdtalker.weights.checkpoint import read_checkpoint, write_checkpoint
-from kdtalker.weights.find import find
-from kdtalker.weights.strict import load_strictly
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,14 @@ class SlidingStudent:
     encoder: CausalEncoder
     model: CausalMotionModel
 
+    @property
+    def lookahead_frames(self) -> int:
+        """Return the least look-ahead."""
+        return self.encoder.network.config.lookahead_frames
+
     def __call__(self, lookahead: int) -> SlidingSpeech:
         """Raises InputError for less look-ahead than the student needs."""
-        needed = self.encoder.network.config.lookahead_frames
+        needed = self.lookahead_frames
         if lookahead < needed:
             raise InputError(
                 f"Option 'lookahead' is {lookahead}, this student hears {needed} frames ahead; ask for that many or "
@@ -38,27 +42,20 @@ class SlidingStudent:
 
 
 def load_student(path: Path) -> Speech:
+    """Load the speech models of a student: films are smoothed. Raises InputError as `load_sliding_student`."""
+    student = load_sliding_student(path)
+    return Speech(student.encoder, FIRSmoothedModel(student.model), student)
+
+
+def load_sliding_student(path: Path) -> SlidingStudent:
     """Load a student. Raises InputError where the file is missing, damaged or another model's."""
     header = read_student_header(path)
-    _, state = read_checkpoint(path, ())
-    return student_speech(load_strictly(lambda: StudentNetwork(header.config), state, path), header)
-
-
-def student_speech(network: StudentNetwork, header: StudentHeader) -> Speech:
-    """Assemble the speech models of a network in eval mode: films are smoothed, live motion is as it comes."""
-    _, tensors = read_arrays(find(WHISPER_FILE), ())
-    encoder = CausalEncoder(network.encoder, tensors["mel_filters"])
-    model = CausalMotionModel(network.motion, header.normalisation, header.space)
-    return Speech(encoder, FIRSmoothedModel(model), SlidingStudent(encoder, model))
-
-
-def save_student(path: Path, network: StudentNetwork, header: StudentHeader, *, half: bool = True) -> None:
-    """Write a student as one safetensors file, matrices as float16 where `half`. Raises OutputError where there is no
-    room."""
-    values = {
-        "space": header.space,
-        "student": header.config.header(),
-        "normalisation": header.normalisation.header(),
-        "card": header.card,
-    }
-    write_checkpoint(path, network.state_dict(), values, half=half)
+    require_shapes(path, student_shapes(header.config))
+    _, tensors = read_arrays(path, ())
+    encoder, motion = (
+        {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
+        for part in ("encoder.", "motion.")
+    )
+    heard = CausalEncoder(EncoderInference(header.config.encoder, encoder), load_mel_filters())
+    network = MotionInference(header.config, motion)
+    return SlidingStudent(heard, CausalMotionModel(network, header.normalisation, header.space))

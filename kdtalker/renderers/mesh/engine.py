@@ -14,7 +14,6 @@ from kdtalker.face.portrait import Portrait, find_squares
 from kdtalker.face.tracker import FaceTracker
 from kdtalker.renderers.mesh.renderer import MeshRenderer
 from kdtalker.renderers.mesh.source import MeshSource
-from kdtalker.weights.find import find
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,10 @@ class MeshEngine(Engine[MeshSource]):
         return self.renderer.track(frames)
 
     def load_speech(self) -> Speech:
-        """Load the audio encoder and the motion model, then an FIR filter; the mouth of live sound has a model of
-        its own, but for that of another checkpoint. Raises InputError."""
-        from kdtalker.diffusion.speech import load_model, load_speech
+        """Load the speech models of the package, or those of the checkpoint. Raises InputError."""
+        from kdtalker.diffusion.speech import load_shipped, load_speech
 
-        load_mouth = None if self.checkpoint else lambda: load_model(find("mesh_motion_live.safetensors"), MESH_SPACE)
-        return load_speech(self.checkpoint or find("mesh_motion.safetensors"), MESH_SPACE, load_mouth)
+        return load_speech(self.checkpoint, MESH_SPACE) if self.checkpoint else load_shipped()
 
     def start_from(self, motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:
         """Fade generated motion in from the source's own; see `edits.transfer.start_from`."""

@@ -19,6 +19,8 @@ from train.distil.distiller import (
 )
 from train.harness.training import CheckedConfig, number
 
+FRAME_STEP = 2  # of the frames whose features are compared: neighbours are much alike
+
 
 class MotionLoss(nn.Module):
     """Compute the error of motion as the motion model's own recipe weighs it: all numbers, lip gaps, differences."""
@@ -58,16 +60,17 @@ class Supervised(Distiller):
 
 
 class FeatureRegression(Distiller):
-    """Regress the teacher's features, layer-normalised, from the student's output by one linear layer, and the mean of
-    the teacher's motion samples (B1)."""
+    """Regress the teacher's features, layer-normalised, from the student's output by one linear layer, in every other
+    frame, and the mean of the teacher's motion samples (B1)."""
 
     def __init__(self, width: int, features: int, motion_loss: MotionLoss) -> None:
         super().__init__()
         self.projection, self._motion_loss = nn.Linear(width, features), motion_loss
 
     def loss(self, student: StudentOutput, teacher: TeacherOutput, batch: DistilBatch) -> tuple[Tensor, Logged]:
-        target = F.layer_norm(teacher.features.detach().to(student.logits.dtype), teacher.features.shape[-1:])
-        features = F.mse_loss(self.projection(student.stages[-1]), target)
+        heard, theirs = (rows[:, ::FRAME_STEP] for rows in (student.stages[-1], teacher.features.detach()))
+        wanted = F.layer_norm(theirs.to(heard.dtype), theirs.shape[-1:])
+        features = F.mse_loss(self.projection(heard), wanted)
         motion = self._motion_loss(student.mean - teacher.samples.detach().mean(1)).mean()
         return features + motion, {"features": features.item(), "motion": motion.item()}
 

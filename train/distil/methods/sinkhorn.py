@@ -46,7 +46,7 @@ def _distance(one: Tensor, other: Tensor, norm: float) -> Tensor:
 class SinkhornConfig(CheckedConfig):
     """Weigh both uses. phones: rows are frames of different utterances, `row_step` frames apart within one, weight as
     the authors' inner factor, in full after `ramp_steps`; samples: rows are motion samples of one sound over
-    `sample_frames` frames, blur being a share of the median cost."""
+    `sample_frames` frames, blur being a share of the median cost; lips, head and their speed count by these shares."""
 
     weight: float = number(1.0, 0)
     phone_weight: float = number(1e-3, 0)
@@ -61,6 +61,9 @@ class SinkhornConfig(CheckedConfig):
     sample_iterations: int = number(50, 1)
     sample_frames: int = number(32, 1)
     debiases_samples: bool = True
+    lips: float = number(1.0, 0)
+    head: float = number(0.0, 0)
+    speed: float = number(0.0, 0)
 
 
 class SinkhornPhones(Distiller):
@@ -87,7 +90,8 @@ class SinkhornPhones(Distiller):
 
 
 class SinkhornSamples(Distiller):
-    """Match the set of a student's motion samples with the teacher's, lips over a stretch of frames being one row."""
+    """Match the set of a student's motion samples with the teacher's, lips and head over a stretch of frames being one
+    row."""
 
     needs = frozenset({"samples"})
     lips: Tensor
@@ -101,7 +105,8 @@ class SinkhornSamples(Distiller):
     def loss(self, student: StudentOutput, teacher: TeacherOutput, batch: DistilBatch) -> tuple[Tensor, Logged]:
         assert student.samples is not None
         config = self._config
-        ours, theirs = self._tracks(student.samples), self._tracks(teacher.samples.detach())
+        theirs = teacher.samples.detach()[: len(student.samples)]
+        ours, theirs = self._tracks(student.samples), self._tracks(theirs)
         median = _distance(ours, theirs, 2).detach().flatten(1).median(1).values[:, None, None]
         scale = median.clamp(min=1e-6)
         ours, theirs = ours / scale, theirs / scale
@@ -113,8 +118,11 @@ class SinkhornSamples(Distiller):
         return config.weight * value, {"Sinkhorn samples": value.item(), "median cost": median.mean().item()}
 
     def _tracks(self, samples: Tensor) -> Tensor:
-        """Cut lip tracks (B S, K, frames n) of S stretches out of samples (B, K, T, 70)."""
-        gaps = samples[..., 7:] @ self.lips
-        length = min(self._config.sample_frames, gaps.shape[2])
-        stretches = gaps.unfold(2, length, length).movedim(2, 1)
+        """Cut tracks (B S, K, frames n) of S stretches out of samples (B, K, T, 70)."""
+        config = self._config
+        rows = torch.cat([config.lips * (samples[..., 7:] @ self.lips), config.head * samples[..., 1:7]], -1)
+        if config.speed:
+            rows = torch.cat([rows[:, :, 1:], config.speed * rows.diff(dim=2)], -1)
+        length = min(config.sample_frames, rows.shape[2])
+        stretches = rows.unfold(2, length, length).movedim(2, 1)
         return stretches.flatten(0, 1).flatten(2)

@@ -1,0 +1,1 @@
+"""Measure students, teachers and trainings: figures of motion, cost, rows of results."""
