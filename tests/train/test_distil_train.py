@@ -7,17 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from toy_distil import STUDENT, batch, ground
 from toy_training import assert_same_runs, command
 
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import Motion
 from kdtalker.diffusion.speech import load_speech
+from train.distil.arm import Arm
 from train.distil.batches import DistilDataset, cut_columns
 from train.distil.cache import TeacherRecord, load_records
 from train.distil.measure import validation
 from train.distil.measure.rows import Row
 from train.distil.probe import PhoneProbe
 from train.distil.recipe import PRESETS, DistilRecipe
+from train.distil.registry import METHOD_TABLES, METHODS
 from train.distil.table import FIGURES_FILE, Manifest, format_table
 from train.distil.trainer import STUDENT_FILE, DistilCorpus
 from train.harness.config import read_config
@@ -106,6 +109,9 @@ def test_windows_do_not_depend_on_the_method_and_targets_are_delayed(place):
     plain, other = (DistilDataset(records[:1], one, filters, 3, 0)[5] for one in recipes)
     assert all(torch.equal(value, getattr(other, name)) for name, value in vars(plain).items())
     assert plain.columns.shape == (3, 4 * 16, 80) and plain.features.shape == (3, 12, 2304)
+    other = DistilDataset(records[:1], replace(recipe, shuffles_teacher=True), filters, 3, 0)[5]
+    assert torch.equal(other.features, plain.features[[2, 0, 1]]) and torch.equal(other.labels, plain.labels)
+    assert torch.equal(other.samples, plain.samples[[2, 0, 1]]) and torch.equal(other.motion, plain.motion)
     late = DistilDataset(records[:1], replace(recipe, delay=3), filters, 8, 0)[1]
     whole = torch.from_numpy(cut_columns(records[0], 0, 44, filters, None))
     starts = [next(t for t in range(40) if torch.equal(whole[4 * t : 4 * t + 4], one[:4])) for one in late.columns]
@@ -149,16 +155,41 @@ def test_what_a_run_writes_is_a_student(trained):
     assert {"wall-clock s", "teacher passes", "extra parameters", "parameters", "MMAC", "ms p95"} <= set(row.cost)
 
 
-@pytest.mark.parametrize(("method", "table"), [("ofa", "[ofa]\nweight = 0.0"), ("kdrl", "[kdrl]\nweight = 0.0")])
-def test_weight_zero_is_the_baseline_to_the_bit(place, method, table):
-    for name, extra, tables in (("labels", "", ""), (method, f'method = "{method}"', table)):
-        if not (place / f"zero-{name}").exists():
-            config = write_config(place / "zero.toml", place, place / f"zero-{name}", extra, tables)
-            assert command("distil", "train", config) == 0
-    assert losses(place / "zero-labels") == losses(place / f"zero-{method}")
-    runs = [place / f"zero-{name}" / "state.pt" for name in ("labels", method)]
+def test_a_run_of_weight_zero_is_the_baseline_to_the_bit(place):
+    for name, extra, tables in (("labels", "", ""), ("ofa", 'method = "ofa"', "[ofa]\nweight = 0.0")):
+        config = write_config(place / "zero.toml", place, place / f"zero-{name}", extra, tables)
+        assert command("distil", "train", config) == 0
+    assert losses(place / "zero-labels") == losses(place / "zero-ofa")
+    runs = [place / f"zero-{name}" / "state.pt" for name in ("labels", "ofa")]
     ours, theirs = (torch.load(run, weights_only=True)["averaged"] for run in runs)
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def after_steps(recipe, steps=3):
+    """The student after some steps of an arm, on toys."""
+    torch.manual_seed(0)
+    arm = Arm(replace(recipe, student=STUDENT, samples=3), ground())
+    optimiser = torch.optim.AdamW(arm.parameters(), 1e-2)
+    for step in range(1, steps + 1):
+        torch.manual_seed(step)
+        arm.start_step(step)
+        loss = arm(batch(step)[2])
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(arm.parameters(), 1.0)
+        optimiser.step()
+    return arm.student.state_dict()
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"labels", "features"}))
+def test_every_method_of_weight_zero_is_the_baseline_to_the_bit(method):
+    plain = DistilRecipe(steps=3)
+    table = next(name for name in METHOD_TABLES if method.startswith(name))
+    nothing = {"logits": {"nll_weight": 0}, "llava": {"fine_rate": 1}}.get(table, {}) | {"weight": 0}
+    ours = after_steps(replace(plain, method=method, **{table: replace(getattr(plain, table), **nothing)}))
+    assert all(torch.equal(value, ours[name]) for name, value in after_steps(plain).items())
+    other = after_steps(replace(plain, method=method))
+    assert not all(torch.equal(value, other[name]) for name, value in ours.items())
 
 
 def test_arms_are_run_once_and_the_table_tells_what_is_missing(place, capsys):

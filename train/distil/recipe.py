@@ -32,6 +32,7 @@ class DistilRecipe(Training):
     frames: of a window; delay: frames by which targets are later than the teacher's; own_history: share of the steps in
     which the motion model goes on from its own frames; history_noise: on given frames, in deviations; samples: motion
     samples of the student, where a method asks for them; augments: noise, rooms and level on the student's sound alone;
+    shuffles_teacher: the teacher's outputs are those of another window, a control: what is gained then is no knowledge.
     mask_share: of the mel bands and of the frames hidden in a stretch each. head_share, lip_loss, difference_loss: of
     the motion loss, as of the motion model.
 
@@ -51,13 +52,14 @@ class DistilRecipe(Training):
     history_noise: float = number(0.05, 0)
     samples: int = number(8, 2)
     augments: bool = True
+    shuffles_teacher: bool = False
     mask_share: float = number(0.15, 0, 1)
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = number(0.02, 0)
     head_share: float = number(1 / 3, 0)
     lip_loss: float = number(2.0, 0)
     difference_loss: float = number(2.0, 0)
-    validate_takes: int = number(32, 1)
+    validate_takes: int = number(64, 1)
     student: StudentConfig = field(default_factory=StudentConfig)
     logits: LogitConfig = field(default_factory=LogitConfig)
     codes: CodesConfig = field(default_factory=CodesConfig)

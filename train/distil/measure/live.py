@@ -130,13 +130,14 @@ def speak(speech: Speech, source: RecordSource, sound: Array, lookahead: int, se
 
 
 def _speak_once(speech: Speech, source: RecordSource, sound: Array, options: Options) -> Spoken:
-    generator, made, spent_ms, delay_frames = start_generator(speech, source, options), [], list[float](), 0
+    generator, delay_frames = start_generator(speech, source, options), 0
+    made, spent_ms = list[Motion](), list[float]()
     for number, samples in enumerate(sound.reshape(-1, SAMPLES_PER_FRAME)):
         began_s = time.process_time()
         motion, _ = generator.advance(samples)
         spent_ms.append(1000 * (time.process_time() - began_s))
         if len(motion):
-            delay_frames = max(delay_frames, number - sum(map(len, made)))
+            delay_frames = max(delay_frames, number - sum(len(one) for one in made))
             made.append(motion)
     made.append(generator.end()[0])
     vectors = to_head_frame(Motion.concatenate(made)).vector()
