@@ -210,7 +210,8 @@ def test_arms_are_run_once_and_the_table_tells_what_is_missing(place, capsys):
     capsys.readouterr()
     assert command("distil", "table", manifest) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "±" in lines[2] and "B0" in lines[2] and "0 of 2 seeds" in lines[3] and "±" not in lines[3]
+    assert [line for line in lines if "0 of 2 seeds" in line] == [line for line in lines if line.startswith("| NKD")]
+    assert any("±" in line and line.startswith("| B0 |") for line in lines) and "### Cost" in lines
     manifest.write_text(manifest.read_text().replace("steps = 4", "steps = 5"))
     assert command("distil", "run", manifest, "--only", "B0") == 2
     assert "steps = 4, now it is 5" in capsys.readouterr().err
@@ -219,7 +220,9 @@ def test_arms_are_run_once_and_the_table_tells_what_is_missing(place, capsys):
 def row(name, seed, nll, clips):
     figures = {f"clip {number}": {"NLL": nll + clip, "r": 0.5} for number, clip in enumerate(clips)}
     means = {"NLL": float(np.mean([one["NLL"] for one in figures.values()])), "r": 0.5}
-    return Row(name, seed, {}, {}, "abc", 1, {"parameters": 10**6, "extra parameters": 0}, means, figures)
+    names = ("parameters", "extra parameters", "wall-clock s", "processor s", "MMAC", "ms p50", "ms p95", "latency ms")
+    cost = dict.fromkeys(names, 60.0) | {"of the budget": 0.5, "teacher passes": {"probe": 8}}
+    return Row(name, seed, {}, {}, "abc", 4, cost, means, figures)
 
 
 def test_a_row_is_read_as_it_was_written_and_knows_its_recipe(tmp_path):
@@ -247,8 +250,11 @@ def test_a_gain_counts_beyond_its_interval_and_two_deviations(tmp_path, place):
         for seed in manifest.seeds:
             noise = 0.1 * np.random.default_rng((seed, len(arm.name))).standard_normal(12)
             row(arm.name, seed, nll + 0.01 * seed, clips + noise).save(manifest.results)
-    rows = {line.split("|")[1].strip(): line for line in format_table(manifest).splitlines()}
+    verdicts, others, *_, cost = format_table(manifest).split("\n### ")
+    rows = {line.split("|")[1].strip(): line for line in verdicts.splitlines() if "|" in line}
     assert "| yes |" in rows["better"] and "+0.5" in rows["better"] and "| no" in rows["same"]
+    assert "| better | B0 | +0.000 (+0.000 … +0.000) |" in others  # in r
+    assert "| same | abc | 4 | 1, 1 | 2.0 |" in cost
     path.write_text('[[arm]]\nname = "x"\nmethd = "ofa"\n')
     with pytest.raises(InputError, match="did you mean 'method'"):
         Manifest.load(path)

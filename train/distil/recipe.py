@@ -32,7 +32,7 @@ class DistilRecipe(Training):
     frames: of a window; delay: frames by which targets are later than the teacher's; own_history: share of the steps in
     which the motion model goes on from its own frames; history_noise: on given frames, in deviations; samples: motion
     samples of the student, where a method asks for them; augments: noise, rooms and level on the student's sound alone;
-    shuffles_teacher: the teacher's outputs are those of another window, a control: what is gained then is no knowledge.
+    shuffles_teacher: the teacher's outputs are those of another window, a control: what is gained then is no knowledge;
     mask_share: of the mel bands and of the frames hidden in a stretch each. head_share, lip_loss, difference_loss: of
     the motion loss, as of the motion model.
 
