@@ -14,12 +14,13 @@ from kdtalker.core.motion import to_head_frame
 from kdtalker.core.options import WHOLE_WINDOWS, Options
 from kdtalker.diffusion.causal.header import StudentHeader
 from kdtalker.diffusion.causal.network import StudentNetwork
-from kdtalker.diffusion.causal.speech import save_student, student_speech
+from kdtalker.diffusion.causal.speech import load_student
 from kdtalker.diffusion.header import read_motion_header
 from kdtalker.edits.lips import SHUT_THRESHOLD
 from kdtalker.motion_stream import start_generator
 from kdtalker.renderers.mesh.engine import MeshEngine
 from kdtalker.weights.find import find
+from train.distil import trainer
 from train.distil.cache import TeacherRecord
 from train.distil.distiller import UNLABELLED
 from train.distil.measure.cost import count_macs, time_frames
@@ -133,10 +134,12 @@ def record(frames=75, split="val"):
 
 
 @pytest.fixture(scope="module")
-def student():
+def student(tmp_path_factory):
+    """The file of a small student."""
     torch.manual_seed(0)
-    network = StudentNetwork(STUDENT).eval()
-    return network, StudentHeader("mesh", STUDENT, NORMALISATION, {})
+    path = tmp_path_factory.mktemp("student") / "student.safetensors"
+    trainer.save_student(path, StudentNetwork(STUDENT).eval(), StudentHeader("mesh", STUDENT, NORMALISATION, {}))
+    return path
 
 
 def plainly(speech, one, options):
@@ -148,7 +151,7 @@ def plainly(speech, one, options):
 
 @pytest.mark.parametrize("lookahead", [4, WHOLE_WINDOWS])
 def test_a_student_is_measured_as_sessions_run_it(student, lookahead):
-    speech, one = student_speech(*student), record()
+    speech, one = load_student(student), record()
     spoken = speak(speech, RecordSource.of(one, NORMALISATION), one.sound.astype(np.float32), lookahead, 2)
     assert spoken.vectors.shape == (2, 75, 70) and len(spoken.spent_ms) == 75
     for seed in range(2):
@@ -166,15 +169,13 @@ def test_a_sliding_teacher_is_measured_as_sessions_run_it():
 
 
 def test_frames_are_timed(student):
-    found = time_frames(student_speech(*student), 4)
+    found = time_frames(load_student(student), 4)
     assert 0 < found["ms p50"] <= found["ms p95"] < found["latency ms"] and found["latency ms"] > 200
 
 
 def test_what_is_measured_once_is_kept_and_compared(tmp_path, student, capsys):
-    save_student(tmp_path / "student.safetensors", *student)
     record().save(tmp_path)
-    checkpoint = tmp_path / "student.safetensors"
-    arguments = [tmp_path, "--out", tmp_path / "rows", "--checkpoint", checkpoint, "--name", "small", "--seeds", 2]
+    arguments = [tmp_path, "--out", tmp_path / "rows", "--checkpoint", student, "--name", "small", "--seeds", 2]
     assert command("distil", "measure", *arguments) == 0
     (path,) = (tmp_path / "rows").iterdir()
     written = path.stat().st_mtime_ns

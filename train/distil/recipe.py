@@ -29,10 +29,10 @@ class DistilRecipe(Training):
     method: the method; beside: methods that it is added to; each one's own settings are a table of its name.
     gradient_share: the method's gradient at the encoder's output is made so large beside theirs in each step; 0: its
     weight is as its table says.
+    shuffles_teacher: its outputs are those of another window, a control: what is gained then is no knowledge.
     frames: of a window; delay: frames by which targets are later than the teacher's; own_history: share of the steps in
     which the motion model goes on from its own frames; history_noise: on given frames, in deviations; samples: motion
     samples of the student, where a method asks for them; augments: noise, rooms and level on the student's sound alone;
-    shuffles_teacher: the teacher's outputs are those of another window, a control: what is gained then is no knowledge;
     mask_share: of the mel bands and of the frames hidden in a stretch each. head_share, lip_loss, difference_loss: of
     the motion loss, as of the motion model.
 
@@ -52,8 +52,8 @@ class DistilRecipe(Training):
     history_noise: float = number(0.05, 0)
     samples: int = number(8, 2)
     augments: bool = True
-    shuffles_teacher: bool = False
     mask_share: float = number(0.15, 0, 1)
+    shuffles_teacher: bool = False
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = number(0.02, 0)
     head_share: float = number(1 / 3, 0)
