@@ -35,7 +35,7 @@ from train.distil.measure.motion import (
     teacher_figures,
 )
 from train.distil.measure.plot import TEACHER, format_rows, load_rows
-from train.distil.measure.rows import Row
+from train.distil.measure.rows import ResultRow
 from train.distil.phones import PHONES
 
 NORMALISATION = read_motion_header(find("mesh_motion.safetensors")).normalisation
@@ -180,7 +180,7 @@ def test_what_is_measured_once_is_kept_and_compared(tmp_path, student, capsys):
     (path,) = (tmp_path / "rows").iterdir()
     written = path.stat().st_mtime_ns
     assert command("distil", "measure", *arguments) == 0 and path.stat().st_mtime_ns == written
-    row = Row.load(path)
+    row = ResultRow.load(path)
     assert row.name == "small, look-ahead 4" and row.cost["delay ms"] == 160 and "r" in row.clips["a"]
     for name, lookahead, delay_ms in (("whole windows", -1, 3720), ("look-ahead 3", 3, 160), ("look-ahead 4", 4, 200)):
         twice = {clip: {figure: 2 * value for figure, value in figures.items()} for clip, figures in row.clips.items()}

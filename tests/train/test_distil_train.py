@@ -17,7 +17,7 @@ from train.distil.arm import Arm
 from train.distil.batches import DistilDataset, cut_columns
 from train.distil.cache import TeacherRecord, load_records
 from train.distil.measure import validation
-from train.distil.measure.rows import Row
+from train.distil.measure.rows import ResultRow
 from train.distil.probe import PhoneProbe
 from train.distil.recipe import PRESETS, DistilRecipe
 from train.distil.registry import METHOD_TABLES, METHODS
@@ -149,7 +149,7 @@ def test_what_a_run_writes_is_a_student(trained):
     rest = Motion.from_vector(np.full((1, 70), 0.1, np.float32), "mesh")
     state = speech.motion_model.model.start(np.zeros((21, 3), np.float32), rest, speech.silence)
     assert len(speech.motion_model.model.advance(state, features)[0]) == 4
-    row = Row.load(trained / FIGURES_FILE)
+    row = ResultRow.load(trained / FIGURES_FILE)
     assert {"FER", "NLL", "ECE", "viseme error", "r", "r mean", "amplitude", "lag", "M-LMD"} <= set(row.clips["c"])
     assert {"CKA", "long amplitude", "long drift"} <= set(row.means) and row.steps == 4
     assert {"wall-clock s", "teacher passes", "extra parameters", "parameters", "MMAC", "ms p95"} <= set(row.cost)
@@ -222,14 +222,14 @@ def row(name, seed, nll, clips):
     means = {"NLL": float(np.mean([one["NLL"] for one in figures.values()])), "r": 0.5}
     names = ("parameters", "extra parameters", "wall-clock s", "processor s", "MMAC", "ms p50", "ms p95", "latency ms")
     cost = dict.fromkeys(names, 60.0) | {"of the budget": 0.5, "teacher passes": {"probe": 8}}
-    return Row(name, seed, {}, {}, "abc", 4, cost, means, figures)
+    return ResultRow(name, seed, {}, {}, "abc", 4, cost, means, figures)
 
 
 def test_a_row_is_read_as_it_was_written_and_knows_its_recipe(tmp_path):
     made = replace(row("B0 + x", 3, 2.0, [0.5]), settings={"steps": 5}, data={"clips": 2})
     made.clips["other"] = {"r": 1.0}  # which has no NLL
     path = made.save(tmp_path / "rows")
-    assert path.name == "B0-x-3.json" and Row.load(path) == made
+    assert path.name == "B0-x-3.json" and ResultRow.load(path) == made
     assert made.difference({"steps": 5}, {}, {"clips": 2}) == ""
     assert made.difference({"steps": 5, "new": 1}, {"new": 1}, {"clips": 2}) == ""  # a setting that came later
     assert "steps = 5, now it is 6" in made.difference({"steps": 6}, {}, {"clips": 2})
@@ -237,7 +237,7 @@ def test_a_row_is_read_as_it_was_written_and_knows_its_recipe(tmp_path):
     assert "now they are" in made.difference({"steps": 5}, {}, {"clips": 3})
     path.write_text('{"name": 1}')
     with pytest.raises(InputError, match="no row of results"):
-        Row.load(path)
+        ResultRow.load(path)
 
 
 def test_a_gain_counts_beyond_its_interval_and_two_deviations(tmp_path, place):

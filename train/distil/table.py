@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from kdtalker.core.errors import InputError
 from train.distil.figures import bootstrap_interval
-from train.distil.measure.rows import Row, row_path
+from train.distil.measure.rows import ResultRow, row_path
 from train.distil.recipe import PRESETS, DistilRecipe
 from train.distil.trainer import FIGURES_FILE, DistilCorpus, train
 from train.harness.config import overlay
@@ -118,18 +118,18 @@ def _run_arm(manifest: Manifest, arm: PlannedArm, recipe: DistilRecipe, corpus: 
     path = row_path(manifest.results, arm.name, recipe.seed)
     if path.exists():
         defaults = PRESETS["distil"].fixed
-        if difference := Row.load(path).difference(recipe.fixed, defaults, corpus.identity):
+        if difference := ResultRow.load(path).difference(recipe.fixed, defaults, corpus.identity):
             raise InputError(f"The row '{path}' was made with {difference}; remove it, or name the arm otherwise.")
         return
     print(f"{arm.name}, seed {recipe.seed}: {recipe.run}", flush=True)
     train(recipe, corpus)
-    replace(Row.load(recipe.run / FIGURES_FILE), name=arm.name).save(manifest.results)
+    replace(ResultRow.load(recipe.run / FIGURES_FILE), name=arm.name).save(manifest.results)
 
 
-def read_rows(manifest: Manifest, arm: PlannedArm) -> list[Row]:
+def read_rows(manifest: Manifest, arm: PlannedArm) -> list[ResultRow]:
     """Read the rows of an arm, one for each seed that has come to its last step."""
     paths = [row_path(manifest.results, arm.name, seed) for seed in manifest.seeds]
-    return [Row.load(path) for path in paths if path.exists()]
+    return [ResultRow.load(path) for path in paths if path.exists()]
 
 
 def format_table(manifest: Manifest) -> str:
@@ -165,7 +165,7 @@ COST_COLUMNS = ("arm", "commit", "steps", "minutes, processor", "teacher passes 
                 "MMAC a frame", "ms a frame, p50 and p95", "latency, ms", "of 400 ms")  # fmt: skip
 
 
-def _cost_cells(name: str, rows: list[Row]) -> list[str]:
+def _cost_cells(name: str, rows: list[ResultRow]) -> list[str]:
     """Format the cost of an arm, means over its seeds."""
     costs = [row.cost for row in rows]
 
@@ -180,7 +180,7 @@ def _cost_cells(name: str, rows: list[Row]) -> list[str]:
             f"{100 * mean('of the budget'):.0f} %"]  # fmt: skip
 
 
-def _missing(rows: list[Row], manifest: Manifest) -> str:
+def _missing(rows: list[ResultRow], manifest: Manifest) -> str:
     return f"{len(rows)} of {len(manifest.seeds)} seeds"
 
 
@@ -189,12 +189,12 @@ def _markdown(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rest))
 
 
-def _spread(rows: list[Row], name: str) -> str:
+def _spread(rows: list[ResultRow], name: str) -> str:
     values = [row.means[name] for row in rows if name in row.means]
     return f"{np.mean(values):.3f} ± {np.std(values, ddof=min(1, len(values) - 1)):.3f}" if values else "–"
 
 
-def _gain(ours: list[Row], baseline: list[Row], figure: str) -> tuple[str, str]:
+def _gain(ours: list[ResultRow], baseline: list[ResultRow], figure: str) -> tuple[str, str]:
     """Format the gain in a figure and whether it counts: its interval excludes 0, and it exceeds two deviations over
     seeds."""
     if len(baseline) != len(ours) or ours is baseline:
