@@ -27,8 +27,8 @@ from train.distil.trainer import FIGURES_FILE, DistilCorpus, train
 from train.harness.config import overlay
 
 LOWER_IS_BETTER = ("FER", "FER macro", "FER inside", "NLL", "ECE", "ECE mass", "viseme error", "lag", "KL", "M-LMD")
-PHONE_COLUMNS = ("FER", "NLL", "ECE", "viseme error", "KL", "agreement", "CKA")
-MOTION_COLUMNS = ("r", "r mean", "amplitude", "lag", "closures met", "closures made", "p b m - vowels", "M-LMD")
+PHONE_COLUMNS = ("FER", "NLL", "ECE", "viseme error", "KL", "agreement", "CKA", "p b m - vowels")
+MOTION_COLUMNS = ("r", "r mean", "amplitude", "lag", "closures met", "closures made", "M-LMD")
 LIFE_COLUMNS = ("mouth jerk", "head jerk", "yaw", "pitch", "roll", "long amplitude", "long drift")
 UNFILMED_COLUMNS = ("teacher r", "teacher amplitude", "teacher closures met")
 COMPARED = ("r", "closures met", "M-LMD", "KL", "NLL")  # differences to the baseline that are shown of every arm
@@ -191,7 +191,10 @@ def _markdown(lines: list[list[str]]) -> str:
 
 def _spread(rows: list[ResultRow], name: str) -> str:
     values = [row.means[name] for row in rows if name in row.means]
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=min(1, len(values) - 1)):.3f}" if values else "–"
+    if not values:
+        return "–"
+    digits = 1 if max(map(abs, values)) >= 10 else 3
+    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=min(1, len(values) - 1)):.{digits}f}"
 
 
 def _gain(ours: list[ResultRow], baseline: list[ResultRow], figure: str) -> tuple[str, str]:
