@@ -154,7 +154,8 @@ def train(recipe: DistilRecipe, corpus: DistilCorpus) -> None:
         loss = trained(batch)
         optimiser.zero_grad()
         run.accelerator.backward(loss)
-        run.accelerator.clip_grad_norm_(trained.parameters(), recipe.clip)
+        run.accelerator.clip_grad_norm_([*arm.student.parameters(), *arm.phones.parameters()], recipe.clip)
+        torch.nn.utils.clip_grad_norm_(list(arm.distillers.parameters()), recipe.clip)  # apart: they move no student
         optimiser.step()
         run.update_ema(averaged, arm)
         run.end_step(loss, validated)
