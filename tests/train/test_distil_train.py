@@ -7,17 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from toy_distil import STUDENT, batch, ground
 from toy_training import assert_same_runs, command
 
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import Motion
 from kdtalker.diffusion.speech import load_speech
+from train.distil.arm import Arm
 from train.distil.batches import DistilDataset, cut_columns
 from train.distil.cache import TeacherRecord, load_records
 from train.distil.measure import validation
-from train.distil.measure.rows import Row
+from train.distil.measure.rows import ResultRow
 from train.distil.probe import PhoneProbe
 from train.distil.recipe import PRESETS, DistilRecipe
+from train.distil.registry import METHOD_TABLES, METHODS
 from train.distil.table import FIGURES_FILE, Manifest, format_table
 from train.distil.trainer import STUDENT_FILE, DistilCorpus
 from train.harness.config import read_config
@@ -106,6 +109,9 @@ def test_windows_do_not_depend_on_the_method_and_targets_are_delayed(place):
     plain, other = (DistilDataset(records[:1], one, filters, 3, 0)[5] for one in recipes)
     assert all(torch.equal(value, getattr(other, name)) for name, value in vars(plain).items())
     assert plain.columns.shape == (3, 4 * 16, 80) and plain.features.shape == (3, 12, 2304)
+    other = DistilDataset(records[:1], replace(recipe, shuffles_teacher=True), filters, 3, 0)[5]
+    assert torch.equal(other.features, plain.features[[2, 0, 1]]) and torch.equal(other.labels, plain.labels)
+    assert torch.equal(other.samples, plain.samples[[2, 0, 1]]) and torch.equal(other.motion, plain.motion)
     late = DistilDataset(records[:1], replace(recipe, delay=3), filters, 8, 0)[1]
     whole = torch.from_numpy(cut_columns(records[0], 0, 44, filters, None))
     starts = [next(t for t in range(40) if torch.equal(whole[4 * t : 4 * t + 4], one[:4])) for one in late.columns]
@@ -143,22 +149,49 @@ def test_what_a_run_writes_is_a_student(trained):
     rest = Motion.from_vector(np.full((1, 70), 0.1, np.float32), "mesh")
     state = speech.motion_model.model.start(np.zeros((21, 3), np.float32), rest, speech.silence)
     assert len(speech.motion_model.model.advance(state, features)[0]) == 4
-    row = Row.load(trained / FIGURES_FILE)
+    row = ResultRow.load(trained / FIGURES_FILE)
     assert {"FER", "NLL", "ECE", "viseme error", "r", "r mean", "amplitude", "lag", "M-LMD"} <= set(row.clips["c"])
     assert {"CKA", "long amplitude", "long drift"} <= set(row.means) and row.steps == 4
     assert {"wall-clock s", "teacher passes", "extra parameters", "parameters", "MMAC", "ms p95"} <= set(row.cost)
 
 
-@pytest.mark.parametrize(("method", "table"), [("ofa", "[ofa]\nweight = 0.0"), ("kdrl", "[kdrl]\nweight = 0.0")])
-def test_weight_zero_is_the_baseline_to_the_bit(place, method, table):
-    for name, extra, tables in (("labels", "", ""), (method, f'method = "{method}"', table)):
-        if not (place / f"zero-{name}").exists():
-            config = write_config(place / "zero.toml", place, place / f"zero-{name}", extra, tables)
-            assert command("distil", "train", config) == 0
-    assert losses(place / "zero-labels") == losses(place / f"zero-{method}")
-    runs = [place / f"zero-{name}" / "state.pt" for name in ("labels", method)]
+def test_a_run_of_weight_zero_is_the_baseline_to_the_bit(place):
+    for name, extra, tables in (("labels", "", ""), ("ofa", 'method = "ofa"', "[ofa]\nweight = 0.0")):
+        config = write_config(place / "zero.toml", place, place / f"zero-{name}", extra, tables)
+        assert command("distil", "train", config) == 0
+    assert losses(place / "zero-labels") == losses(place / "zero-ofa")
+    runs = [place / f"zero-{name}" / "state.pt" for name in ("labels", "ofa")]
     ours, theirs = (torch.load(run, weights_only=True)["averaged"] for run in runs)
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def after_steps(recipe, steps=3):
+    """The student after some steps of an arm, on toys."""
+    torch.manual_seed(0)
+    arm = Arm(replace(recipe, student=STUDENT, samples=3), ground())
+    optimiser = torch.optim.AdamW(arm.parameters(), 1e-2)
+    for step in range(1, steps + 1):
+        torch.manual_seed(step)
+        arm.start_step(step)
+        loss = arm(batch(step)[2])
+        optimiser.zero_grad()
+        loss.backward()
+        for part in ([*arm.student.parameters(), *arm.phones.parameters()], [*arm.distillers.parameters()]):
+            torch.nn.utils.clip_grad_norm_(part, 1.0)
+        optimiser.step()
+    return arm.student.state_dict()
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"labels", "features"}))
+def test_every_method_of_weight_zero_is_the_baseline_to_the_bit(method):
+    plain = DistilRecipe(steps=3)
+    table = next(name for name in METHOD_TABLES if method.startswith(name))
+    others = {"logits": {"nll_weight": 0}, "llava": {"fine_rate": 1}, "sinkhorn": {"phone_weight": 0}}
+    nothing = others.get(table, {}) | {"weight": 0}
+    ours = after_steps(replace(plain, method=method, **{table: replace(getattr(plain, table), **nothing)}))
+    assert all(torch.equal(value, ours[name]) for name, value in after_steps(plain).items())
+    other = after_steps(replace(plain, method=method))
+    assert not all(torch.equal(value, other[name]) for name, value in ours.items())
 
 
 def test_arms_are_run_once_and_the_table_tells_what_is_missing(place, capsys):
@@ -179,7 +212,8 @@ def test_arms_are_run_once_and_the_table_tells_what_is_missing(place, capsys):
     capsys.readouterr()
     assert command("distil", "table", manifest) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "±" in lines[2] and "B0" in lines[2] and "0 of 2 seeds" in lines[3] and "±" not in lines[3]
+    assert [line for line in lines if "0 of 2 seeds" in line] == [line for line in lines if line.startswith("| NKD")]
+    assert any("±" in line and line.startswith("| B0 |") for line in lines) and "### Cost" in lines
     manifest.write_text(manifest.read_text().replace("steps = 4", "steps = 5"))
     assert command("distil", "run", manifest, "--only", "B0") == 2
     assert "steps = 4, now it is 5" in capsys.readouterr().err
@@ -188,14 +222,16 @@ def test_arms_are_run_once_and_the_table_tells_what_is_missing(place, capsys):
 def row(name, seed, nll, clips):
     figures = {f"clip {number}": {"NLL": nll + clip, "r": 0.5} for number, clip in enumerate(clips)}
     means = {"NLL": float(np.mean([one["NLL"] for one in figures.values()])), "r": 0.5}
-    return Row(name, seed, {}, {}, "abc", 1, {"parameters": 10**6, "extra parameters": 0}, means, figures)
+    names = ("parameters", "extra parameters", "wall-clock s", "processor s", "MMAC", "ms p50", "ms p95", "latency ms")
+    cost = dict.fromkeys(names, 60.0) | {"of the budget": 0.5, "teacher passes": {"probe": 8}}
+    return ResultRow(name, seed, {}, {}, "abc", 4, cost, means, figures)
 
 
 def test_a_row_is_read_as_it_was_written_and_knows_its_recipe(tmp_path):
     made = replace(row("B0 + x", 3, 2.0, [0.5]), settings={"steps": 5}, data={"clips": 2})
     made.clips["other"] = {"r": 1.0}  # which has no NLL
     path = made.save(tmp_path / "rows")
-    assert path.name == "B0-x-3.json" and Row.load(path) == made
+    assert path.name == "B0-x-3.json" and ResultRow.load(path) == made
     assert made.difference({"steps": 5}, {}, {"clips": 2}) == ""
     assert made.difference({"steps": 5, "new": 1}, {"new": 1}, {"clips": 2}) == ""  # a setting that came later
     assert "steps = 5, now it is 6" in made.difference({"steps": 6}, {}, {"clips": 2})
@@ -203,7 +239,7 @@ def test_a_row_is_read_as_it_was_written_and_knows_its_recipe(tmp_path):
     assert "now they are" in made.difference({"steps": 5}, {}, {"clips": 3})
     path.write_text('{"name": 1}')
     with pytest.raises(InputError, match="no row of results"):
-        Row.load(path)
+        ResultRow.load(path)
 
 
 def test_a_gain_counts_beyond_its_interval_and_two_deviations(tmp_path, place):
@@ -216,8 +252,11 @@ def test_a_gain_counts_beyond_its_interval_and_two_deviations(tmp_path, place):
         for seed in manifest.seeds:
             noise = 0.1 * np.random.default_rng((seed, len(arm.name))).standard_normal(12)
             row(arm.name, seed, nll + 0.01 * seed, clips + noise).save(manifest.results)
-    rows = {line.split("|")[1].strip(): line for line in format_table(manifest).splitlines()}
+    verdicts, others, *_, cost = format_table(manifest).split("\n### ")
+    rows = {line.split("|")[1].strip(): line for line in verdicts.splitlines() if "|" in line}
     assert "| yes |" in rows["better"] and "+0.5" in rows["better"] and "| no" in rows["same"]
+    assert "| better | B0 | +0.000 (+0.000 … +0.000) |" in others  # in r
+    assert "| same | abc | 4 | 1, 1 | 2.0 |" in cost
     path.write_text('[[arm]]\nname = "x"\nmethd = "ofa"\n')
     with pytest.raises(InputError, match="did you mean 'method'"):
         Manifest.load(path)

@@ -3,6 +3,8 @@ so all arms of one seed see the same windows in the same order."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -50,7 +52,10 @@ class DistilDataset(Dataset[DistilBatch]):
             start = int(rng.integers(recipe.delay, len(record.labels) - recipe.frames + 1))
             start = recipe.delay if rng.random() < FIRST_SHARE else start
             rows.append(self._window(record, start, rng))
-        return stack(rows)
+        batch = stack(rows)
+        if recipe.shuffles_teacher:
+            batch = replace(batch, features=batch.features.roll(1, 0), samples=batch.samples.roll(1, 0))
+        return batch
 
     def _window(self, record: TeacherRecord, start: int, rng: np.random.Generator) -> Row:
         """Cut a window: the student hears from frame `start` on, what it is taught lies `delay` frames before."""

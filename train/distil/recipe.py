@@ -29,6 +29,7 @@ class DistilRecipe(Training):
     method: the method; beside: methods that it is added to; each one's own settings are a table of its name.
     gradient_share: the method's gradient at the encoder's output is made so large beside theirs in each step; 0: its
     weight is as its table says.
+    shuffles_teacher: its outputs are those of another window, a control: what is gained then is no knowledge.
     frames: of a window; delay: frames by which targets are later than the teacher's; own_history: share of the steps in
     which the motion model goes on from its own frames; history_noise: on given frames, in deviations; samples: motion
     samples of the student, for the first `sample_windows` of a batch, where a method asks for them; augments: noise,
@@ -53,12 +54,13 @@ class DistilRecipe(Training):
     sample_windows: int = number(8, 1)
     augments: bool = True
     mask_share: float = number(0.15, 0, 1)
+    shuffles_teacher: bool = False
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = number(0.02, 0)
     head_share: float = number(1 / 3, 0)
     lip_loss: float = number(2.0, 0)
     difference_loss: float = number(2.0, 0)
-    validate_takes: int = number(32, 1)
+    validate_takes: int = number(64, 1)
     student: StudentConfig = field(default_factory=StudentConfig)
     logits: LogitConfig = field(default_factory=LogitConfig)
     codes: CodesConfig = field(default_factory=CodesConfig)

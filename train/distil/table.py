@@ -21,13 +21,17 @@ from filelock import FileLock, Timeout
 
 from kdtalker.core.errors import InputError
 from train.distil.figures import bootstrap_interval
-from train.distil.measure.rows import Row, row_path
+from train.distil.measure.rows import ResultRow, row_path
 from train.distil.recipe import PRESETS, DistilRecipe
 from train.distil.trainer import FIGURES_FILE, DistilCorpus, train
 from train.harness.config import overlay
 
 LOWER_IS_BETTER = ("FER", "FER macro", "FER inside", "NLL", "ECE", "ECE mass", "viseme error", "lag", "KL", "M-LMD")
-COLUMNS = ("FER", "NLL", "ECE", "viseme error", "r", "amplitude", "lag")
+PHONE_COLUMNS = ("FER", "NLL", "ECE", "viseme error", "KL", "agreement", "CKA", "p b m - vowels")
+MOTION_COLUMNS = ("r", "r mean", "amplitude", "lag", "closures met", "closures made", "M-LMD")
+LIFE_COLUMNS = ("mouth jerk", "head jerk", "yaw", "pitch", "roll", "long amplitude", "long drift")
+UNFILMED_COLUMNS = ("teacher r", "teacher amplitude", "teacher closures met")
+COMPARED = ("r", "closures met", "M-LMD", "KL", "NLL")  # differences to the baseline that are shown of every arm
 LOCK_FILE = "lock"
 
 
@@ -114,50 +118,92 @@ def _run_arm(manifest: Manifest, arm: PlannedArm, recipe: DistilRecipe, corpus: 
     path = row_path(manifest.results, arm.name, recipe.seed)
     if path.exists():
         defaults = PRESETS["distil"].fixed
-        if difference := Row.load(path).difference(recipe.fixed, defaults, corpus.identity):
+        if difference := ResultRow.load(path).difference(recipe.fixed, defaults, corpus.identity):
             raise InputError(f"The row '{path}' was made with {difference}; remove it, or name the arm otherwise.")
         return
     print(f"{arm.name}, seed {recipe.seed}: {recipe.run}", flush=True)
     train(recipe, corpus)
-    replace(Row.load(recipe.run / FIGURES_FILE), name=arm.name).save(manifest.results)
+    replace(ResultRow.load(recipe.run / FIGURES_FILE), name=arm.name).save(manifest.results)
 
 
-def read_rows(manifest: Manifest, arm: PlannedArm) -> list[Row]:
+def read_rows(manifest: Manifest, arm: PlannedArm) -> list[ResultRow]:
     """Read the rows of an arm, one for each seed that has come to its last step."""
     paths = [row_path(manifest.results, arm.name, seed) for seed in manifest.seeds]
-    return [Row.load(path) for path in paths if path.exists()]
+    return [ResultRow.load(path) for path in paths if path.exists()]
 
 
 def format_table(manifest: Manifest) -> str:
-    """Format the results as a table in Markdown: mean and deviation over seeds; the gain over the arm's baseline in the
-    figure that decides, with its 95 % interval over clips. An arm without all seeds has no figures."""
+    """Format the results as tables in Markdown: the gain over the arm's baseline in the figure that decides, with its
+    95 % interval over clips; differences in other figures; figures, mean and deviation over seeds; cost. An arm without
+    all seeds has no figures."""
     rows = {arm.name: read_rows(manifest, arm) for arm in manifest.arms}
-    head = ["arm", *COLUMNS, "decides by", "gain (95 %)", "counts", "shipped / extra parameters"]
-    lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    whole = [arm for arm in manifest.arms if len(rows[arm.name]) == len(manifest.seeds)]
+    verdicts = [["arm", "beside", "decides by", "gain (95 %)", "counts"]]
     for arm in manifest.arms:
         found = rows[arm.name]
-        if len(found) < len(manifest.seeds):
-            cells = [arm.name, f"{len(found)} of {len(manifest.seeds)} seeds", *[""] * (len(head) - 2)]
-        else:
-            cost = found[0].cost
-            cells = [arm.name, *(_spread(found, name) for name in COLUMNS), arm.figure,
-                     *_gain(found, rows[arm.baseline], arm.figure),
-                     f"{cost['parameters'] / 1e6:.2f} M / {cost['extra parameters'] / 1e6:.2f} M"]  # fmt: skip
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines) + "\n"
+        gain = _gain(found, rows[arm.baseline], arm.figure) if arm in whole else (_missing(found, manifest), "")
+        beside = "" if arm.baseline == arm.name else arm.baseline
+        verdicts.append([arm.name, beside, arm.figure, *gain])
+    compared = [arm for arm in whole if arm.baseline != arm.name]
+    differences = [[arm.name, arm.baseline, *(_gain(rows[arm.name], rows[arm.baseline], name)[0] for name in COMPARED)]
+                   for arm in compared]  # fmt: skip
+    groups = {"Phones and features": PHONE_COLUMNS, "Motion, clips with films": MOTION_COLUMNS,
+              "Motion against the teacher, sounds without films": UNFILMED_COLUMNS,
+              "Liveliness; the last ten seconds of a minute": LIFE_COLUMNS}  # fmt: skip
+    parts = ["### Gain in the figure that decides", _markdown(verdicts),
+             "### Gain in other figures", _markdown([["arm", "beside", *COMPARED], *differences])]  # fmt: skip
+    for title, columns in groups.items():
+        shown = [name for name in columns if any(name in row.means for arm in whole for row in rows[arm.name])]
+        if shown:
+            figures = [[arm.name, *(_spread(rows[arm.name], name) for name in shown)] for arm in whole]
+            parts += [f"### {title}", _markdown([["arm", *shown], *figures])]
+    parts += ["### Cost", _markdown([list(COST_COLUMNS), *(_cost_cells(arm.name, rows[arm.name]) for arm in whole)])]
+    return "\n\n".join(parts) + "\n"
 
 
-def _spread(rows: list[Row], name: str) -> str:
+COST_COLUMNS = ("arm", "commit", "steps", "minutes, processor", "teacher passes a step", "shipped", "extra in training",
+                "MMAC a frame", "ms a frame, p50 and p95", "latency, ms", "of 400 ms")  # fmt: skip
+
+
+def _cost_cells(name: str, rows: list[ResultRow]) -> list[str]:
+    """Format the cost of an arm, means over its seeds."""
+    costs = [row.cost for row in rows]
+
+    def mean(figure: str) -> float:
+        return float(np.mean([cost[figure] for cost in costs]))
+
+    passes = float(np.mean([sum(row.cost["teacher passes"].values()) / row.steps for row in rows]))
+    minutes = f"{mean('wall-clock s') / 60:.0f}, {mean('processor s') / 60:.0f}"
+    return [name, ", ".join(sorted({row.commit for row in rows})), str(rows[0].steps), minutes, f"{passes:.1f}",
+            f"{mean('parameters') / 1e6:.2f} M", f"{mean('extra parameters') / 1e6:.2f} M", f"{mean('MMAC'):.1f}",
+            f"{mean('ms p50'):.1f}, {mean('ms p95'):.1f}", f"{mean('latency ms'):.0f}",
+            f"{100 * mean('of the budget'):.0f} %"]  # fmt: skip
+
+
+def _missing(rows: list[ResultRow], manifest: Manifest) -> str:
+    return f"{len(rows)} of {len(manifest.seeds)} seeds"
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    head, *rest = lines
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rest))
+
+
+def _spread(rows: list[ResultRow], name: str) -> str:
     values = [row.means[name] for row in rows if name in row.means]
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=min(1, len(values) - 1)):.3f}" if values else "–"
+    if not values:
+        return "–"
+    digits = 1 if max(map(abs, values)) >= 10 else 3
+    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=min(1, len(values) - 1)):.{digits}f}"
 
 
-def _gain(ours: list[Row], baseline: list[Row], figure: str) -> tuple[str, str]:
+def _gain(ours: list[ResultRow], baseline: list[ResultRow], figure: str) -> tuple[str, str]:
     """Format the gain in a figure and whether it counts: its interval excludes 0, and it exceeds two deviations over
     seeds."""
     if len(baseline) != len(ours) or ours is baseline:
         return "", ""
-    clips = sorted(name for name, values in baseline[0].clips.items() if figure in values)
+    rows = *ours, *baseline
+    clips = sorted(clip for clip in rows[0].clips if all(figure in row.clips.get(clip, {}) for row in rows))
     if not clips:
         return "no clip has it", ""
     sign = -1 if figure in LOWER_IS_BETTER else 1
@@ -165,7 +211,7 @@ def _gain(ours: list[Row], baseline: list[Row], figure: str) -> tuple[str, str]:
                          for one, other in zip(ours, baseline, strict=True)])  # fmt: skip
     low, high = bootstrap_interval(of_clips.mean(0))
     gain = float(of_clips.mean())
-    values = [[row.means[figure] for row in rows] for rows in (ours, baseline)]
+    values = [[row.means[figure] for row in group] for group in (ours, baseline)]
     spread = max(float(np.std(one, ddof=min(1, len(one) - 1))) for one in values)
     counts = "yes" if (low > 0 or high < 0) and abs(gain) > 2 * spread else "no"
     return f"{gain:+.3f} ({low:+.3f} … {high:+.3f})", counts if gain >= 0 else f"{counts}, worse"

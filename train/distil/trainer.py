@@ -36,7 +36,7 @@ from train.distil.batches import DistilDataset
 from train.distil.cache import TeacherRecord, load_records
 from train.distil.codebook import fit_codebook
 from train.distil.measure.cost import TrainingCost, count_macs, describe_processor, time_frames
-from train.distil.measure.rows import Row
+from train.distil.measure.rows import ResultRow
 from train.distil.measure.validation import StudentMeter
 from train.distil.methods.talking import UpperLayers
 from train.distil.probe import PhoneProbe
@@ -153,7 +153,8 @@ def train(recipe: DistilRecipe, corpus: DistilCorpus) -> None:
         loss = trained(batch)
         optimiser.zero_grad()
         run.accelerator.backward(loss)
-        run.accelerator.clip_grad_norm_(trained.parameters(), recipe.clip)
+        run.accelerator.clip_grad_norm_([*arm.student.parameters(), *arm.phones.parameters()], recipe.clip)
+        torch.nn.utils.clip_grad_norm_(list(arm.distillers.parameters()), recipe.clip)  # apart: they move no student
         optimiser.step()
         run.update_ema(averaged, arm)
         run.end_step(loss, validated)
@@ -180,7 +181,7 @@ def validate(recipe: DistilRecipe, corpus: DistilCorpus, arm: Arm, step: int, co
         "parameters": count_parameters(network), "MMAC": count_macs(network) / 1e6, "processor": describe_processor(),
     }  # fmt: skip
     made_by = recipe.run.name, recipe.seed, recipe.fixed, corpus.identity, describe_commit(ROOT), step
-    Row(*made_by, cost, means, clips).save_as(recipe.run / FIGURES_FILE)
+    ResultRow(*made_by, cost, means, clips).save_as(recipe.run / FIGURES_FILE)
     return means
 
 

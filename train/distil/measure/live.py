@@ -32,7 +32,7 @@ from kdtalker.weights.find import find
 from train.distil.cache import TeacherRecord, load_records
 from train.distil.measure.cost import describe_processor, one_thread
 from train.distil.measure.motion import SEEDS, motion_figures
-from train.distil.measure.rows import Row, row_path
+from train.distil.measure.rows import ResultRow, row_path
 from train.distil.measure.validation import average
 from train.harness.figures import Metrics
 from train.harness.provenance import describe_commit
@@ -130,13 +130,14 @@ def speak(speech: Speech, source: RecordSource, sound: Array, lookahead: int, se
 
 
 def _speak_once(speech: Speech, source: RecordSource, sound: Array, options: Options) -> Spoken:
-    generator, made, spent_ms, delay_frames = start_generator(speech, source, options), [], list[float](), 0
+    generator, delay_frames = start_generator(speech, source, options), 0
+    made, spent_ms = list[Motion](), list[float]()
     for number, samples in enumerate(sound.reshape(-1, SAMPLES_PER_FRAME)):
         began_s = time.process_time()
         motion, _ = generator.advance(samples)
         spent_ms.append(1000 * (time.process_time() - began_s))
         if len(motion):
-            delay_frames = max(delay_frames, number - sum(map(len, made)))
+            delay_frames = max(delay_frames, number - sum(len(one) for one in made))
             made.append(motion)
     made.append(generator.end()[0])
     vectors = to_head_frame(Motion.concatenate(made)).vector()
@@ -155,11 +156,11 @@ class LiveMeter:
     seeds: int = SEEDS
 
     def settings(self, lookahead: int) -> dict[str, Any]:
-        """Return what a row depends on beside the code."""
+        """Collect the settings that a row depends on beside the code."""
         checkpoint = sha256(self.file.read_bytes()).hexdigest()[:16]
         return {"lookahead": lookahead, "seeds": self.seeds, "checkpoint": checkpoint}
 
-    def measure(self, lookahead: int) -> Row:
+    def measure(self, lookahead: int) -> ResultRow:
         """Measure with a look-ahead: figures of motion, means over clips; the most ms of sound that a frame waited for
         beyond its own; processor ms a frame, their mean and what 95 in 100 do not exceed."""
         clips: dict[str, Metrics] = {}
@@ -179,7 +180,7 @@ class LiveMeter:
             "processor": describe_processor(),
         }
         data = {"clips": len(self.records), "frames": len(spent_ms)}
-        return Row(self.title(lookahead), 0, self.settings(lookahead), data, describe_commit(ROOT), 0, cost,
+        return ResultRow(self.title(lookahead), 0, self.settings(lookahead), data, describe_commit(ROOT), 0, cost,
                    average(clips), clips)  # fmt: skip
 
     def title(self, lookahead: int) -> str:
@@ -219,7 +220,7 @@ def run(options: argparse.Namespace) -> None:
     own = (read_student_header(file).config.encoder.lookahead_frames,) if is_student else LOOKAHEADS
     for lookahead in options.lookahead or own:
         path = row_path(options.out, meter.title(lookahead), 0)
-        row = Row.load(path) if path.exists() and not options.again else None
+        row = ResultRow.load(path) if path.exists() and not options.again else None
         if row is None or row.settings != meter.settings(lookahead) or list(row.clips) != [one.name for one in records]:
             row = meter.measure(lookahead)
             row.save(options.out)

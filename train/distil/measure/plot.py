@@ -12,7 +12,7 @@ import numpy as np
 from kdtalker.core.errors import InputError
 from kdtalker.core.options import WHOLE_WINDOWS
 from train.distil.figures import bootstrap_interval
-from train.distil.measure.rows import Row
+from train.distil.measure.rows import ResultRow
 from train.harness.figures import Figure, save_figure
 
 QUALITIES = {"r": "mouth r, one seed", "closures met": "closures met, %"}
@@ -21,20 +21,20 @@ TEACHER = "teacher"
 DPI = 90
 
 
-def load_rows(folder: Path) -> list[Row]:
+def load_rows(folder: Path) -> list[ResultRow]:
     """Load the rows of a folder, those of the teacher first. Raises InputError where there are none."""
-    rows = [Row.load(path) for path in sorted(folder.glob("*.json"))]
+    rows = [ResultRow.load(path) for path in sorted(folder.glob("*.json"))]
     if not rows:
         raise InputError(f"'{folder}' holds no rows; measure some with `python -m train.distil measure`.")
     return sorted(rows, key=lambda row: (not is_teacher(row), row.cost["delay ms"], row.name))
 
 
-def is_teacher(row: Row) -> bool:
+def is_teacher(row: ResultRow) -> bool:
     """Tell whether a row is the teacher's."""
     return row.name.startswith(f"{TEACHER}, ")
 
 
-def share_of(row: Row, other: Row, figure: str) -> str:
+def share_of(row: ResultRow, other: ResultRow, figure: str) -> str:
     """Format a figure's share of another row's with its 95 % interval by the bootstrap over clips that both have."""
     clips = [clip for clip in row.clips if figure in row.clips[clip] and figure in other.clips.get(clip, {})]
     pairs = np.array([[one.clips[clip][figure] for clip in clips] for one in (row, other)])
@@ -45,7 +45,7 @@ def share_of(row: Row, other: Row, figure: str) -> str:
     return f"{pairs[0].mean() / mean:.3f} ({1 + low / mean:.3f} … {1 + high / mean:.3f})"
 
 
-def format_rows(rows: list[Row]) -> str:
+def format_rows(rows: list[ResultRow]) -> str:
     """Format rows as a table in Markdown; of the others also their share of the teacher's r and closures, in whole
     windows and at the most look-ahead whose delay is no longer than theirs."""
     head = ["", "delay, ms", "ms a frame, p95", "r", "r, mean of seeds", "amplitude", "closures met", "M-LMD",
@@ -65,13 +65,13 @@ def format_rows(rows: list[Row]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
-def _teacher_at(rows: list[Row], delay_ms: float) -> Row | None:
+def _teacher_at(rows: list[ResultRow], delay_ms: float) -> ResultRow | None:
     sliding = [row for row in rows if is_teacher(row) and row.settings["lookahead"] != WHOLE_WINDOWS]
     fitting = [row for row in sliding if row.cost["delay ms"] <= delay_ms]
     return max(fitting, key=lambda row: row.cost["delay ms"], default=None)
 
 
-def plot_rows(rows: list[Row]) -> Figure:
+def plot_rows(rows: list[ResultRow]) -> Figure:
     """Plot r and closures met against delay and against processor time."""
     from matplotlib.figure import Figure
 
@@ -91,7 +91,7 @@ def plot_rows(rows: list[Row]) -> Figure:
     return figure
 
 
-def _plot_points(axis: Any, rows: list[Row], cost: str, quality: str, style: dict[str, str]) -> None:
+def _plot_points(axis: Any, rows: list[ResultRow], cost: str, quality: str, style: dict[str, str]) -> None:
     """Plot rows as points with names; bars are 95 % intervals over clips."""
     x, y = [row.cost[cost] for row in rows], [row.means[quality] for row in rows]
     clips = [np.array([one[quality] for one in row.clips.values() if quality in one]) for row in rows]

@@ -17,7 +17,7 @@ DIGITS = 5
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """Hold the result of one run, or of one system that was measured: its name and seed; settings that made it; counts
     that identify the data; commit; steps; cost, figures by name; means over clips, and the figures of each clip."""
 
@@ -51,7 +51,7 @@ class Row:
         write_atomically(path, lambda file: file.write(text.encode()))
 
     @staticmethod
-    def load(path: Path) -> Row:
+    def load(path: Path) -> ResultRow:
         """Read what `save` wrote. Raises InputError for another file."""
         try:
             values = json.loads(path.read_text("utf-8"))
@@ -60,7 +60,7 @@ class Row:
                 clip: {name: found[at] for name, found in figures.items() if found[at] is not None}
                 for at, clip in enumerate(names)
             }
-            return Row(**values, clips=clips)
+            return ResultRow(**values, clips=clips)
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise InputError(f"'{path}' is no row of results ({error}); remove it and measure again.") from None
 
