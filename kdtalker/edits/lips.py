@@ -40,12 +40,12 @@ def close_lips(motion: Motion, basis: ExpressionBasis, silence_gate: Array, free
     parted 0..1: how far the source image shows parted lips; they are pressed together by PRESS.
     """
     rotation = rotation_matrix(motion.pose)
-    in_head = (motion.expression @ rotation.transpose(0, 2, 1)).reshape(len(motion), -1)
-    gaps = in_head @ basis.lip_gap_jacobian.T
+    in_head = (motion.expression @ rotation.transpose(0, 2, 1)).reshape(len(motion), 1, -1)
+    gaps = (in_head @ basis.lip_gap_jacobian.T)[:, 0]  # frame by frame: to the bit the same, however many there are
     closing = 1 - smoothstep(gaps.mean(1) / CLOSE_THRESHOLD)
     share = np.maximum(silence_gate, free * closing)
     pull = share[:, None] * np.maximum(gaps + PRESS * parted * free[:, None], 0)
-    offset = (pull @ basis.lip_gap_inverse.T).reshape(motion.expression.shape) @ rotation
+    offset = (pull[:, None] @ basis.lip_gap_inverse.T).reshape(motion.expression.shape) @ rotation
     return replace(motion, expression=np.asarray(motion.expression - offset, np.float32))
 
 

@@ -279,6 +279,17 @@ def test_lips_meet_and_closed_ones_stay(motion):
     np.testing.assert_allclose(free.vector(), motion.vector(), atol=1e-6)
 
 
+def test_lips_close_to_the_bit_the_same_however_many_frames_come_at_once(motion):
+    draw, basis = np.random.default_rng(0), toy.ToyRenderer.expression_model.basis
+    shape = (8, 63)  # as of a mesh
+    basis = replace(basis, lip_gap_jacobian=draw.standard_normal(shape, np.float32),
+                    lip_gap_inverse=draw.standard_normal(shape[::-1], np.float32))  # fmt: skip
+    one = np.ones(40, np.float32)
+    whole = close_lips(motion, basis, one, one, 0.5)
+    apart = [close_lips(motion[t : t + 1], basis, one[:1], one[:1], 0.5) for t in range(40)]
+    assert np.array_equal(whole.vector(), Motion.concatenate(apart).vector())
+
+
 @pytest.mark.parametrize("parted", [0, 1])
 def test_lips_meet_where_they_all_but_do_and_are_pressed_where_a_photograph_parts_them(motion, parted):
     basis, nothing = toy.ToyRenderer.expression_model.basis, np.zeros(40, np.float32)

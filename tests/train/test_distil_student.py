@@ -91,7 +91,7 @@ def test_features_do_not_depend_on_how_sound_was_cut(speech, size):
 @pytest.mark.parametrize("size", [1, 7, 400, 16000])
 def test_live_motion_does_not_depend_on_how_sound_was_cut(speech, size):
     pipeline = toy.pipeline(toy.ToyEngine(speech=speech))
-    portrait, sound = pipeline.portrait(toy.picture()), SOUND[: 640 * (6 if size == 1 else 12) + 111]
+    portrait, sound = pipeline.portrait(toy.picture()), SOUND[: 640 * (5 if size == 1 else 12) + 111]
     moved = []
     for step in (size, len(sound)):
         stream, parts = pipeline.start_motion(portrait, Options(lookahead=AHEAD)), []
