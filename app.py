@@ -34,6 +34,7 @@ from kdtalker.core.allocator import share_one_arena
 from kdtalker.core.errors import OutputError
 from kdtalker.core.files import check_file
 from kdtalker.core.options import controls
+from kdtalker.diffusion.causal.personal import check_share, require_person
 from kdtalker.face.background import parse_colour
 from kdtalker.tts.line import DEFAULT_VOICE, Line
 from kdtalker.weights.find import describe_missing_weights
@@ -260,6 +261,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--checkpoint", type=_file, metavar="FILE", help="a motion model of your own, for the mesh engine"
     )
     parser.add_argument(
+        "--personal", type=float, metavar="0..1", help="how much like the person whose film made it (default: 1)"
+    )
+    parser.add_argument(
         "--longest", type=int, default=UploadLimits.voice_s, metavar="S",
         help="the longest voice in seconds (default: %(default)s)",
     )  # fmt: skip
@@ -270,7 +274,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--origin", action="append", default=[], type=_origin, metavar="URL",
         help="another page whose scripts may open live sessions, or the address of a proxy before this server",
     )  # fmt: skip
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    try:
+        check_share(given.checkpoint, given.personal)
+        if given.checkpoint is not None:
+            require_person(given.checkpoint, given.personal)
+    except InputError as error:
+        parser.error(str(error))
+    return given
 
 
 def _origin(text: str) -> str:
@@ -325,7 +336,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tempfile.tempdir = folder  # files of visitors are deleted with it
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "visitors")  # Gradio copies files that lie outside of it
         warm_up = EXAMPLES / PORTRAITS["Grace Hopper"]
-        service = FilmService(partial(TalkingPortraitPipeline.mesh, given.checkpoint), limits, warm_up, _published)
+        load = partial(TalkingPortraitPipeline.mesh, given.checkpoint, given.personal)
+        service = FilmService(load, limits, warm_up, _published)
         access = Access(given.password, given.origin)
         live = LiveService(
             lambda: service.engine(ENGINES[0]), warm_up, limits=limits, most=given.live_sessions, access=access

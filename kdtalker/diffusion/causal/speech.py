@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from kdtalker.audio.causal import CausalEncoder, SlidingCausalEncoder
 from kdtalker.audio.whisper import WHISPER_FILE
 from kdtalker.core.errors import InputError
@@ -12,9 +14,10 @@ from kdtalker.core.protocols import SlidingSpeech, Speech
 from kdtalker.diffusion.causal.header import StudentHeader, read_student_header
 from kdtalker.diffusion.causal.model import CausalMotionModel
 from kdtalker.diffusion.causal.network import StudentNetwork
+from kdtalker.diffusion.causal.personal import read_student_arrays
 from kdtalker.diffusion.fir_smoothing import FIRSmoothedModel
 from kdtalker.weights.arrays import read_arrays
-from kdtalker.weights.checkpoint import read_checkpoint, write_checkpoint
+from kdtalker.weights.checkpoint import write_checkpoint
 from kdtalker.weights.find import find
 from kdtalker.weights.strict import load_strictly
 
@@ -37,11 +40,17 @@ class SlidingStudent:
         return SlidingSpeech(SlidingCausalEncoder(self.encoder), self.model, 1, needed)
 
 
-def load_student(path: Path) -> Speech:
-    """Load a student. Raises InputError where the file is missing, damaged or another model's."""
-    header = read_student_header(path)
-    _, state = read_checkpoint(path, ())
-    return student_speech(load_strictly(lambda: StudentNetwork(header.config), state, path), header)
+def load_student(path: Path, personal: float | None = None) -> Speech:
+    """Load a student; personal: how much like the person that it holds, 0..1, None for 1 where it holds one. Raises
+    InputError where the file is missing, damaged or another model's, or the dial is set and it holds nobody."""
+    return student_speech(load_network(path, personal), read_student_header(path))
+
+
+def load_network(path: Path, personal: float | None = None) -> StudentNetwork:
+    """Load the network of a student, in eval mode. Arguments and errors as of `load_student`."""
+    config = read_student_header(path).config
+    state = {name: torch.from_numpy(value) for name, value in read_student_arrays(path, personal).items()}
+    return load_strictly(lambda: StudentNetwork(config), state, path)
 
 
 def student_speech(network: StudentNetwork, header: StudentHeader) -> Speech:

@@ -20,17 +20,18 @@ from kdtalker.weights.find import find
 @dataclass(frozen=True)
 class MeshEngine(Engine[MeshSource]):
     """Combine face mesh tracking, the Whisper encoder, the motion model and the mesh renderer. checkpoint: another
-    motion model than the shipped one."""
+    motion model than the shipped one; personal: how much like the person that it holds, 0..1."""
 
     tracker: FaceTracker
     renderer: MeshRenderer
     checkpoint: Path | None = None
+    personal: float | None = None
 
     @staticmethod
-    def load(checkpoint: Path | None = None) -> MeshEngine:
+    def load(checkpoint: Path | None = None, personal: float | None = None) -> MeshEngine:
         """Load the weights that ship with the package. Raises InputError where one is missing or damaged."""
         tracker = FaceTracker()
-        return MeshEngine(tracker, MeshRenderer.load(tracker), checkpoint)
+        return MeshEngine(tracker, MeshRenderer.load(tracker), checkpoint, personal)
 
     def find_portrait(
         self,
@@ -59,7 +60,7 @@ class MeshEngine(Engine[MeshSource]):
         from kdtalker.diffusion.speech import load_model, load_speech
 
         load_mouth = None if self.checkpoint else lambda: load_model(find("mesh_motion_live.safetensors"), MESH_SPACE)
-        return load_speech(self.checkpoint or find("mesh_motion.safetensors"), MESH_SPACE, load_mouth)
+        return load_speech(self.checkpoint or find("mesh_motion.safetensors"), MESH_SPACE, load_mouth, self.personal)
 
     def start_from(self, motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:
         """Fade generated motion in from the source's own; see `edits.transfer.start_from`."""
