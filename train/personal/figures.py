@@ -83,6 +83,6 @@ def measure_clips_together(network: StudentNetwork, clips: list[HeardClip], norm
 
 
 def gain(name: str, figures: Metrics, before: Metrics) -> float:
-    """Compute by how many % a figure is better than before."""
+    """Compute the gain of a figure over one before in %."""
     sign = -1 if name in LOWER_IS_BETTER else 1
     return 100 * sign * (figures[name] - before[name]) / max(abs(before[name]), 1e-6)

@@ -87,7 +87,7 @@ class PersonalHead(nn.Module):
 
 
 class PersonalMotion(nn.Module):
-    """Hold what is trained of a person; the motion network of everybody is kept beside it, frozen."""
+    """Hold the weights that are trained of a person; the motion network of everybody is kept beside them, frozen."""
 
     def __init__(self, base: CausalMotionNetwork, trained: str) -> None:
         super().__init__()
