@@ -3,11 +3,12 @@
 SHARDS is a folder that `python -m train.data` wrote. Of each person with enough film there the last 20 s are held out
 and the minute before is learned from, in every way of ARMS; then the dial is turned from everybody to the person. OUT
 gets `figures.json` and `dial.png`: figures of the person, and of everybody else, the split "val", of which nobody is
-learned from."""
+learned from. Run it again to resume: a person who was measured with the same settings is not measured again."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping
@@ -144,6 +145,15 @@ def summarise(people: Mapping[str, Any]) -> dict[str, dict[str, Metrics]]:
     }
 
 
+def read_figures(file: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """Read the people that were measured with the same settings, none where there is no such file."""
+    if not file.exists():
+        return {}
+    known = json.loads(file.read_text("utf-8"))
+    people: dict[str, Any] = known["people"] if known["asked"] == asked else {}
+    return people
+
+
 def meets_bars(row: Metrics) -> bool:
     """Tell whether mean gains are what is wanted: the person's in one figure, others' loss in none."""
     own, others = ([row[f"{whose} {name}"] for name in COMPARED] for whose in ("own", "others"))
@@ -181,6 +191,38 @@ def plot_dial(summary: Mapping[str, Mapping[str, Metrics]]) -> Figure:
     return figure
 
 
+def measure_people(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure all people who are not yet, and return the figures of each by seed. Raises InputError where the shards
+    hold nobody to learn from or nobody else."""
+    student, shards = BaseStudent.load(options.student), list(load_shards(options.shards))
+    people = choose_people(shards, options.people)
+    general = [shard for shard in shards if shard.split == VALIDATION_SPLIT and shard.synced]
+    if not general:
+        raise InputError(f"The shards in '{options.shards}' hold nobody of the split 'val' in sync with the sound.")
+    others, _ = hear_clips(general, student)
+    speech, file = student.encode_files(options.speech), options.out / "figures.json"
+    asked = {
+        "student": hashlib.sha256(options.student.read_bytes()).hexdigest(),
+        "speech": [str(place) for place in options.speech],
+        "arms": options.arms,
+        "seeds": options.seeds,
+        "steps": options.steps,
+    }
+    found = read_figures(file, asked)
+    for who in (who for who in people if who not in found):
+        clips, lags = hear_clips(last_frames(people[who]), student)
+        found[who] = {}
+        for seed in range(options.seeds):
+            arms = {name: replace(ARMS[name], seed=seed, steps=options.steps) for name in options.arms}
+            measured = compare_arms(student, clips, others, speech, arms)
+            found[who][str(seed)] = measured | {"lags": {film: list(lag) for film, lag in lags.items()}}
+        content = json.dumps({"asked": asked, "people": found, "mean gains in %": summarise(found)}, indent=1).encode()
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, lambda written, content=content: written.write(content))  # type: ignore[misc]
+        print(f"{who} is measured", flush=True)
+    return {who: found[who] for who in people}
+
+
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -194,26 +236,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=PersonalConfig.steps, help="of each training")
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
-    student, shards = BaseStudent.load(options.student), list(load_shards(options.shards))
-    people = choose_people(shards, options.people)
-    general = [shard for shard in shards if shard.split == VALIDATION_SPLIT and shard.synced]
-    if not general:
-        raise InputError(f"The shards in '{options.shards}' hold nobody of the split 'val' in sync with the sound.")
-    others, _ = hear_clips(general, student)
-    speech = student.encode_files(options.speech)
-    found: dict[str, Any] = {}
-    for who, group in people.items():
-        clips, lags = hear_clips(last_frames(group), student)
-        found[who] = {}
-        for seed in range(options.seeds):
-            arms = {name: replace(ARMS[name], seed=seed, steps=options.steps) for name in options.arms}
-            measured = compare_arms(student, clips, others, speech, arms)
-            found[who][str(seed)] = measured | {"lags": {film: list(lag) for film, lag in lags.items()}}
-        summary = summarise(found)
-        content = json.dumps({"people": found, "mean gains in %": summary}, indent=1).encode()
-        options.out.mkdir(parents=True, exist_ok=True)
-        write_atomically(options.out / "figures.json", lambda file, content=content: file.write(content))  # type: ignore[misc]
-        print(f"{who}: {len(found)} of {len(people)} people", flush=True)
+    summary = summarise(measure_people(options))
     save_figure(plot_dial(summary), options.out / "dial.png")
     print(format_summary(summary))
 
