@@ -15,6 +15,7 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MOTION_WIDTH
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
+from kdtalker.diffusion.calibration import POSE_AND_SHIFT
 from kdtalker.diffusion.causal.network import StudentNetwork
 from kdtalker.face.landmarks import LANDMARKS
 from kdtalker.face.tracker import FaceTracker
@@ -36,8 +37,6 @@ SILENT = 1e-3  # sound that is never louder is silence
 LEAST_CORRELATION = 0.2
 LAGS = range(-LARGEST_LAG_FRAMES, LARGEST_LAG_FRAMES + 1)  # in frames, of the mouth behind the sound
 LAG_SEEDS = 4
-
-POSE_AND_SHIFT = slice(1, 7)  # of a motion vector
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import KEYPOINTS, MOTION_WIDTH
 from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.diffusion.calibration import POSE_AND_SHIFT
 from kdtalker.diffusion.causal.network import CausalMotionNetwork
 from kdtalker.diffusion.causal.personal import PREFIX
 from train.distil.arm import draw_noise, free_run, shift
 from train.distil.methods.baselines import MotionLoss
 from train.distil.methods.personal import PersonalBatch, PersonalConfig, PersonalLoss, PersonalMotion
 from train.distil.recipe import DistilRecipe
-from train.personal.film import POSE_AND_SHIFT, HeardClip
+from train.personal.film import HeardClip
 from train.personal.student import BaseStudent
 
 POOL = 256  # windows of others
