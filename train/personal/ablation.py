@@ -51,14 +51,17 @@ OWN_GAIN, OTHERS_LOSS = 10.0, 2.0  # in %: wanted of a person in one of COMPARED
 
 def split_film(clips: list[HeardClip]) -> tuple[list[HeardClip], list[HeardClip]]:
     """Split a person's clips into those to learn from and those held out, the last ones, cut where need be."""
-    learned, held_out, missing = [], [], round(HELD_OUT_S * FRAME_RATE_HZ)
+    learned: list[HeardClip] = []
+    held_out: list[HeardClip] = []
+    missing = round(HELD_OUT_S * FRAME_RATE_HZ)
     for clip in reversed(clips):
         middle = max(0, len(clip) - missing)
         parts = clip.cut(0, middle), clip.cut(middle, len(clip))
         missing -= len(parts[1])
         learned += [parts[0]] if middle else []
         held_out += [parts[1]] if len(parts[1]) > 1 else []
-    kept, left = [], round(LEARNED_S * FRAME_RATE_HZ)
+    kept: list[HeardClip] = []
+    left = round(LEARNED_S * FRAME_RATE_HZ)
     for clip in learned:
         kept += [clip.cut(max(0, len(clip) - left), len(clip))] if left > 0 else []
         left -= len(clip)
@@ -85,7 +88,8 @@ def choose_people(shards: list[Shard], names: list[str]) -> dict[str, list[Shard
 
 def last_frames(shards: list[Shard]) -> list[Shard]:
     """Return the last shards, as many as are learned from and held out."""
-    kept, left = [], (LEARNED_S + HELD_OUT_S) * FRAME_RATE_HZ
+    kept: list[Shard] = []
+    left = (LEARNED_S + HELD_OUT_S) * FRAME_RATE_HZ
     for shard in reversed(shards):
         kept += [shard] if left > 0 else []
         left -= len(shard.landmarks)
@@ -110,7 +114,8 @@ def compare_arms(
     """Learn a person in several ways and measure each over the dial: figures of the person's film held out and of
     others, by arm and share, and of others with the trunk of everybody and the general head."""
     learned, held_out = split_film(clips)
-    result, normalisation = {}, student.normalisation
+    result: dict[str, Any] = {}
+    normalisation = student.normalisation
     for name, config in arms.items():
         person = fit_person(student, learned, speech, config)
         own = personal_tensors(person)

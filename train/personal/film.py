@@ -107,7 +107,8 @@ def hear_clips(shards: list[Shard], student: BaseStudent) -> tuple[list[HeardCli
     """Hear shards as a student does, motion aligned with sound by one lag for each film, estimated where the shards do
     not know it; return also these lags in frames, positive where the mouth is later, and the correlation of mouth and
     student there."""
-    face, normalisation, clips, lags = FaceModel.load(), student.normalisation, [], {}
+    face, normalisation, clips = FaceModel.load(), student.normalisation, list[HeardClip]()
+    lags: dict[str, tuple[int, float]] = {}
     still = torch.from_numpy(normalisation.normalise(np.zeros(MOTION_WIDTH, np.float32))[POSE_AND_SHIFT])
     for film, group in groupby(shards, lambda shard: shard.film):
         heard, known_lag = [], None

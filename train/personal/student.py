@@ -59,7 +59,7 @@ class BaseStudent:
 
     def encode_files(self, places: list[Path]) -> list[Tensor]:
         """Encode sounds of files and folders into features (T, C). Raises InputError where there is none."""
-        paths = []
+        paths: list[Path] = []
         for place in places:
             if not place.exists():
                 raise InputError(f"'{place}' does not exist, wanted a sound or a folder of sounds.")

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.weights.arrays import read_arrays
@@ -56,5 +58,6 @@ def blend_personal(tensors: Mapping[str, Array], share: float) -> dict[str, Arra
         if plain not in blended or blended[plain].shape != own.shape:
             raise InputError(f"The checkpoint holds {name}, which fits no weight of its student; download it again.")
         if share:
-            blended[plain] = own if share == 1 else blended[plain] + share * (own - blended[plain])
+            between = blended[plain] + share * (own - blended[plain])
+            blended[plain] = own if share == 1 else np.asarray(between, np.float32)
     return blended

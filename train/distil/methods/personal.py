@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from kdtalker.core.motion import MOTION_WIDTH
-from kdtalker.diffusion.causal.network import CausalMotionNetwork
+from kdtalker.diffusion.causal.network import CausalMotionNetwork, MotionHead
 from train.distil.distiller import Logged
 from train.distil.methods.baselines import MotionLoss
 from train.harness.training import CheckedConfig, number
@@ -70,19 +70,22 @@ class PersonalHead(nn.Module):
     """Predict motion of anybody by a copy of the old head, and of the person with a residual, at first 0, on its inner
     features, so that both together are a plain head again."""
 
-    def __init__(self, old: nn.Module) -> None:
+    def __init__(self, old: MotionHead) -> None:
         super().__init__()
         self.general = copy.deepcopy(old).requires_grad_(True)
-        self.residual = nn.Linear(old.get_submodule("output").weight.shape[1], MOTION_WIDTH)  # type: ignore[union-attr]
+        self.residual = nn.Linear(old.output.in_features, MOTION_WIDTH)
         nn.init.zeros_(self.residual.weight)
         nn.init.zeros_(self.residual.bias)
 
     def states(self) -> tuple[State, State]:
         """Return the weights of the general head and of the person's."""
-        general = dict(self.general.named_parameters())
+        general: State = dict(self.general.named_parameters())
         weight, bias = general["output.weight"], general["output.bias"]  # of mean and log variance
         added = F.pad(self.residual.weight, (0, 0, 0, len(bias) - MOTION_WIDTH))
-        own = {"output.weight": weight + added, "output.bias": bias + F.pad(self.residual.bias, (0, MOTION_WIDTH))}
+        own: State = {
+            "output.weight": weight + added,
+            "output.bias": bias + F.pad(self.residual.bias, (0, MOTION_WIDTH)),
+        }
         return general, general | own
 
 
@@ -109,13 +112,12 @@ class PersonalMotion(nn.Module):
     def states(self) -> tuple[State, State]:
         """Return weights of the motion network, by name, with the general head and with the person's; of a trunk and a
         head that are not trained, everybody's."""
-        state = dict(self.base.named_parameters()) | {
-            name.replace("/", "."): weight for name, weight in self.weights.items()
-        }
+        state: State = dict(self.base.named_parameters())
+        state |= {name.replace("/", "."): weight for name, weight in self.weights.items()}
         for key, delta in self.deltas.items():
-            weight = key.replace("/", ".")
-            bias = weight.replace("weight", "bias")
-            state[weight], state[bias] = delta(state[weight], state[bias])
+            name = key.replace("/", ".")
+            bias = name.replace("weight", "bias")
+            state[name], state[bias] = delta(state[name], state[bias])
         heads: tuple[State, State] = ({}, {}) if self.head is None else self.head.states()
         general, own = (state | {f"head.{name}": value for name, value in head.items()} for head in heads)
         return general, own
