@@ -36,6 +36,7 @@ from kdtalker.core.errors import OutputError
 from kdtalker.core.files import check_file
 from kdtalker.core.options import controls
 from kdtalker.core.signals import Interruption, interruptible
+from kdtalker.diffusion.causal.personal import check_share, require_person
 from kdtalker.face.background import parse_colour
 from kdtalker.tts.line import DEFAULT_VOICE, Line
 from kdtalker.weights.find import describe_missing_weights
@@ -262,6 +263,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--checkpoint", type=_file, metavar="FILE", help="a motion model of your own, for the mesh engine"
     )
     parser.add_argument(
+        "--personal", type=float, metavar="0..1", help="how much like the person whose film made it (default: 1)"
+    )
+    parser.add_argument(
         "--longest", type=int, default=UploadLimits.voice_s, metavar="S",
         help="the longest voice in seconds (default: %(default)s)",
     )  # fmt: skip
@@ -272,7 +276,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--origin", action="append", default=[], type=_origin, metavar="URL",
         help="another page whose scripts may open live sessions, or the address of a proxy before this server",
     )  # fmt: skip
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    try:
+        check_share(given.checkpoint, given.personal)
+        if given.checkpoint is not None:
+            require_person(given.checkpoint, given.personal)
+    except InputError as error:
+        parser.error(str(error))
+    return given
 
 
 def _origin(text: str) -> str:
@@ -343,7 +354,8 @@ def _serve(given: argparse.Namespace, folder: Path) -> None:
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "visitors")  # Gradio copies files that lie outside of it
     limits, warm_up = UploadLimits(voice_s=given.longest), EXAMPLES / PORTRAITS["Grace Hopper"]
     with ExitStack() as opened:
-        service = FilmService(partial(TalkingPortraitPipeline.mesh, given.checkpoint), limits, warm_up, _published)
+        load = partial(TalkingPortraitPipeline.mesh, given.checkpoint, given.personal)
+        service = FilmService(load, limits, warm_up, _published)
         opened.callback(service.close)
         access = Access(given.password, given.origin)
         live = LiveService(

@@ -40,15 +40,16 @@ class TalkingPortraitPipeline(Generic[SourceT]):
     engine: Engine[SourceT]
 
     @staticmethod
-    def mesh(checkpoint: Path | None = None) -> TalkingPortraitPipeline[MeshSource]:
+    def mesh(checkpoint: Path | None = None, personal: float | None = None) -> TalkingPortraitPipeline[MeshSource]:
         """Load the engine that ships with the package; checkpoint: a motion model of one's own, written by
-        `python -m train.export`.
+        `python -m train.export` or `python -m train.personal`; personal: how much like the person of the latter, from 0
+        (like everybody) to 1, which None means.
 
-        Raises InputError where weights are missing or damaged.
+        Raises InputError where weights are missing or damaged, and for a dial that the checkpoint does not have.
         """
         from kdtalker.renderers.mesh.engine import MeshEngine
 
-        return TalkingPortraitPipeline(MeshEngine.load(checkpoint))
+        return TalkingPortraitPipeline(MeshEngine.load(checkpoint, personal))
 
     @staticmethod
     def liveportrait(

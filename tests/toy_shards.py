@@ -22,15 +22,15 @@ overlap = 3
 """
 
 
-def shard(name="a", frames=60, split="train"):
-    """One stretch of a face 200 px wide, its sound in time with its mouth."""
+def shard(name="a", frames=60, split="train", wide=1.0):
+    """One stretch of a face 200 px wide, its sound in time with its mouth, which opens so many times as wide."""
     rng, face = np.random.default_rng(list(name.encode())), FaceModel.load()
     time_s = np.arange(frames) / 25
     loudness = np.abs(np.sin(2 * np.pi * (time_s * rng.uniform(1, 2) + rng.uniform())))
     pose = np.stack([5 * np.sin(time_s * speed) for speed in rng.uniform(1, 3, 3)], 1)
     expression = np.zeros((frames, KEYPOINTS, 3))
     lower = LIP_PAIRS[0][1]
-    expression[..., 1] = 0.1 * loudness[:, None] * face.spreads[lower] / np.abs(face.spreads[lower]).sum()
+    expression[..., 1] = 0.1 * wide * loudness[:, None] * face.spreads[lower] / np.abs(face.spreads[lower]).sum()
     still = np.ones((frames, 1))
     motion = Motion(200 * still, pose, np.tile([300.0, 300, 0], (frames, 1)), expression, MESH_SPACE)
     hum = np.sin(2 * np.pi * 180 * np.arange(640 * frames) / 16000) * np.repeat(loudness, 640)

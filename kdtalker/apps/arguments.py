@@ -91,7 +91,7 @@ def film_parser() -> Parser:
         help="for --engine liveportrait (default: float16 on cuda, else float32)")  # fmt: skip
     add("--compile", action="store_true",
         help="for --engine liveportrait: use torch.compile (experimental; needs a C++ compiler on a CPU)")  # fmt: skip
-    add("--checkpoint", type=Path, metavar="FILE", help="a motion model of your own, see docs/training.md")
+    add_checkpoint(parser)
     add("--weights", type=Path, metavar="FOLDER", help="for --engine liveportrait: the folder to search first")
     for part, gap in (("eyes", "lid gap / eye width"), ("lips", "lip gap / mouth width")):
         add(f"--retarget-{part}", type=_ratio, metavar=f"{FOLLOW}|0..{WIDEST}",
@@ -102,6 +102,14 @@ def film_parser() -> Parser:
     add("--quiet", action="store_true", help="show no progress, only errors and the last line")
     add("--version", action="version", version=f"kdtalker {__version__}")
     return parser
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of another motion model."""
+    add = parser.add_argument
+    add("--checkpoint", type=Path, metavar="FILE", help="a motion model of your own, see docs/training.md")
+    add("--personal", type=_number, metavar="0..1",
+        help="how much like the person whose film made the checkpoint, see docs/training.md (default: 1)")  # fmt: skip
 
 
 def add_options(parser: Parser) -> None:

@@ -60,7 +60,7 @@ def load_engine(job: Job) -> TalkingPortraitPipeline[Any]:
 
     if job.engine == "mesh":
         cv2.setNumThreads(1)
-        return TalkingPortraitPipeline.mesh(job.checkpoint)
+        return TalkingPortraitPipeline.mesh(job.checkpoint, job.personal)
     return TalkingPortraitPipeline.liveportrait(job.device, job.precision, job.weights, job.checkpoint, job.compile)
 
 
@@ -83,7 +83,7 @@ def make_film(job: Job, load: Load) -> str:
     began, progress = time.perf_counter(), Progress(quiet=job.quiet)
     set_threads(job.threads)
     if job.checkpoint is not None:
-        check_checkpoint(job.checkpoint, job.engine)  # engines are named after their keypoint spaces
+        check_checkpoint(job.checkpoint, job.engine, job.personal)  # engines are named after their keypoint spaces
     if job.line is None:
         return _film(job, load, progress, began)
     from kdtalker.tts.speak import speak

@@ -13,6 +13,7 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.files import check_file, check_target, is_folder
 from kdtalker.core.options import Options, controls
 from kdtalker.core.threads import MOST_USEFUL
+from kdtalker.diffusion.causal.personal import check_share
 from kdtalker.media.video_writer import choose_encoding
 from kdtalker.tts.line import DEFAULT_VOICE, Line
 from kdtalker.weights.find import locate
@@ -53,6 +54,7 @@ class Job:
     retarget_eyes: float | str | None
     retarget_lips: float | str | None
     checkpoint: Path | None
+    personal: float | None
     threads: int
     quiet: bool
     options: Options
@@ -85,6 +87,7 @@ def parse(arguments: Sequence[str]) -> Job:
     if job.alpha and job.background is not None:
         raise InputError("Both --alpha and --background were given, wanted one of them.")
     _check_sound(job)
+    check_share(job.checkpoint, job.personal)
     if FOLLOW in (job.retarget_eyes, job.retarget_lips) and not (job.driving or is_template(job.motion)):
         raise InputError(
             f"'{FOLLOW}' was asked for, but only a film (--driving) or a motion template of LivePortrait (--motion) "

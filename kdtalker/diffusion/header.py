@@ -12,6 +12,7 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.motion import SPACES
 from kdtalker.diffusion.calibration import Calibration
 from kdtalker.diffusion.causal.header import StudentHeader, holds_student, read_student_header
+from kdtalker.diffusion.causal.personal import require_person
 from kdtalker.diffusion.config import DenoiserConfig
 from kdtalker.diffusion.normalisation import Normalisation
 from kdtalker.weights.header import read_header, tensor_shapes
@@ -29,10 +30,11 @@ class MotionHeader:
     calibration: Calibration | None
 
 
-def check_checkpoint(path: Path, space: str) -> MotionHeader | StudentHeader:
+def check_checkpoint(path: Path, space: str, personal: float | None = None) -> MotionHeader | StudentHeader:
     """Read the header of a motion model or a student and check it against the keypoint space of an engine.
 
-    Raises InputError where the file is missing, damaged, another model's, or made for another keypoint space.
+    Raises InputError where the file is missing, damaged, another model's, or made for another keypoint space, and where
+    `personal`, how much like a person, is given and it holds nobody's own way of talking.
     """
     header = read_student_header(path) if holds_student(path) else read_motion_header(path)
     if header.space != space:
@@ -40,6 +42,7 @@ def check_checkpoint(path: Path, space: str) -> MotionHeader | StudentHeader:
             f"'{path}' moves keypoints of the space '{header.space}', this engine draws '{space}'; "
             "choose the other engine, or a model that was trained for this one."
         )
+    require_person(path, personal)
     if isinstance(header, StudentHeader):
         return header
     try:

@@ -36,13 +36,15 @@ def load_model(path: Path, space: str) -> DiffusionMotionModel:
     return DiffusionMotionModel.load_graph(path) or DiffusionMotionModel.load(path)
 
 
-def load_speech(path: Path, space: str, load_mouth: Callable[[], DiffusionMotionModel] | None = None) -> Speech:
+def load_speech(
+    path: Path, space: str, load_mouth: Callable[[], DiffusionMotionModel] | None = None, personal: float | None = None
+) -> Speech:
     """Load the speech models of a file: a motion model with the audio encoder that it names, or a student, which holds
-    its own. load_mouth: load the model of the mouth of live sound, where it is another one. Raises InputError as
-    `load_trained`."""
-    if holds_student(path):
-        check_checkpoint(path, space)
-        return load_student(path)
+    its own. load_mouth: load the model of the mouth of live sound, where it is another one; personal: how much like the
+    person of a student that holds one, 0..1. Raises InputError as `load_trained` and `check_checkpoint`."""
+    if personal is not None or holds_student(path):
+        check_checkpoint(path, space, personal)
+        return load_student(path, personal)
     encoder, model = load_trained(path, space)
     return Speech(encoder, FIRSmoothedModel(model), sliding_speech(encoder, model, load_mouth))
 

@@ -7,14 +7,11 @@ import torch
 from toy_distil import CLASSES, CLIPS, FRAMES, STUDENT, batch, ground, upper_layers
 
 from kdtalker.core.errors import InputError
-from kdtalker.diffusion.causal.network import MotionHead, StudentNetwork
+from kdtalker.diffusion.causal.network import StudentNetwork
 from train.distil.arm import match_gradient
 from train.distil.distiller import StudentOutput, TeacherOutput, kl_divergence
 from train.distil.methods.baselines import gaussian_nll
-from train.distil.methods.personal import YKD, PersonalConfig, PersonalHead
 from train.distil.registry import METHODS, MethodConfigs, build_methods
-
-NAMES = (*METHODS, "personal")
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +24,8 @@ def one_thread():
 
 
 def build(name):
-    if name != "personal":
-        (made,) = build_methods((name,), ground(), MethodConfigs())
-        return made
-    torch.manual_seed(1)
-    old = MotionHead(24)
-    return YKD(PersonalHead(old, 24), old, ground().motion_loss(), PersonalConfig())
+    (made,) = build_methods((name,), ground(), MethodConfigs())
+    return made
 
 
 def weights(method):
@@ -62,7 +55,7 @@ LOGITS = {
 
 
 @pytest.mark.parametrize("kind", LOGITS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METHODS)
 def test_losses_are_finite_whatever_the_logits(name, kind):
     student, teacher, data = batch()
     ours, theirs = (LOGITS[kind](logits.detach()) for logits in (student.logits, teacher.logits))
@@ -76,7 +69,7 @@ def test_losses_are_finite_whatever_the_logits(name, kind):
         assert student.logits.grad is None or student.logits.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METHODS)
 def test_no_gradient_reaches_the_teacher(name):
     student, teacher, data = batch()
     watched = TeacherOutput(*(one.clone().requires_grad_() for one in tensors(teacher)))
@@ -89,7 +82,7 @@ def test_no_gradient_reaches_the_teacher(name):
     assert any(one.grad is not None and one.grad.any() for one in [*tensors(student), *method.parameters()])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "llava"])  # the denoiser is of single precision
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "llava"])  # the denoiser is of single precision
 def test_single_precision_is_enough(name):
     losses = []
     for dtype in (torch.float32, torch.float64):

@@ -1,4 +1,4 @@
-"""Distillation of states and of motion: Talking Models, ACAM-KD, LLaVA-KD, KDRL, Dynamic Y-KD."""
+"""Distillation of states and of motion: Talking Models, ACAM-KD, LLaVA-KD, KDRL."""
 
 import copy
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 import torch
 from toy_distil import FRAMES, LAYER, STUDENT, batch, denoiser, ground, upper_layers
 
-from kdtalker.diffusion.causal.network import MotionHead, StudentNetwork
+from kdtalker.diffusion.causal.network import StudentNetwork
 from train.distil.distiller import UNLABELLED
 from train.distil.methods.acam import ACAMConfig, MaskedFeatureLoss, dice
 from train.distil.methods.baselines import Supervised
@@ -24,7 +24,6 @@ from train.distil.methods.kdrl import (
     policy_loss,
 )
 from train.distil.methods.llava import DFT, DPT, SFT, FunctionalLoss, LLaVA, LLaVAConfig, relation_loss
-from train.distil.methods.personal import FeatureDelta, PersonalHead, blend_heads, y_kd_loss
 from train.distil.methods.reward import MotionReward, RewardConfig
 from train.distil.methods.talking import Talker, TalkingConfig, converse
 from train.distil.phones import PHONES
@@ -282,47 +281,6 @@ def test_reward_likes_lips_that_close_at_bilabials_and_not_at_vowels():
     assert reward.min() >= 0 and reward.max() <= 1
     unknown = replace(data, labels=torch.full_like(labels, UNLABELLED))
     assert MotionReward(gap, RewardConfig())(frames, frames[:, :1], unknown)[0].isfinite().all()
-
-
-# after Dynamic Y-KD
-@pytest.fixture
-def heads():
-    torch.manual_seed(6)
-    old = MotionHead(24)
-    return old, PersonalHead(old, 24)
-
-
-def test_a_new_person_begins_with_no_lesson_whatever_the_trunk(heads):
-    old, head = heads
-    for features in (random(2, 5, 24), 100 * random(2, 5, 24)):
-        assert y_kd_loss(head.general, old, features) == 0
-        assert torch.equal(head(features), old(features)[..., :70])
-    features = random(2, 5, 24)
-    assert torch.equal(FeatureDelta(24)(features), features)
-
-
-def test_the_trunk_learns_through_the_new_head_alone(heads):
-    old, head = heads
-    before = copy.deepcopy(old.state_dict())
-    features = random(2, 5, 24).requires_grad_()
-    (equal,) = torch.autograd.grad(y_kd_loss(head.general, old, features), features)
-    assert not equal.any()
-    with torch.no_grad():
-        head.general.output.bias += 1
-    (moved,) = torch.autograd.grad(y_kd_loss(head.general, old, features), features, retain_graph=True)
-    target = old(features).detach()
-    (by_new_head,) = torch.autograd.grad(((head.general(features) - target) ** 2).mean(), features)
-    assert moved.any() and torch.allclose(moved, by_new_head)
-    assert all(torch.equal(before[name], value) for name, value in old.state_dict().items())
-
-
-def test_the_dial_ends_at_both_heads_to_the_bit():
-    torch.manual_seed(7)
-    one, other = (MotionHead(24).state_dict() for _ in range(2))
-    for share, wanted in ((1, one), (0, other)):
-        assert all(torch.equal(value, wanted[name]) for name, value in blend_heads(one, other, share).items())
-    middle = blend_heads(one, other, 0.25)["output.bias"]
-    assert torch.allclose(middle, 0.25 * one["output.bias"] + 0.75 * other["output.bias"])
 
 
 def test_methods_leave_the_exported_student_as_it_is():

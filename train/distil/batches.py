@@ -54,7 +54,9 @@ class DistilDataset(Dataset[DistilBatch]):
             rows.append(self._window(record, start, rng))
         batch = stack(rows)
         if recipe.shuffles_teacher:
-            batch = replace(batch, features=batch.features.roll(1, 0), samples=batch.samples.roll(1, 0))
+            before = torch.cat([batch.before[:, :1], batch.before[:, 1:].roll(1, 0)], 1)
+            features, samples = batch.features.roll(1, 0), batch.samples.roll(1, 0)
+            batch = replace(batch, features=features, samples=samples, before=before)
         return batch
 
     def _window(self, record: TeacherRecord, start: int, rng: np.random.Generator) -> Row:

@@ -169,7 +169,7 @@ def measure_speech(
     poses = [motion.pose for _, motion in samples]
     engine = pipeline.engine
     assert isinstance(engine, MeshEngine)
-    deaf = TalkingPortraitPipeline(UnheardEngine(engine.tracker, engine.renderer, engine.checkpoint))
+    deaf = TalkingPortraitPipeline(UnheardEngine(engine.tracker, engine.renderer, engine.checkpoint, engine.personal))
     unheard, _ = render_speech(film, deaf, tracker, replace(options, seed=0, lookahead=WHOLE_WINDOWS))
     spread, real_spread = np.mean([pose.std(0) for pose in poses], axis=0), real_pose.std(0)
     return {

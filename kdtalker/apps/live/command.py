@@ -10,11 +10,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdtalker.apps.arguments import Parser, add_options
+from kdtalker.apps.arguments import Parser, add_checkpoint, add_options
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError, OutputError
+from kdtalker.core.motion import MESH_SPACE
 from kdtalker.core.options import Options, controls
 from kdtalker.core.rates import FRAME_RATE_HZ
+from kdtalker.diffusion.causal.personal import check_share
+from kdtalker.diffusion.header import check_checkpoint
 from kdtalker.live.pacing import Pacer
 
 if TYPE_CHECKING:
@@ -31,6 +34,9 @@ def run(arguments: Sequence[str], load: Callable[..., Any] | None = None) -> str
     asked = _parser().parse_args(arguments)
     if asked.duration is not None and not asked.duration > 0:
         raise InputError(f"--duration is {asked.duration:g}, wanted a number of seconds above 0.")
+    check_share(asked.checkpoint, asked.personal)
+    if asked.checkpoint is not None:
+        check_checkpoint(asked.checkpoint, MESH_SPACE, asked.personal)
     values = vars(asked)
     options = Options(**{name: values[name] for name, _, _ in controls()})
     from kdtalker.apps.live.outputs import SOUND_RATE_HZ, open_output
@@ -46,7 +52,7 @@ def run(arguments: Sequence[str], load: Callable[..., Any] | None = None) -> str
     sound = None if asked.microphone else read_sound(asked.audio, rate_hz=SOUND_RATE_HZ)
     output = open_output(asked.to)
     try:
-        pipeline = load(None) if load else TalkingPortraitPipeline.mesh()
+        pipeline = load(None) if load else TalkingPortraitPipeline.mesh(asked.checkpoint, asked.personal)
         face = LiveFace.encode(pipeline, image, live)
         pipeline.engine.speech.warm_up()
         with ExitStack() as stack:
@@ -97,6 +103,7 @@ def _parser() -> Parser:
     heard.add_argument("--microphone", action="store_true", help="the voice: the default microphone")
     add("--to", required=True, metavar="TARGET", help="where the stream goes, see below")
     add("--duration", type=float, metavar="S", help="end after so many seconds (default: with the sound)")
+    add_checkpoint(parser)
     add_options(parser)
     parser.set_defaults(lookahead=LiveOptions.lookahead)
     return parser

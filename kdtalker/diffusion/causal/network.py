@@ -11,9 +11,11 @@ from torch.nn import functional as F
 
 from kdtalker.audio.causal_network import CausalEncoderNetwork
 from kdtalker.core.motion import MOTION_WIDTH
-from kdtalker.diffusion.causal.header import StudentConfig, StudentHeader
+from kdtalker.diffusion.causal.header import StudentConfig, StudentHeader, read_student_header
 from kdtalker.diffusion.causal.inference import PORTRAIT_WIDTH
+from kdtalker.diffusion.causal.personal import read_student_arrays
 from kdtalker.weights.checkpoint import write_checkpoint
+from kdtalker.weights.strict import load_strictly
 
 _LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -6.0, 2.0
 
@@ -79,6 +81,14 @@ class StudentNetwork(nn.Module):
         self.config = config
         self.encoder = CausalEncoderNetwork(config.encoder)
         self.motion = CausalMotionNetwork(config)
+
+
+def load_network(path: Path, personal: float | None = None) -> StudentNetwork:
+    """Load the network of a student, in eval mode; personal: how much like the person that it holds, 0..1, None for 1
+    where it holds one. Raises InputError where the file is missing, damaged or another model's, or holds nobody."""
+    config = read_student_header(path).config
+    state = {name: torch.from_numpy(value) for name, value in read_student_arrays(path, personal).items()}
+    return load_strictly(lambda: StudentNetwork(config), state, path)
 
 
 def save_student(path: Path, network: StudentNetwork, header: StudentHeader, *, half: bool = True) -> None:

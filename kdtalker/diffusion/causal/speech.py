@@ -13,9 +13,9 @@ from kdtalker.core.protocols import SlidingSpeech, Speech
 from kdtalker.diffusion.causal.header import read_student_header
 from kdtalker.diffusion.causal.inference import MotionInference, student_shapes
 from kdtalker.diffusion.causal.model import CausalMotionModel
+from kdtalker.diffusion.causal.personal import person_shapes, read_student_arrays
 from kdtalker.diffusion.fir_smoothing import FIRSmoothedModel
 from kdtalker.diffusion.header import require_shapes
-from kdtalker.weights.arrays import read_arrays
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,18 @@ class SlidingStudent:
         return SlidingSpeech(SlidingCausalEncoder(self.encoder), self.model, 1, needed)
 
 
-def load_student(path: Path) -> Speech:
-    """Load the speech models of a student: films are smoothed. Raises InputError as `load_sliding_student`."""
-    student = load_sliding_student(path)
+def load_student(path: Path, personal: float | None = None) -> Speech:
+    """Load the speech models of a student: films are smoothed. Arguments and errors as of `load_sliding_student`."""
+    student = load_sliding_student(path, personal)
     return Speech(student.encoder, FIRSmoothedModel(student.model), student)
 
 
-def load_sliding_student(path: Path) -> SlidingStudent:
-    """Load a student. Raises InputError where the file is missing, damaged or another model's."""
+def load_sliding_student(path: Path, personal: float | None = None) -> SlidingStudent:
+    """Load a student; personal: how much like the person that it holds, 0..1, None for 1 where it holds one. Raises
+    InputError where the file is missing, damaged or another model's, or the dial is set and it holds nobody."""
     header = read_student_header(path)
-    require_shapes(path, student_shapes(header.config))
-    _, tensors = read_arrays(path, ())
+    require_shapes(path, person_shapes(path, student_shapes(header.config)))
+    tensors = read_student_arrays(path, personal)
     encoder, motion = (
         {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
         for part in ("encoder.", "motion.")

@@ -19,17 +19,18 @@ from kdtalker.renderers.mesh.source import MeshSource
 @dataclass(frozen=True)
 class MeshEngine(Engine[MeshSource]):
     """Combine face mesh tracking, the Whisper encoder, the motion model and the mesh renderer. checkpoint: another
-    motion model than the shipped one."""
+    motion model than the shipped one; personal: how much like the person that it holds, 0..1."""
 
     tracker: FaceTracker
     renderer: MeshRenderer
     checkpoint: Path | None = None
+    personal: float | None = None
 
     @staticmethod
-    def load(checkpoint: Path | None = None) -> MeshEngine:
+    def load(checkpoint: Path | None = None, personal: float | None = None) -> MeshEngine:
         """Load the weights that ship with the package. Raises InputError where one is missing or damaged."""
         tracker = FaceTracker()
-        return MeshEngine(tracker, MeshRenderer.load(tracker), checkpoint)
+        return MeshEngine(tracker, MeshRenderer.load(tracker), checkpoint, personal)
 
     def find_portrait(
         self,
@@ -56,7 +57,7 @@ class MeshEngine(Engine[MeshSource]):
         """Load the speech models of the package, or those of the checkpoint. Raises InputError."""
         from kdtalker.diffusion.speech import load_shipped, load_speech
 
-        return load_speech(self.checkpoint, MESH_SPACE) if self.checkpoint else load_shipped()
+        return load_speech(self.checkpoint, MESH_SPACE, personal=self.personal) if self.checkpoint else load_shipped()
 
     def start_from(self, motion: Motion, *, rest: Motion, first: Motion, frame: int) -> Motion:
         """Fade generated motion in from the source's own; see `edits.transfer.start_from`."""

@@ -1,0 +1,1 @@
+"""A person's own way of talking, learned from a minute of film."""
