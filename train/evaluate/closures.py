@@ -17,6 +17,7 @@ import numpy as np
 
 from kdtalker import Options, TalkingPortraitPipeline
 from kdtalker.core.arrays import Array
+from kdtalker.core.pcm import encode_pcm
 from kdtalker.core.protocols import EncodedPortrait
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from kdtalker.face.landmarks import mouth_opening
@@ -50,7 +51,7 @@ def align_phones(samples: Array, text: str) -> list[Phone]:
     """Force-align the phones of a text with its sound (N,) at 16 kHz."""
     from pocketsphinx import Decoder
 
-    raw = (samples * 32767).astype("<i2").tobytes()
+    raw = encode_pcm(samples)
     decoder = Decoder(samprate=SAMPLE_RATE_HZ, bestpath=False, loglevel="FATAL")
     decoder.set_align_text(text)
     for last in (False, True):  # words, then the phones in them
