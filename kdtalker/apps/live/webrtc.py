@@ -87,12 +87,12 @@ def check_offer(text: str) -> None:
         raise ProtocolError("offer", _NO_OFFER) from None
     if not {"audio", "video"} & {media.kind for media in offer.media}:
         raise ProtocolError("offer", _NO_OFFER)
-    if not all(any(map(_is_usable, media.dtls.fingerprints)) for media in offer.media):
+    if not all(media.dtls and any(map(_is_usable, media.dtls.fingerprints)) for media in offer.media):
         raise ProtocolError(
             "offer", f"The offer has no fingerprint of a certificate, wanted {', '.join(_DIGEST_BYTES)} in a line "
             "`a=fingerprint`.",
         )  # fmt: skip
-    if not all(media.ice.usernameFragment and media.ice.password for media in offer.media):
+    if not all(media.ice and media.ice.usernameFragment and media.ice.password for media in offer.media):
         raise ProtocolError("offer", "The offer has no ICE credentials, wanted lines `a=ice-ufrag` and `a=ice-pwd`.")
 
 
