@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from kdtalker.core.motion import MOTION_WIDTH
 from kdtalker.diffusion.causal.network import CausalMotionNetwork, StudentNetwork
 from train.distil.distiller import DistilBatch, Distiller, Logged, Rollout, StudentOutput, TeacherOutput
 from train.distil.phones import PHONES
@@ -63,7 +64,7 @@ class Arm(nn.Module):
         recipe, motion = self._recipe, self.student.motion
         stages = self.student.encoder(batch.columns)
         features = stages[-1]
-        noise = draw_noise(motion, *features.shape[:2], None).to(features.device)
+        noise = draw_noise(motion, len(features), features.shape[1], None).to(features.device)
         is_free = torch.rand(()) < recipe.own_history
         is_real, number = batch.has_motion[:, None, None] > 0, self._step % batch.samples.shape[1]
         given = torch.where(is_real, batch.motion, batch.samples[:, number])
@@ -138,6 +139,11 @@ def draw_noise(motion: CausalMotionNetwork, size: int, frames: int, generator: t
     for row in fresh[1:]:
         rows.append(memory * rows[-1] + (1 - memory**2) ** 0.5 * row)
     return torch.stack(rows, 1)
+
+
+def own_frame(portrait: Tensor) -> Tensor:
+    """Return a portrait's own motion (B, 1, 70), before the first frame of a clip."""
+    return portrait[:, None, -MOTION_WIDTH:]
 
 
 def shift(frames: Tensor, before: Tensor) -> Tensor:

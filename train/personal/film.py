@@ -25,7 +25,7 @@ from kdtalker.renderers.mesh.geometry import FaceModel
 from train.data.prepare import split_clips
 from train.data.shards import Shard
 from train.data.sync import LARGEST_LAG_FRAMES
-from train.distil.arm import draw_noise, free_run
+from train.distil.arm import draw_noise, free_run, own_frame
 from train.harness.curves import correlation
 from train.motion.dataset import align, fit_motion, to_model_vectors
 from train.personal.student import BaseStudent
@@ -73,8 +73,8 @@ def read_film(path: Path) -> list[Shard]:
     landmarks = np.stack([nothing if face is None else face.landmarks for face in faces] or [nothing])
     if np.isnan(landmarks).all():
         raise InputError(f"'{path}' shows no face, wanted a film of one person who speaks into the camera.")
-    sound = np.pad(sound, (0, max(0, len(landmarks) * SAMPLES_PER_FRAME - len(sound)))).astype(np.float16)
-    sounds = sound[: len(landmarks) * SAMPLES_PER_FRAME].reshape(-1, SAMPLES_PER_FRAME)
+    padded = np.pad(sound, (0, max(0, len(landmarks) * SAMPLES_PER_FRAME - len(sound)))).astype(np.float16)
+    sounds = padded[: len(landmarks) * SAMPLES_PER_FRAME].reshape(-1, SAMPLES_PER_FRAME)
     clips = [clip for clip, reason in split_clips(landmarks) if not reason]
     return [
         Shard(landmarks[clip], sounds[clip].ravel(), False, 0, path.stem, "train", str(path), int(clip.start))
@@ -117,7 +117,7 @@ def hear_clips(shards: list[Shard], student: BaseStudent) -> tuple[list[HeardCli
             motion, canonical = fit_motion(shard.landmarks, face)
             vectors = normalisation.normalise(to_model_vectors(motion, relative=True)).astype(np.float32)
             keypoints = normalisation.normalise_canonical(canonical.reshape(-1)).astype(np.float32)
-            features = student.encode(shard.sound)[: len(vectors)]
+            features = student.encode(shard.sound.astype(np.float32))[: len(vectors)]
             heard.append(HeardClip(film, features, torch.from_numpy(vectors), torch.from_numpy(keypoints), still))
         lag_frames, r = estimate_lag(heard, student, LAGS if known_lag is None else [known_lag])
         lags[film] = lag_frames, r
@@ -146,6 +146,6 @@ def generate(network: StudentNetwork, clip: HeardClip, seeds: int) -> Array:
     """Generate the normalised motion (seeds, T, 70) of a clip's sound, from its first frame."""
     noise = draw_noise(network.motion, seeds, len(clip.features), torch.Generator().manual_seed(0))
     features, portrait = (one.expand(seeds, *one.shape) for one in (clip.features, clip.portrait(0)))
-    made: Array = free_run(network.motion, features, portrait, noise).numpy()
+    made: Array = free_run(network.motion, features, own_frame(portrait), portrait, noise).numpy()
     made[..., 0] = clip.portrait(0)[-MOTION_WIDTH].item()  # the scale is the portrait's
     return made

@@ -18,7 +18,7 @@ from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.diffusion.calibration import POSE_AND_SHIFT
 from kdtalker.diffusion.causal.network import CausalMotionNetwork
 from kdtalker.diffusion.causal.personal import PREFIX
-from train.distil.arm import draw_noise, free_run, shift
+from train.distil.arm import draw_noise, free_run, own_frame, shift
 from train.distil.methods.baselines import MotionLoss
 from train.distil.methods.personal import PersonalBatch, PersonalConfig, PersonalLoss, PersonalMotion
 from train.distil.recipe import DistilRecipe
@@ -67,7 +67,7 @@ class PersonalBatches:
         portrait = torch.randn(POOL, 3 * KEYPOINTS + MOTION_WIDTH, generator=generator)
         portrait[:, 3 * KEYPOINTS :][:, POSE_AND_SHIFT] = self._clips[0].still
         noise = draw_noise(self._base, POOL, self._config.frames, generator)
-        return features, portrait, free_run(self._base, features, portrait, noise), noise
+        return features, portrait, free_run(self._base, features, own_frame(portrait), portrait, noise), noise
 
     @torch.no_grad()
     def draw(self, step: int, current: CausalMotionNetwork) -> PersonalBatch:
@@ -80,7 +80,7 @@ class PersonalBatches:
         noise = draw_noise(self._base, config.windows, config.frames, generator)
         given = motion
         if rng.random() < config.own_history:
-            given = free_run(current, features, portrait, noise)
+            given = free_run(current, features, own_frame(portrait), portrait, noise)
         chosen = torch.from_numpy(rng.choice(POOL, config.windows, replace=False))
         pooled = [part[chosen] for part in self._pool]
         features, portrait, motion, noise = (
@@ -89,7 +89,7 @@ class PersonalBatches:
         given = torch.cat([given, pooled[2]])
         given = given + config.history_noise * torch.randn(given.shape, generator=generator)
         is_own = torch.cat([torch.ones(config.windows), torch.zeros(config.windows)])
-        return PersonalBatch(features, motion, is_own, shift(given, portrait), portrait, noise)
+        return PersonalBatch(features, motion, is_own, shift(given, own_frame(portrait)), portrait, noise)
 
     def _window(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Cut features, portrait (a frame of the clip) and motion of a window of the person."""
