@@ -34,7 +34,7 @@ def unhurried():
     return toy.pipeline(UnhurriedEngine(UnhurriedRenderer()))
 
 
-def own(checkpoint):
+def own(checkpoint=None, personal=None):
     """In place of TalkingPortraitPipeline.mesh."""
     return unhurried()
 
