@@ -34,9 +34,11 @@ from kdtalker.apps.watermark import draw_squares, preview_scale
 from kdtalker.core.allocator import share_one_arena
 from kdtalker.core.errors import OutputError
 from kdtalker.core.files import check_file
+from kdtalker.core.motion import MESH_SPACE
 from kdtalker.core.options import controls
 from kdtalker.core.signals import Interruption, interruptible
-from kdtalker.diffusion.causal.personal import check_share, require_person
+from kdtalker.diffusion.causal.personal import check_share
+from kdtalker.diffusion.header import check_checkpoint
 from kdtalker.face.background import parse_colour
 from kdtalker.tts.line import DEFAULT_VOICE, Line
 from kdtalker.weights.find import describe_missing_weights
@@ -280,7 +282,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     try:
         check_share(given.checkpoint, given.personal)
         if given.checkpoint is not None:
-            require_person(given.checkpoint, given.personal)
+            check_checkpoint(given.checkpoint, MESH_SPACE, given.personal)
     except InputError as error:
         parser.error(str(error))
     return given

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from reprlib import repr  # of a header that anyone may have written, in short
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from kdtalker.audio.blocks import BlockEncoder, BlockSpan, BlockState
 from kdtalker.audio.mel import MEL_COLUMNS_PER_FRAME, MEL_HOP, MEL_WINDOW, log_mel
 from kdtalker.core.arrays import Array
-from kdtalker.core.errors import InputError
+from kdtalker.core.errors import InputError, quote
 from kdtalker.core.rates import SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
@@ -39,10 +38,10 @@ class CausalEncoderConfig:
     def __post_init__(self) -> None:
         sizes = {name: np.atleast_1d(getattr(self, name)) for name in ("widths", "strides", "kernel")}
         if any(((value < 1) | (value > 2048)).any() or not 0 < value.size <= 16 for value in sizes.values()):
-            raise InputError(f"The audio encoder's sizes are {repr(self)}, wanted numbers of 1 to 2048.")
+            raise InputError(f"The audio encoder's sizes are {quote(self)}, wanted numbers of 1 to 2048.")
         if len(self.widths) != len(self.strides) or np.prod(self.strides) != MEL_COLUMNS_PER_FRAME:
             raise InputError(
-                f"The audio encoder's strides are {repr(self.strides)}, wanted one for each of its {len(self.widths)} "
+                f"The audio encoder's strides are {quote(self.strides)}, wanted one for each of its {len(self.widths)} "
                 f"widths, {MEL_COLUMNS_PER_FRAME} multiplied."
             )
         if self.strides[-1] != 1 or self.kernel <= max(self.strides):
@@ -60,14 +59,14 @@ class CausalEncoderConfig:
         """Read the fields by name. Raises InputError where one is missing, unknown or of another type."""
         names = [field.name for field in fields(CausalEncoderConfig)]
         if not isinstance(header, Mapping) or sorted(header) != sorted(names):
-            raise InputError(f"The audio encoder's config is {repr(header)}, wanted {', '.join(names)}.")
+            raise InputError(f"The audio encoder's config is {quote(header)}, wanted {', '.join(names)}.")
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in header.items()
         }
         for name, value in values.items():
             numbers = value if name in ("widths", "strides") and isinstance(value, tuple) else (value,)
             if not all(type(number) is int for number in numbers):
-                raise InputError(f"The audio encoder's {name} is {repr(value)}, wanted whole numbers.")
+                raise InputError(f"The audio encoder's {name} is {quote(value)}, wanted whole numbers.")
         return CausalEncoderConfig(**values)
 
 

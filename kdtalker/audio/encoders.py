@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from reprlib import repr  # shortens a name out of a header that anyone may have written
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdtalker.core.arrays import Array
-from kdtalker.core.errors import InputError
+from kdtalker.core.errors import InputError, quote
 from kdtalker.core.protocols import AudioEncoder, StateT
 from kdtalker.weights.find import find
 
@@ -81,7 +80,7 @@ def encoder_spec(name: str) -> EncoderSpec:
     """Return the encoder's row of the registry. Raises InputError for an unknown name."""
     if name not in ENCODERS:
         raise InputError(
-            f"The motion model hears through {repr(name)}, known are {' and '.join(ENCODERS)}; "
+            f"The motion model hears through {quote(name)}, known are {' and '.join(ENCODERS)}; "
             "choose a model that was trained on one of them."
         )
     return ENCODERS[name]

@@ -8,6 +8,7 @@ from reprlib import Repr
 
 _SHORTENED = Repr()
 _SHORTENED.maxstring = _SHORTENED.maxother = 60
+_SHORTENED.maxlevel = 2
 _MANY_FILES = "too many open files; raise the limit (ulimit -n)."
 
 # Errors of the operating system that are no fault of a file or program that was named, and how they are told.

@@ -46,7 +46,7 @@ class Listener:
 
     def repeat(self, number: int) -> None:
         """Send a signal again whose exception came to nothing."""
-        self._ignored_until = 0.0
+        self.heard, self._ignored_until = None, 0.0
         Timer(REPEAT_S, _send, [number]).start()
 
 

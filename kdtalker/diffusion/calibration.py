@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from reprlib import repr
 
 import numpy as np
 
 from kdtalker.core.arrays import Array
-from kdtalker.core.errors import InputError
+from kdtalker.core.errors import InputError, quote
 from kdtalker.core.motion import KEYPOINTS, MOTION_WIDTH
 
 POSE_AND_SHIFT = slice(1, 7)  # of a motion vector
@@ -49,7 +48,7 @@ class Calibration:
                     f"The calibration's {name} has the shape {value.shape}, wanted {shape} finite numbers."
                 )
             if name != "mouth_projection" and not (value.min() >= 0 and value.max() <= _LARGEST):
-                raise InputError(f"The calibration's {name} is {repr(value.tolist())}, wanted 0 to {_LARGEST:g}.")
+                raise InputError(f"The calibration's {name} is {quote(value.tolist())}, wanted 0 to {_LARGEST:g}.")
             object.__setattr__(self, name, value)
 
     def mouth_matrix(self, std: Array) -> Array:
@@ -66,5 +65,5 @@ class Calibration:
     def from_header(header: object) -> Calibration:
         """Read what `header` returned. Raises InputError where it does not fit."""
         if not isinstance(header, Mapping) or set(header) != set(_SHAPES):
-            raise InputError(f"The calibration is {repr(header)}, wanted {', '.join(_SHAPES)}.")
+            raise InputError(f"The calibration is {quote(header)}, wanted {', '.join(_SHAPES)}.")
         return Calibration(**header)

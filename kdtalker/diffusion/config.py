@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from reprlib import repr  # of a header that anyone may have written, in short
 
 from kdtalker.audio.encoders import ENCODERS, PUBLISHED_ENCODER
-from kdtalker.core.errors import InputError
+from kdtalker.core.errors import InputError, quote
 from kdtalker.core.motion import MOTION_WIDTH
 
 STEPS = {"ddim": 50, "dpmsolver++": 6}  # default sampling steps of a window; DDIM as published
@@ -77,10 +76,10 @@ class DenoiserConfig:
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise InputError(f"The model's {name} is {repr(getattr(self, name))}, known are {', '.join(allowed)}.")
+                raise InputError(f"The model's {name} is {quote(getattr(self, name))}, known are {', '.join(allowed)}.")
         for name, (least, most) in _RANGES.items():
             if not least <= getattr(self, name) <= most:
-                raise InputError(f"The model's {name} is {repr(getattr(self, name))}, wanted {least} to {most}.")
+                raise InputError(f"The model's {name} is {quote(getattr(self, name))}, wanted {least} to {most}.")
         if self.width % 2:
             raise InputError(f"The model's width is {self.width}, wanted an even number.")
         if not 0 < self.beta_start <= self.beta_end < 1:
@@ -114,16 +113,16 @@ class DenoiserConfig:
     def from_header(header: object) -> DenoiserConfig:
         """Read what `header` returned. Raises InputError where a field is missing, unknown or of another type."""
         if not isinstance(header, Mapping):
-            raise InputError(f"The model's config is {repr(header)}, wanted its fields by name.")
+            raise InputError(f"The model's config is {quote(header)}, wanted its fields by name.")
         header = dict(header)
         width = header.pop("motion_width", MOTION_WIDTH)  # a field of older headers
         if type(width) is not int or width != MOTION_WIDTH:
-            raise InputError(f"The model's motion_width is {repr(width)}, wanted {MOTION_WIDTH}.")
+            raise InputError(f"The model's motion_width is {quote(width)}, wanted {MOTION_WIDTH}.")
         known = {field.name: type(field.default) for field in fields(DenoiserConfig)}
         wrong = sorted(known.keys() ^ header.keys())
         if wrong:
-            raise InputError(f"The model's header does not fit this program: {repr(wrong[0])} is missing or unknown.")
+            raise InputError(f"The model's header does not fit this program: {quote(wrong[0])} is missing or unknown.")
         for name, kind in known.items():
             if type(header[name]) is not kind:
-                raise InputError(f"The model's header gives {name} as {repr(header[name])}, wanted {kind.__name__}.")
+                raise InputError(f"The model's header gives {name} as {quote(header[name])}, wanted {kind.__name__}.")
         return DenoiserConfig(**header)

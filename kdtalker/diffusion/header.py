@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr
 
 from kdtalker.audio.encoders import encoder_spec
-from kdtalker.core.errors import InputError
+from kdtalker.core.errors import InputError, quote
 from kdtalker.core.motion import SPACES
 from kdtalker.diffusion.calibration import Calibration
 from kdtalker.diffusion.causal.header import StudentHeader, holds_student, read_student_header
@@ -58,9 +57,9 @@ def read_motion_header(path: Path) -> MotionHeader:
     space, card = header["space"], header["card"]
     try:
         if space not in SPACES:
-            raise InputError(f"Its keypoint space is {repr(space)}, known are {' and '.join(SPACES)}.")
+            raise InputError(f"Its keypoint space is {quote(space)}, known are {' and '.join(SPACES)}.")
         if not isinstance(card, dict) or not all(isinstance(text, str) for text in card.values()):
-            raise InputError(f"Its card is {repr(card)}, wanted texts by name.")
+            raise InputError(f"Its card is {quote(card)}, wanted texts by name.")
         config = DenoiserConfig.from_header(header["config"])
         calibration = Calibration.from_header(header["calibration"]) if "calibration" in header else None
         if calibration and not (config.prediction == "sample" and config.relative):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from reprlib import repr
 
 import numpy as np
 
 from kdtalker.core.arrays import Array
-from kdtalker.core.errors import InputError
+from kdtalker.core.errors import InputError, quote
 from kdtalker.core.motion import KEYPOINTS, MOTION_WIDTH
 
 _WIDTHS = {
@@ -61,12 +60,12 @@ class Normalisation:
     def from_header(header: object) -> Normalisation:
         """Read what `header` returned. Raises InputError where it does not fit."""
         if not isinstance(header, Mapping):
-            raise InputError(f"The normalisation is {repr(header)}, wanted lists of numbers by name.")
+            raise InputError(f"The normalisation is {quote(header)}, wanted lists of numbers by name.")
         values = {}
         for name, width in _WIDTHS.items():
             numbers = header.get(name)
             if not isinstance(numbers, list) or not all(isinstance(number, (int, float)) for number in numbers):
-                raise InputError(f"The normalisation's {name} is {repr(numbers)}, wanted {width} numbers.")
+                raise InputError(f"The normalisation's {name} is {quote(numbers)}, wanted {width} numbers.")
             try:
                 with np.errstate(over="ignore"):  # what does not fit becomes inf, which is refused
                     values[name] = np.array(numbers, np.float32)

@@ -142,7 +142,8 @@ def test_what_is_asked_for_without_a_socket_or_at_another_address_is_told(addres
         return caught.value.code, told["type"], told["code"], "wanted" in told["message"]
 
     assert ask("live") == (426, "error", "no_websocket", True)
-    assert ask("portraits") == ask("portrait", "POST") == (404, "error", "not_found", True)
+    assert ask("portrait", "POST") == (404, "error", "not_found", True)
+    assert ask("portraits") == (405, "error", "method", False)
 
 
 def test_a_text_is_said(address):

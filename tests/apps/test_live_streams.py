@@ -11,6 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from contextlib import contextmanager
 from fractions import Fraction
 
@@ -28,7 +29,7 @@ from kdtalker.apps.live.command import _summary
 from kdtalker.apps.live.outputs import open_output
 from kdtalker.apps.live.server import PageServer
 from kdtalker.core.errors import InputError, OutputError
-from kdtalker.live.frames import Activity, LiveFrame, LiveStats, PictureState
+from kdtalker.live.frames import Activity, LiveFrame, PictureState
 from kdtalker.media.video import read_video
 from kdtalker.media.video_writer import TAG
 
@@ -100,12 +101,13 @@ def test_colours_are_those_of_films(tmp_path, suffix):
 
 
 def test_what_was_sent_is_told_in_sentences():
-    assert _summary(50, LiveStats(new=50)) == "2.0 s sent, 50 frames. Each has a picture of its own, drawn in full."
-    told = _summary(50, LiveStats(new=46, degraded=1, repeated=3, dropped=2))
+    new, degraded, repeated = PictureState
+    assert _summary(Counter({new: 50}), 0) == "2.0 s sent, 50 frames. Each has a picture of its own, drawn in full."
+    told = _summary(Counter({new: 46, degraded: 1, repeated: 3}), 2)
     assert told == (
         "2.0 s sent, 50 frames. Among them are 46 with a picture of their own, drawn in full, 1 with one that was "
-        "drawn without the details of the mouth, or came late, 3 with the picture of the frame before. 2 pictures of "
-        "speech could not be drawn in time."
+        "drawn without the details of the mouth, or came late, 3 with the picture of the frame before. Pictures of "
+        "speech that could not be drawn in time: 2."
     )
 
 

@@ -76,9 +76,9 @@ def test_a_hello_that_is_wrong_is_refused_with_its_code(changed, code):
 
 
 LONG = 10**400
-LONG_VALUES = [{"rate": LONG}, {"version": LONG}, {"channels": LONG}, {"source": "x" * 999}, {"lookahead": LONG},
-               {"portrait": [1] * 999}, {"options": {"seed": LONG}}, {"options": {"x" * 999: 1}}, {"type": "x" * 999},
-               {"x" * 999: 1}]  # fmt: skip
+LONG_VALUES = [{"rate": LONG}, {"version": LONG}, {"channels": LONG}, {"channels": [[[["x" * 999]]]]},
+               {"source": "x" * 999}, {"lookahead": LONG}, {"portrait": [1] * 999}, {"options": {"seed": LONG}},
+               {"options": {"x" * 999: 1}}, {"type": "x" * 999}, {"x" * 999: 1}]  # fmt: skip
 
 
 @pytest.mark.parametrize("changed", LONG_VALUES, ids=lambda changed: next(iter(changed))[:9])

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdtalker.core.errors import InputError
+from kdtalker.core.errors import InputError, quote
 from kdtalker.core.files import write_atomically
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.diffusion.causal.network import StudentNetwork
@@ -151,11 +151,16 @@ def summarise(people: Mapping[str, Any]) -> dict[str, dict[str, Metrics]]:
 
 
 def read_figures(file: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """Read the people that were measured with the same settings, none where there is no such file."""
+    """Read the people that were measured, none where there is no such file. Raises InputError where they were measured
+    with other settings or data."""
     if not file.exists():
         return {}
     known = json.loads(file.read_text("utf-8"))
-    people: dict[str, Any] = known["people"] if known["asked"] == asked else {}
+    for name, value in asked.items():
+        if known["asked"].get(name) != value:
+            told = f"{name} = {quote(known['asked'].get(name))}, now it is {quote(value)}"
+            raise InputError(f"'{file}' was measured with {told}; choose another --out.")
+    people: dict[str, Any] = known["people"]
     return people
 
 
@@ -209,6 +214,7 @@ def measure_people(options: argparse.Namespace) -> dict[str, Any]:
     asked = {
         "student": hashlib.sha256(options.student.read_bytes()).hexdigest(),
         "speech": [str(place) for place in options.speech],
+        "shards": {"clips": len(shards), "frames": sum(len(shard.landmarks) for shard in shards)},
         "arms": options.arms,
         "seeds": options.seeds,
         "steps": options.steps,

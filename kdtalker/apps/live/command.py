@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdtalker.apps.arguments import Parser, add_checkpoint, add_options
 from kdtalker.core.arrays import Array
@@ -18,10 +19,8 @@ from kdtalker.core.options import Options, controls
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.diffusion.causal.personal import check_share
 from kdtalker.diffusion.header import check_checkpoint
+from kdtalker.live.frames import PictureState
 from kdtalker.live.pacing import Pacer
-
-if TYPE_CHECKING:
-    from kdtalker.live.frames import LiveStats
 
 AHEAD_S = 2.0  # of a file that waits in the session
 
@@ -59,31 +58,32 @@ def run(arguments: Sequence[str], load: Callable[..., Any] | None = None) -> str
             session = stack.enter_context(face.start(SOUND_RATE_HZ))
             if sound is None:
                 stack.enter_context(_open_microphone(session.push, SOUND_RATE_HZ))
-            frames = _play(session, output, sound, asked.duration)
+            sent = _play(session, output, sound, asked.duration)
         output.close()
     except BaseException:
         output.abort()
         raise
-    text = f"{asked.to}: {_summary(frames, session.stats)}\n"
+    text = f"{asked.to}: {_summary(sent, session.stats.dropped)}\n"
     if asked.to != "-":
         return text
     sys.stderr.write(text)  # stdout is the stream
     return ""
 
 
-def _summary(frames: int, counts: LiveStats) -> str:
-    """Describe in sentences what was sent."""
-    sent = f"{frames / FRAME_RATE_HZ:.1f} s sent, {frames} frames."
-    if counts.new == frames:
-        return f"{sent} Each has a picture of its own, drawn in full."
+def _summary(sent: Counter[PictureState], dropped: int) -> str:
+    """Describe in sentences what was sent, frames by their pictures, and how many of speech were not drawn in time."""
+    frames = sent.total()
+    text = f"{frames / FRAME_RATE_HZ:.1f} s sent, {frames} frames."
+    if sent[PictureState.NEW] == frames:
+        return f"{text} Each has a picture of its own, drawn in full."
     kinds = {
-        "with a picture of their own, drawn in full": counts.new,
-        "with one that was drawn without the details of the mouth, or came late": counts.degraded,
-        "with the picture of the frame before": counts.repeated,
+        "with a picture of their own, drawn in full": PictureState.NEW,
+        "with one that was drawn without the details of the mouth, or came late": PictureState.DEGRADED,
+        "with the picture of the frame before": PictureState.REPEATED,
     }
-    told = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
-    left_out = f" {counts.dropped} pictures of speech could not be drawn in time." if counts.dropped else ""
-    return f"{sent} Among them are {told}.{left_out}"
+    told = ", ".join(f"{sent[state]} {kind}" for kind, state in kinds.items() if sent[state])
+    left_out = f" Pictures of speech that could not be drawn in time: {dropped}." if dropped else ""
+    return f"{text} Among them are {told}.{left_out}"
 
 
 def _parser() -> Parser:
@@ -109,9 +109,10 @@ def _parser() -> Parser:
     return parser
 
 
-def _play(session: Any, output: Any, sound: Iterator[Array] | None, duration_s: float | None) -> int:
-    """Send a frame every 40 ms until the sound has been played; returns how many."""
+def _play(session: Any, output: Any, sound: Iterator[Array] | None, duration_s: float | None) -> Counter[PictureState]:
+    """Send a frame every 40 ms until the sound has been played; return how many, by their pictures."""
     pacer, index, is_reading = Pacer(late_s=math.inf), 0, sound is not None
+    sent = Counter[PictureState]()
     with suppress(KeyboardInterrupt):
         while duration_s is None or index < duration_s * FRAME_RATE_HZ:
             while is_reading and sound is not None and session.stats.waiting_s < AHEAD_S:
@@ -129,12 +130,13 @@ def _play(session: Any, output: Any, sound: Iterator[Array] | None, duration_s: 
                 raise OutputError(
                     f"The engine failed ({session.error or type(session.error).__name__}); the stream was ended."
                 ) from session.error
+            sent[frame.picture_state] += 1
             index += 1
             if sound is not None and frame.ended:
                 break
     if not index:
         raise OutputError("Nothing was sent: it was interrupted before the first frame.")
-    return index
+    return sent
 
 
 def _open_microphone(push: Callable[[Array], Any], rate_hz: int) -> Any:

@@ -20,8 +20,8 @@ DISCARD_WITHIN_S = 5.0
 UPLOADS_WAITING = 8  # at most, those that are read or encoded among them
 BODIES_WAITING = 2  # as many of the largest size may be held in memory
 _STATUS = {
-    "not_allowed": 401, "origin": 403, "not_found": 404, "portrait": 404, "too_slow": 408, "too_large": 413,
-    "no_websocket": 426, "failed": 500, "busy": 503,
+    "not_allowed": 401, "origin": 403, "not_found": 404, "portrait": 404, "method": 405, "too_slow": 408,
+    "too_large": 413, "no_websocket": 426, "failed": 500, "busy": 503,
 }  # fmt: skip
 _HEADERS = {"busy": {"Retry-After": "30"}, "no_websocket": {"Upgrade": "websocket"}}
 

@@ -9,10 +9,13 @@ import threading
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.util import find_spec
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
+from starlette.routing import Match
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from kdtalker.apps.live.access import HostCheck, is_loopback
@@ -43,20 +46,30 @@ def live_app(service: LiveService) -> FastAPI:
         loading.cancel()
 
     app = FastAPI(title="kdtalker", docs_url=None, redoc_url=None, openapi_url=None, lifespan=preload)
-    for build in (websocket_router, portrait_router, tab_router):
-        app.include_router(build(service))
+    routers = [build(service) for build in (websocket_router, portrait_router, tab_router)]
     if find_spec("aiortc"):
         from kdtalker.apps.live.webrtc import webrtc_router
 
-        app.include_router(webrtc_router(service))
-    app.add_api_route("/v1/{path:path}", _refuse, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+        routers.append(webrtc_router(service))
+    for router in routers:
+        app.include_router(router)
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    every = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    app.add_api_route("/v1/{path:path}", partial(_refuse, routes), methods=every)
     return app
 
 
-async def _refuse(request: Request) -> Response:
+async def _refuse(routes: list[APIRoute], request: Request) -> Response:
     """Answer a request that no route of the protocol takes."""
+    fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    methods = sorted({method for route in fitting for method in route.methods or ()})
     if request.url.path == "/v1/live":
         error = ProtocolError("no_websocket", "This is the address of a WebSocket, wanted a request to upgrade to one.")
+    elif methods:
+        text = f"{request.url.path[:100]} takes {', '.join(methods)}, not {request.method}."
+        answer = error_response(ProtocolError("method", text))
+        answer.headers["Allow"] = ", ".join(methods)
+        return answer
     else:
         lacking = "" if find_spec("aiortc") else ", for which the extra [webrtc] is missing here"
         error = ProtocolError(

@@ -34,6 +34,7 @@ KeyT = TypeVar("KeyT", bound=Hashable)
 ResultT = TypeVar("ResultT")
 
 FACES_KEPT = 8
+ENDS_WITHIN_S = 5.0  # a session that is ending is waited for so long
 FREE_WITHIN_S = 0.3  # a place that becomes free within so long is waited for: its session may just have ended
 JPEG_QUALITY = 85
 _IDLE_POLL_S = 1.0
@@ -163,7 +164,7 @@ class LiveService:
     async def admit(self) -> AsyncIterator[Place]:
         """Keep a place for a session. Raises ProtocolError where there is none, before any work is done."""
         refused_s = time.monotonic() + FREE_WITHIN_S
-        while not self._has_place(time.monotonic() < refused_s):
+        while not self._has_place(time.monotonic() - refused_s):
             await asyncio.sleep(0.01)
         place = Place()
         self._places.add(place)
@@ -172,13 +173,15 @@ class LiveService:
         finally:
             self._places.remove(place)
 
-    def _has_place(self, may_wait: bool) -> bool:
-        """Tell whether there is a place; False while one may become free. Raises ProtocolError where there is none."""
+    def _has_place(self, late_s: float) -> bool:
+        """Tell whether there is a place; False while one may become free. Raises ProtocolError where there is none, so
+        many seconds after a place that is kept would have been."""
         running = [session.stats for session in self._running]
         try:
             self.admission.check(running, len(self._places) - len(running))
         except ProtocolError:
-            if not may_wait and not any(place.is_ending for place in self._places):
+            ends_soon = late_s < ENDS_WITHIN_S and any(place.is_ending for place in self._places)
+            if late_s >= 0 and not ends_soon:
                 raise
             return False
         return True

@@ -34,6 +34,7 @@ MAX_OFFER_BYTES = 200_000
 _NO_OFFER = "The body is no SDP offer that can be answered, wanted audio in Opus or video in VP8 or H.264 (WebRTC)."
 _DIGEST_BYTES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}  # of the fingerprints that aiortc compares
 CODECS = ("video/VP8", "video/H264")  # in the order of preference
+_CODECS = {"audio": ("opus",), "video": tuple(name.removeprefix("video/") for name in CODECS)}  # that an offer needs
 
 
 def webrtc_router(service: LiveService) -> APIRouter:
@@ -67,7 +68,7 @@ def webrtc_router(service: LiveService) -> APIRouter:
     async def end(key: str) -> Response:
         """End a call."""
         if key not in calls:
-            return error_response(ProtocolError("portrait", "There is no such call; it may have ended."))
+            return error_response(ProtocolError("not_found", "There is no such call; it may have ended."))
         await calls[key].close()
         return Response(status_code=200)
 
@@ -85,8 +86,11 @@ def check_offer(text: str) -> None:
         offer = SessionDescription.parse(text)
     except Exception:  # the parser raises anything over what is no SDP
         raise ProtocolError("offer", _NO_OFFER) from None
-    if not {"audio", "video"} & {media.kind for media in offer.media}:
+    played = [media for media in offer.media if media.kind in _CODECS]
+    if not played or not all(any(codec.name in _CODECS[media.kind] for codec in media.rtp.codecs) for media in played):
         raise ProtocolError("offer", _NO_OFFER)
+    if not all(media.rtcp_mux for media in played):
+        raise ProtocolError("offer", "The offer keeps RTP and RTCP apart, wanted lines `a=rtcp-mux`.")
     if not all(media.dtls and any(map(_is_usable, media.dtls.fingerprints)) for media in offer.media):
         raise ProtocolError(
             "offer", f"The offer has no fingerprint of a certificate, wanted {', '.join(_DIGEST_BYTES)} in a line "
@@ -135,10 +139,9 @@ class Call:
         call = cls(service, session, place, held)
         try:
             await call._answer(offer)
-        except Exception:
-            _log.info("An offer could not be answered.", exc_info=True)
+        except BaseException:
             await call.close()
-            raise ProtocolError("offer", _NO_OFFER) from None
+            raise
         if call._closing is not None:
             raise ProtocolError("offer", "The call ended while it was answered; call again.")
         call._start(call._play())
@@ -244,6 +247,8 @@ class Call:
     async def _close_all(self) -> None:
         for task in list(self._tasks):
             task.cancel()
-        await self._control.close()
-        await self._peer.close()
-        await self._held.aclose()
+        try:
+            await self._control.close()
+            await self._peer.close()
+        finally:
+            await self._held.aclose()

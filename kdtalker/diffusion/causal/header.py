@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from reprlib import repr  # of a header that anyone may have written, in short
 
 from kdtalker.audio.causal import CausalEncoderConfig
-from kdtalker.core.errors import InputError
+from kdtalker.core.errors import InputError, quote
 from kdtalker.core.motion import MESH_SPACE
 from kdtalker.diffusion.normalisation import Normalisation
 from kdtalker.weights.header import read_header
@@ -33,7 +32,7 @@ class StudentConfig:
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             if type(value) is not type(least) and type(value) is not type(most) or not least <= value <= most:
-                raise InputError(f"The student's {name} is {repr(value)}, wanted {least} to {most}.")
+                raise InputError(f"The student's {name} is {quote(value)}, wanted {least} to {most}.")
 
     def header(self) -> dict[str, object]:
         """Return the fields by name, ready for JSON."""
@@ -44,7 +43,7 @@ class StudentConfig:
         """Read what `header` returned. Raises InputError where it does not fit."""
         names = [one.name for one in fields(StudentConfig)]
         if not isinstance(header, Mapping) or sorted(header) != sorted(names):
-            raise InputError(f"The student's config is {repr(header)}, wanted {', '.join(names)}.")
+            raise InputError(f"The student's config is {quote(header)}, wanted {', '.join(names)}.")
         return StudentConfig(**{**header, "encoder": CausalEncoderConfig.from_header(header["encoder"])})
 
 
@@ -68,10 +67,10 @@ def read_student_header(path: Path) -> StudentHeader:
     header = read_header(path, ("space", "student", "normalisation", "card"))
     try:
         if header["space"] != MESH_SPACE:
-            raise InputError(f"Its keypoint space is {repr(header['space'])}, students have '{MESH_SPACE}'.")
+            raise InputError(f"Its keypoint space is {quote(header['space'])}, students have '{MESH_SPACE}'.")
         card = header["card"]
         if not isinstance(card, dict) or not all(isinstance(text, str) for text in card.values()):
-            raise InputError(f"Its card is {repr(card)}, wanted texts by name.")
+            raise InputError(f"Its card is {quote(card)}, wanted texts by name.")
         config = StudentConfig.from_header(header["student"])
         return StudentHeader(MESH_SPACE, config, Normalisation.from_header(header["normalisation"]), card)
     except InputError as error:

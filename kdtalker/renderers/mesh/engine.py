@@ -9,6 +9,7 @@ from pathlib import Path
 from kdtalker.core.arrays import Image
 from kdtalker.core.motion import MESH_SPACE, Motion
 from kdtalker.core.protocols import Box, Engine, Openings, Speech, Square
+from kdtalker.diffusion.causal.personal import check_share
 from kdtalker.edits.transfer import start_from, transfer_relative
 from kdtalker.face.portrait import Portrait, find_squares
 from kdtalker.face.tracker import FaceTracker
@@ -28,7 +29,9 @@ class MeshEngine(Engine[MeshSource]):
 
     @staticmethod
     def load(checkpoint: Path | None = None, personal: float | None = None) -> MeshEngine:
-        """Load the weights that ship with the package. Raises InputError where one is missing or damaged."""
+        """Load the weights that ship with the package; personal: how much like the person of the checkpoint, 0..1.
+        Raises InputError where one is missing or damaged, and for a dial that cannot be."""
+        check_share(checkpoint, personal)
         tracker = FaceTracker()
         return MeshEngine(tracker, MeshRenderer.load(tracker), checkpoint, personal)
 

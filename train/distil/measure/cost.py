@@ -37,7 +37,7 @@ class TrainingCost:
 
     def __init__(self, run: Path) -> None:
         self._path, self.passes = run / COST_FILE, dict[str, int]()
-        self._spent, self._mark = np.zeros(2), _clocks()
+        self._spent, self._mark, self._is_paused = np.zeros(2), _clocks(), False
 
     def resume(self, step: int) -> None:
         """Go on from what was saved, where the run goes on; the clocks start."""
@@ -51,6 +51,8 @@ class TrainingCost:
 
         def counted(name: str, load: Callable[[], ModuleT]) -> Callable[[], ModuleT]:
             def add(*_: object) -> None:
+                if self._is_paused:
+                    return
                 self.passes[name] = self.passes.get(name, 0) + 1
 
             def load_counted() -> ModuleT:
@@ -69,10 +71,11 @@ class TrainingCost:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop the clocks for a while."""
+        """Stop the clocks, and the counting, for a while."""
         self._add()
+        self._is_paused = True
         yield
-        self._mark = _clocks()
+        self._is_paused, self._mark = False, _clocks()
 
     def save(self) -> None:
         """Write what was spent so far."""

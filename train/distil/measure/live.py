@@ -26,8 +26,8 @@ from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from kdtalker.diffusion.causal.header import holds_student, read_student_header
 from kdtalker.diffusion.header import read_motion_header
 from kdtalker.diffusion.normalisation import Normalisation
+from kdtalker.diffusion.speech import load_speech, load_teacher
 from kdtalker.motion_stream import start_generator
-from kdtalker.renderers.mesh.engine import MeshEngine
 from kdtalker.weights.find import find
 from train.distil.cache import TeacherRecord, load_records
 from train.distil.measure.cost import describe_processor, one_thread
@@ -213,9 +213,9 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"No clip in '{options.cache}' is of the split 'val' and has real motion to compare with.")
     file = options.checkpoint or find(TEACHER)
     normalisation = read_motion_header(find(TEACHER)).normalisation  # of the records, not of the checkpoint
-    engine = MeshEngine.load(options.checkpoint)
+    speech = load_speech(file, MESH_SPACE) if options.checkpoint else load_teacher()
     name = options.name or ("teacher" if options.checkpoint is None else " ".join(file.parts[-3:-1] or [file.stem]))
-    meter = LiveMeter(name, file, engine.speech, normalisation, records, options.seeds)
+    meter = LiveMeter(name, file, speech, normalisation, records, options.seeds)
     is_student = holds_student(file)
     own = (read_student_header(file).config.encoder.lookahead_frames,) if is_student else LOOKAHEADS
     for lookahead in options.lookahead or own:
