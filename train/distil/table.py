@@ -3,17 +3,20 @@
     python -m train.distil run MANIFEST [--only ARM...]    trains what is missing, resumes what was interrupted
     python -m train.distil table MANIFEST [--out FILE]     writes the table of what is there
 
+The same commands of `train.distil.painter` do it for painters.
+
 The manifest is TOML: `seeds`, `run` (folder of the runs), `results` (folder of the rows, a small file for each arm and
 seed, from which alone the table is made; by default `rows` in `run`), `baseline` (name of an arm), a table [common] of
-settings of the recipe, and [[arm]] tables, each with a `name`, the `figure` that decides, named before the run, its own
-settings, and its `baseline` where that is another arm. Several processes may run one manifest at once: each arm and
-seed is trained by one of them."""
+the `preset` and settings of the recipe, and [[arm]] tables, each with a `name`, the `figure` that decides, named before
+the run, its own settings, and its `baseline` where that is another arm. Several processes may run one manifest at once:
+each arm and seed is trained by one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import tomli
@@ -22,13 +25,42 @@ from filelock import FileLock, Timeout
 from kdtalker.core.errors import InputError
 from train.distil.figures import bootstrap_interval
 from train.distil.measure.rows import Row, row_path
-from train.distil.recipe import PRESETS, DistilRecipe
+from train.distil.recipe import PRESETS
 from train.distil.trainer import FIGURES_FILE, DistilCorpus, train
 from train.harness.config import overlay
+from train.harness.training import Training
 
 LOWER_IS_BETTER = ("FER", "FER macro", "FER inside", "NLL", "ECE", "ECE mass", "viseme error", "lag", "KL", "M-LMD")
-COLUMNS = ("FER", "NLL", "ECE", "viseme error", "r", "amplitude", "lag")
 LOCK_FILE = "lock"
+
+
+class Corpus(Protocol):
+    """Hold what the arms of a study learn from."""
+
+    @property
+    def identity(self) -> dict[str, int]:
+        """Return counts and checksums by which rows of results recognise their data."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Describe what is compared: presets of the recipe; load, which loads the data of one; places, what they depend on;
+    train, which trains one and writes its row; figure, which decides by default; columns of the table, means over clips
+    and figures of cost."""
+
+    presets: Mapping[str, Training]
+    load: Callable[[Any], Corpus]
+    places: Callable[[Any], Hashable]
+    train: Callable[[Any, Any], None]
+    figure: str
+    columns: tuple[str, ...]
+    costs: tuple[str, ...] = ()
+
+
+SPEECH = Study(
+    PRESETS, DistilCorpus.load, lambda recipe: (recipe.cache, recipe.teacher), train, "NLL",
+    ("FER", "NLL", "ECE", "viseme error", "r", "amplitude", "lag"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,20 +71,22 @@ class PlannedArm:
     name: str
     figure: str
     baseline: str
-    recipe: DistilRecipe
+    recipe: Training
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Hold the plan of a comparison."""
+    """Hold the plan of a comparison; defaults: of settings that are newer than a row."""
 
+    study: Study
+    defaults: Mapping[str, Any]
     run: Path
     results: Path
     seeds: tuple[int, ...]
     arms: tuple[PlannedArm, ...]
 
     @staticmethod
-    def load(path: Path) -> Manifest:
+    def load(path: Path, study: Study = SPEECH) -> Manifest:
         """Read a manifest. Raises InputError where it is missing, no TOML, or does not fit."""
         try:
             table = tomli.loads(path.read_text("utf-8"))
@@ -61,11 +95,16 @@ class Manifest:
         unknown = sorted(set(table) - {"run", "results", "seeds", "baseline", "common", "arm"})
         if unknown:
             raise InputError(f"The manifest '{path}' has the unknown key '{unknown[0]}'.")
-        common = overlay(PRESETS["distil"], table.get("common", {}), f"The manifest '{path}', table [common],")
+        settings = dict(table.get("common", {}))
+        name = settings.pop("preset", next(iter(study.presets)))
+        if name not in study.presets:
+            known = ", ".join(study.presets)
+            raise InputError(f"The manifest '{path}' names the preset {name!r}, known are {known}.")
+        common = overlay(study.presets[name], settings, f"The manifest '{path}', table [common],")
         arms, first = [], table.get("arm", [{}])[0].get("name", "")
         for number, values in enumerate(table.get("arm", []), 1):
             own = dict(values)
-            name, figure = str(own.pop("name", "")), str(own.pop("figure", "NLL"))
+            name, figure = str(own.pop("name", "")), str(own.pop("figure", study.figure))
             baseline = str(own.pop("baseline", table.get("baseline", first)))
             if not name or "/" in name:
                 raise InputError(f"Arm {number} of the manifest '{path}' has no `name` that a folder can have.")
@@ -78,7 +117,7 @@ class Manifest:
         if missing or not names or len({row_path(results, name, 0) for name in names}) != len(names):
             raise InputError(f"The manifest '{path}' has the arms {', '.join(names) or 'none'}; each needs a name of "
                              f"its own, and its baseline '{(missing or [first])[0]}' must be one of them.")  # fmt: skip
-        return Manifest(run, results, seeds, tuple(arms))
+        return Manifest(study, study.presets[name].fixed, run, results, seeds, tuple(arms))
 
     def folder(self, arm: PlannedArm, seed: int) -> Path:
         """Return the folder of one run."""
@@ -92,15 +131,15 @@ def run_arms(manifest: Manifest, only: Sequence[str] = ()) -> None:
     unknown = sorted(set(only) - set(names))
     if unknown:
         raise InputError(f"The manifest has no arm '{unknown[0]}'; it has {', '.join(names)}.")
-    corpora: dict[tuple[Path, Path], DistilCorpus] = {}
+    corpora: dict[Hashable, Corpus] = {}
     for seed in manifest.seeds:
         for arm in manifest.arms:
             if only and arm.name not in only:
                 continue
             recipe = replace(arm.recipe, run=manifest.folder(arm, seed), seed=seed)
-            places = recipe.cache, recipe.teacher
+            places = manifest.study.places(recipe)
             if places not in corpora:
-                corpora[places] = DistilCorpus.load(recipe)
+                corpora[places] = manifest.study.load(recipe)
             recipe.run.mkdir(parents=True, exist_ok=True)
             try:
                 with FileLock(recipe.run / LOCK_FILE, timeout=0):
@@ -109,16 +148,15 @@ def run_arms(manifest: Manifest, only: Sequence[str] = ()) -> None:
                 print(f"{arm.name}, seed {seed}: another process trains it", flush=True)
 
 
-def _run_arm(manifest: Manifest, arm: PlannedArm, recipe: DistilRecipe, corpus: DistilCorpus) -> None:
+def _run_arm(manifest: Manifest, arm: PlannedArm, recipe: Training, corpus: Corpus) -> None:
     """Train one arm and keep its row, unless it is there. Raises InputError for a row of other settings or data."""
     path = row_path(manifest.results, arm.name, recipe.seed)
     if path.exists():
-        defaults = PRESETS["distil"].fixed
-        if difference := Row.load(path).difference(recipe.fixed, defaults, corpus.identity):
+        if difference := Row.load(path).difference(recipe.fixed, manifest.defaults, corpus.identity):
             raise InputError(f"The row '{path}' was made with {difference}; remove it, or name the arm otherwise.")
         return
     print(f"{arm.name}, seed {recipe.seed}: {recipe.run}", flush=True)
-    train(recipe, corpus)
+    manifest.study.train(recipe, corpus)
     replace(Row.load(recipe.run / FIGURES_FILE), name=arm.name).save(manifest.results)
 
 
@@ -132,7 +170,8 @@ def format_table(manifest: Manifest) -> str:
     """Format the results as a table in Markdown: mean and deviation over seeds; the gain over the arm's baseline in the
     figure that decides, with its 95 % interval over clips. An arm without all seeds has no figures."""
     rows = {arm.name: read_rows(manifest, arm) for arm in manifest.arms}
-    head = ["arm", *COLUMNS, "decides by", "gain (95 %)", "counts", "shipped / extra parameters"]
+    study = manifest.study
+    head = ["arm", *study.columns, *study.costs, "decides by", "gain (95 %)", "counts", "shipped / extra parameters"]
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
     for arm in manifest.arms:
         found = rows[arm.name]
@@ -140,7 +179,8 @@ def format_table(manifest: Manifest) -> str:
             cells = [arm.name, f"{len(found)} of {len(manifest.seeds)} seeds", *[""] * (len(head) - 2)]
         else:
             cost = found[0].cost
-            cells = [arm.name, *(_spread(found, name) for name in COLUMNS), arm.figure,
+            cells = [arm.name, *(_spread(found, name) for name in study.columns),
+                     *(_median_cost(found, name) for name in study.costs), arm.figure,
                      *_gain(found, rows[arm.baseline], arm.figure),
                      f"{cost['parameters'] / 1e6:.2f} M / {cost['extra parameters'] / 1e6:.2f} M"]  # fmt: skip
         lines.append(" | ".join(cells))
@@ -150,6 +190,11 @@ def format_table(manifest: Manifest) -> str:
 def _spread(rows: list[Row], name: str) -> str:
     values = [row.means[name] for row in rows if name in row.means]
     return f"{np.mean(values):.3f} ± {np.std(values, ddof=min(1, len(values) - 1)):.3f}" if values else "–"
+
+
+def _median_cost(rows: list[Row], name: str) -> str:
+    values = [row.cost[name] for row in rows if name in row.cost]
+    return f"{np.median(values):.3g}" if values else "–"
 
 
 def _gain(ours: list[Row], baseline: list[Row], figure: str) -> tuple[str, str]:
