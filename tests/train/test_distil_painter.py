@@ -67,7 +67,7 @@ def records(name):
                                      rng.normal(size=(6, 2, 64, 64)).astype(np.float16), levels(rng, 6, 64, 64, 3),
                                      90.0, split))  # fmt: skip
         else:
-            angles = np.linspace(np.pi, -np.pi, 21)[:-1]  # from the left corner, above first
+            angles = np.r_[np.linspace(np.pi, 0, 11), np.linspace(-np.pi, 0, 11)[1:-1]]  # above, then below
             lips = np.stack([79.5 + 40 * np.cos(angles), 44 - 16 * np.sin(angles)], -1).astype(np.float32)
             still = np.zeros((9, 2), np.float32)
             made.append(MouthFrames(levels(rng, 9, 120, 160, 3), np.stack([lips] * 9), still, still,
@@ -130,6 +130,7 @@ def trained(request, tmp_path_factory):
     run = tmp_path_factory.mktemp(request.param)
     masks = {} if request.param == "output" else {"masks": request.param}
     recipe = recipe_of("interior", run, "output" if request.param == "output" else "features", **masks)
+    AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distiller, "graph_figures", lambda *_: COST)
         corpus = corpus_of(recipe)
@@ -161,7 +162,7 @@ def test_a_row_tells_figures_of_each_film_and_cost(trained):
     row = Row.load(recipe.run / "figures.json")
     assert row.steps == 6 and list(row.clips) == ["film 0"]
     assert {"inside PSNR", "whole PSNR", "flicker", "over teacher"} <= row.means.keys()
-    assert row.means["whole PSNR"] > row.means["inside PSNR"] > 5
+    assert row.means["whole PSNR"] > row.means["inside PSNR"] > 3
     assert row.cost["MMAC of the teacher's"] == 0.3 and row.cost["teacher passes"] == {"painter": 6}
     assert (row.cost["extra parameters"] > 0) == (added._config.method == "features")
     assert (recipe.run / "masks-00003.png").stat().st_size > 5000
@@ -193,13 +194,10 @@ def test_what_is_added_has_the_share_of_the_gradient(tmp_path):
     task = (painting - batch.real).abs().mean()
     total = added.add(1, task, painting, batch)
     assert len(added.levels) == 2
-    for level in (0, 1):
-        at = added._ours[level]
-        (own,), (both,) = (torch.autograd.grad(one, at, retain_graph=True) for one in (task, total))
-        finer = 0 if level == 0 else None  # what is added at the finer level passes through the coarser one
-        if finer is not None:
-            assert (both - own).norm().item() == pytest.approx(0.3 * own.norm().item(), rel=1e-3)
-        assert added.logged[f"scale {level}"] > 0
+    at = added._ours[0]  # the finer one, which what is added at the other does not pass
+    (own,), (both,) = (torch.autograd.grad(one, at, retain_graph=True) for one in (task, total))
+    assert (both - own).norm().item() == pytest.approx(0.3 * own.norm().item(), rel=1e-3)
+    assert all(added.logged[f"scale {level}"] > 0 for level in (0, 1))
 
 
 def test_features_are_averaged_until_attention_can_afford_them():

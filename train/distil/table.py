@@ -96,11 +96,11 @@ class Manifest:
         if unknown:
             raise InputError(f"The manifest '{path}' has the unknown key '{unknown[0]}'.")
         settings = dict(table.get("common", {}))
-        name = settings.pop("preset", next(iter(study.presets)))
-        if name not in study.presets:
+        preset = settings.pop("preset", next(iter(study.presets)))
+        if preset not in study.presets:
             known = ", ".join(study.presets)
-            raise InputError(f"The manifest '{path}' names the preset {name!r}, known are {known}.")
-        common = overlay(study.presets[name], settings, f"The manifest '{path}', table [common],")
+            raise InputError(f"The manifest '{path}' names the preset {preset!r}, known are {known}.")
+        common = overlay(study.presets[preset], settings, f"The manifest '{path}', table [common],")
         arms, first = [], table.get("arm", [{}])[0].get("name", "")
         for number, values in enumerate(table.get("arm", []), 1):
             own = dict(values)
@@ -117,7 +117,7 @@ class Manifest:
         if missing or not names or len({row_path(results, name, 0) for name in names}) != len(names):
             raise InputError(f"The manifest '{path}' has the arms {', '.join(names) or 'none'}; each needs a name of "
                              f"its own, and its baseline '{(missing or [first])[0]}' must be one of them.")  # fmt: skip
-        return Manifest(study, study.presets[name].fixed, run, results, seeds, tuple(arms))
+        return Manifest(study, study.presets[preset].fixed, run, results, seeds, tuple(arms))
 
     def folder(self, arm: PlannedArm, seed: int) -> Path:
         """Return the folder of one run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,11 @@ class PainterDistiller(AuxiliaryLoss):
         """Return the frozen teacher."""
         return self._teacher[0]
 
+    @property
+    def compared(self) -> list[MaskedFeatureLoss]:
+        """Return the errors of features, from the finest level on."""
+        return cast("list[MaskedFeatureLoss]", list(self.levels))
+
     def begin(self, network: nn.Module, device: torch.device) -> None:
         self.to(device)
         self.teacher.to(device)
@@ -67,11 +72,15 @@ class PainterDistiller(AuxiliaryLoss):
 
     def add(self, step: int, loss: Tensor, painting: Tensor, batch: Any) -> Tensor:
         recipe, config = self._recipe, self._config
-        if (step - 1) % math.gcd(recipe.save_every, recipe.validate_every) == 0:
-            self._cost.save()
         self._shown = None
-        if config.method == "none" or not config.is_on(step, recipe.steps):
-            return loss
+        if config.method != "none" and config.is_on(step, recipe.steps):
+            loss = self._added(loss, painting, batch)
+        if step % math.gcd(recipe.save_every, recipe.validate_every) == 0:
+            self._cost.save()
+        return loss
+
+    def _added(self, loss: Tensor, painting: Tensor, batch: Any) -> Tensor:
+        config = self._config
         with torch.no_grad():
             wanted, inside = self._kind.paint(self.teacher, batch), self._kind.inside(batch)
         self._cost.passes["painter"] = self._cost.passes.get("painter", 0) + 1
@@ -89,9 +98,9 @@ class PainterDistiller(AuxiliaryLoss):
             weight = inside / (inside.mean() + 1e-6)
             return [((weight * (painting - wanted).abs()).mean(), painting)]
         terms = []
-        for level, compare in enumerate(self.levels):
+        for level, compare in enumerate(self.compared):
             ours, theirs = (average_positions(kept[level].float()) for kept in (self._ours, self._theirs))
-            fixed = F.adaptive_avg_pool2d(inside, ours.shape[-2:]).flatten(1)
+            fixed = F.adaptive_avg_pool2d(inside, (ours.shape[2], ours.shape[3])).flatten(1)
             error, overlap = compare(theirs.flatten(2), ours.flatten(2), fixed)
             terms.append((error + self._config.diversity * overlap, self._ours[level]))
         return terms
@@ -124,9 +133,11 @@ class PainterDistiller(AuxiliaryLoss):
 
     def _plot(self) -> Figure:
         assert self._shown is not None
-        sizes = [average_positions(kept).shape[-2:] for kept in self._ours.values()]
-        masks = [one.shown[:SHOWN].unflatten(2, size) for one, size in zip(self.levels, sizes, strict=False)
-                 if one.shown is not None]  # fmt: skip
+        masks = [
+            compare.shown[:SHOWN].unflatten(2, average_positions(self._ours[level]).shape[-2:])
+            for level, compare in enumerate(self.compared)
+            if compare.shown is not None
+        ]
         return plot_masks(*self._shown, masks)
 
 

@@ -263,4 +263,4 @@ KINDS: Mapping[type[Any], PainterKind] = {
 def _record_decoder(decoder: nn.ModuleList, keep: list[Keep]) -> None:
     """Give the outputs of the levels of a decoder below the finest, whose maps are too large for attention."""
     for level, kept in zip(list(decoder)[1:], keep, strict=True):
-        level.register_forward_hook(lambda _, __, output, kept=kept: kept(output))  # type: ignore[misc]
+        level.register_forward_hook(lambda _, __, output, kept=kept: kept(output))
