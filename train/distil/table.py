@@ -34,7 +34,7 @@ LOWER_IS_BETTER = ("FER", "FER macro", "FER inside", "NLL", "ECE", "ECE mass", "
 LOCK_FILE = "lock"
 
 
-class Corpus(Protocol):
+class StudyCorpus(Protocol):
     """Hold what the arms of a study learn from."""
 
     @property
@@ -49,7 +49,7 @@ class Study:
     and figures of cost."""
 
     presets: Mapping[str, Training]
-    load: Callable[[Any], Corpus]
+    load: Callable[[Any], StudyCorpus]
     places: Callable[[Any], Hashable]
     train: Callable[[Any, Any], None]
     figure: str
@@ -131,7 +131,7 @@ def run_arms(manifest: Manifest, only: Sequence[str] = ()) -> None:
     unknown = sorted(set(only) - set(names))
     if unknown:
         raise InputError(f"The manifest has no arm '{unknown[0]}'; it has {', '.join(names)}.")
-    corpora: dict[Hashable, Corpus] = {}
+    corpora: dict[Hashable, StudyCorpus] = {}
     for seed in manifest.seeds:
         for arm in manifest.arms:
             if only and arm.name not in only:
@@ -148,7 +148,7 @@ def run_arms(manifest: Manifest, only: Sequence[str] = ()) -> None:
                 print(f"{arm.name}, seed {seed}: another process trains it", flush=True)
 
 
-def _run_arm(manifest: Manifest, arm: PlannedArm, recipe: Training, corpus: Corpus) -> None:
+def _run_arm(manifest: Manifest, arm: PlannedArm, recipe: Training, corpus: StudyCorpus) -> None:
     """Train one arm and keep its row, unless it is there. Raises InputError for a row of other settings or data."""
     path = row_path(manifest.results, arm.name, recipe.seed)
     if path.exists():

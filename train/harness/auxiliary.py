@@ -31,7 +31,7 @@ class AuxiliaryLoss(nn.Module):
 
     @property
     def learners(self) -> dict[str, nn.Module]:
-        """Return what a run keeps in its state, by name."""
+        """Return the modules whose state a run keeps, by name."""
         return {"auxiliary": self} if self.groups else {}
 
     def add(self, step: int, loss: Tensor, painting: Tensor, batch: Any) -> Tensor:

@@ -60,5 +60,5 @@ class InteriorRecipe(Training):
 
 PRESETS = {
     "interior": InteriorRecipe(),
-    "interior-small": InteriorRecipe(width=16),  # a third of its operations
+    "interior-small": InteriorRecipe(width=16),  # 0.3 of its operations, 0.45 of its time
 }

@@ -39,5 +39,5 @@ class ShadingRecipe(Training):
 
 PRESETS = {
     "shading": ShadingRecipe(),
-    "shading-small": ShadingRecipe(widths=(16, 28, 40)),  # a third of its operations
+    "shading-small": ShadingRecipe(widths=(16, 32, 48)),  # 0.37 of its operations, 0.4 of its time
 }
