@@ -35,7 +35,7 @@ LOCK_FILE = "lock"
 
 
 class StudyCorpus(Protocol):
-    """Hold what the arms of a study learn from."""
+    """Hold the data from which the arms of a study learn."""
 
     @property
     def identity(self) -> dict[str, int]:

@@ -83,7 +83,7 @@ def dice(masks: Tensor) -> Tensor:
 
 def normalise_masks(masks: Tensor) -> Tensor:
     """Normalise masks (B, M, N) to mean 1 each."""
-    return masks / (masks.mean(2, keepdim=True) + 1e-6)
+    return masks / masks.mean(2, keepdim=True).clamp(min=1e-6)
 
 
 class MaskedFeatureLoss(nn.Module):

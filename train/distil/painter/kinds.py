@@ -45,7 +45,7 @@ Keep = Callable[[Tensor], None]
 
 @dataclass(frozen=True)
 class PaintedClip:
-    """Hold what was painted for a film and what is real, both (N, 3, H, W) 0..1; inside (N, 1, H, W) 0..1, where the
+    """Hold painted and real pictures of a film, both (N, 3, H, W) 0..1; inside (N, 1, H, W) 0..1, where the
     painter counts; follows (N,), whether a frame comes after the one before it, in the same take."""
 
     painted: Tensor
