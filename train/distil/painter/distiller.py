@@ -7,6 +7,7 @@ import math
 from typing import Any, cast
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -134,7 +135,7 @@ class PainterDistiller(AuxiliaryLoss):
     def _plot(self) -> Figure:
         assert self._shown is not None
         masks = [
-            compare.shown[:SHOWN].unflatten(2, average_positions(self._ours[level]).shape[-2:])
+            rearrange(compare.shown[:SHOWN], "b m (h w) -> b m h w", h=average_positions(self._ours[level]).shape[2])
             for level, compare in enumerate(self.compared)
             if compare.shown is not None
         ]
