@@ -256,7 +256,7 @@ def test_a_gain_counts_beyond_its_interval_and_two_deviations(tmp_path, place):
     rows = {line.split("|")[1].strip(): line for line in verdicts.splitlines() if "|" in line}
     assert "| yes |" in rows["better"] and "+0.5" in rows["better"] and "| no" in rows["same"]
     assert "| better | B0 | +0.000 (+0.000 … +0.000) |" in others  # in r
-    assert "| same | abc | 4 | 1, 1 | 2.0 |" in cost
+    assert "| same | abc | 4 | 1 | 1 | 2.0 |" in cost
     path.write_text('[[arm]]\nname = "x"\nmethd = "ofa"\n')
     with pytest.raises(InputError, match="did you mean 'method'"):
         Manifest.load(path)

@@ -3,17 +3,20 @@
     python -m train.distil run MANIFEST [--only ARM...]    trains what is missing, resumes what was interrupted
     python -m train.distil table MANIFEST [--out FILE]     writes the table of what is there
 
+The same commands of `train.distil.painter` do it for painters.
+
 The manifest is TOML: `seeds`, `run` (folder of the runs), `results` (folder of the rows, a small file for each arm and
 seed, from which alone the table is made; by default `rows` in `run`), `baseline` (name of an arm), a table [common] of
-settings of the recipe, and [[arm]] tables, each with a `name`, the `figure` that decides, named before the run, its own
-settings, and its `baseline` where that is another arm. Several processes may run one manifest at once: each arm and
-seed is trained by one of them."""
+the `preset` and settings of the recipe, and [[arm]] tables, each with a `name`, the `figure` that decides, named before
+the run, its own settings, and its `baseline` where that is another arm. Several processes may run one manifest at once:
+each arm and seed is trained by one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import tomli
@@ -22,17 +25,86 @@ from filelock import FileLock, Timeout
 from kdtalker.core.errors import InputError
 from train.distil.figures import bootstrap_interval
 from train.distil.measure.rows import ResultRow, row_path
-from train.distil.recipe import PRESETS, DistilRecipe
+from train.distil.recipe import PRESETS
 from train.distil.trainer import FIGURES_FILE, DistilCorpus, train
 from train.harness.config import overlay
+from train.harness.training import Training
 
 LOWER_IS_BETTER = ("FER", "FER macro", "FER inside", "NLL", "ECE", "ECE mass", "viseme error", "lag", "KL", "M-LMD")
-PHONE_COLUMNS = ("FER", "NLL", "ECE", "viseme error", "KL", "agreement", "CKA", "p b m - vowels")
-MOTION_COLUMNS = ("r", "r mean", "amplitude", "lag", "closures met", "closures made", "M-LMD")
-LIFE_COLUMNS = ("mouth jerk", "head jerk", "yaw", "pitch", "roll", "long amplitude", "long drift")
-UNFILMED_COLUMNS = ("teacher r", "teacher amplitude", "teacher closures met")
-COMPARED = ("r", "closures met", "M-LMD", "KL", "NLL")  # differences to the baseline that are shown of every arm
 LOCK_FILE = "lock"
+
+
+class StudyCorpus(Protocol):
+    """Hold the data from which the arms of a study learn."""
+
+    @property
+    def identity(self) -> dict[str, int]:
+        """Return counts and checksums by which rows of results recognise their data."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Describe what is compared: presets of the recipe; load, which loads the data of one; places, what they depend on;
+    train, which trains one and writes its row; figure, which decides by default; compared, figures whose differences to
+    the baseline are shown of every arm; groups of figures, means over clips, by title; costs, by title, functions of an
+    arm's rows to a cell."""
+
+    presets: Mapping[str, Training]
+    load: Callable[[Any], StudyCorpus]
+    places: Callable[[Any], Hashable]
+    train: Callable[[Any, Any], None]
+    figure: str
+    compared: tuple[str, ...]
+    groups: Mapping[str, tuple[str, ...]]
+    costs: Mapping[str, Callable[[list[ResultRow]], str]]
+
+
+def mean_cost(name: str, form: str = "{:.1f}", scale: float = 1.0) -> Callable[[list[ResultRow]], str]:
+    """Make a column of a figure of cost, its mean over seeds."""
+    return lambda rows: form.format(scale * float(np.mean([row.cost[name] for row in rows])))
+
+
+def passes_a_step(rows: list[ResultRow]) -> str:
+    """Format how often a step calls the teacher's networks."""
+    return f"{np.mean([sum(row.cost['teacher passes'].values()) / row.steps for row in rows]):.1f}"
+
+
+def commits(rows: list[ResultRow]) -> str:
+    """Name the commits that made rows."""
+    return ", ".join(sorted({row.commit for row in rows}))
+
+
+TRAINING_COSTS: Mapping[str, Callable[[list[ResultRow]], str]] = {
+    "commit": commits,
+    "steps": lambda rows: str(rows[0].steps),
+    "minutes": mean_cost("wall-clock s", "{:.0f}", 1 / 60),
+    "processor minutes": mean_cost("processor s", "{:.0f}", 1 / 60),
+    "teacher passes a step": passes_a_step,
+    "shipped": mean_cost("parameters", "{:.2f} M", 1e-6),
+    "extra in training": mean_cost("extra parameters", "{:.2f} M", 1e-6),
+}
+SPEECH = Study(
+    PRESETS, DistilCorpus.load, lambda recipe: (recipe.cache, recipe.teacher), train, "NLL",
+    compared=("r", "closures met", "M-LMD", "KL", "NLL"),
+    groups={
+        "Phones and features": ("FER", "NLL", "ECE", "viseme error", "KL", "agreement", "CKA", "p b m - vowels"),
+        "Motion, clips with films": ("r", "r mean", "amplitude", "lag", "closures met", "closures made", "M-LMD"),
+        "Motion against the teacher, sounds without films": (
+            "teacher r", "teacher amplitude", "teacher closures met",
+        ),
+        "Liveliness; the last ten seconds of a minute": (
+            "mouth jerk", "head jerk", "yaw", "pitch", "roll", "long amplitude", "long drift",
+        ),
+    },
+    costs={
+        **TRAINING_COSTS,
+        "MMAC a frame": mean_cost("MMAC"),
+        "ms a frame, p50": mean_cost("ms p50"),
+        "p95": mean_cost("ms p95"),
+        "latency, ms": mean_cost("latency ms", "{:.0f}"),
+        "of 400 ms": mean_cost("of the budget", "{:.0f} %", 100),
+    },
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,20 +115,22 @@ class PlannedArm:
     name: str
     figure: str
     baseline: str
-    recipe: DistilRecipe
+    recipe: Training
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Hold the plan of a comparison."""
+    """Hold the plan of a comparison; defaults: of settings that are newer than a row."""
 
+    study: Study
+    defaults: Mapping[str, Any]
     run: Path
     results: Path
     seeds: tuple[int, ...]
     arms: tuple[PlannedArm, ...]
 
     @staticmethod
-    def load(path: Path) -> Manifest:
+    def load(path: Path, study: Study = SPEECH) -> Manifest:
         """Read a manifest. Raises InputError where it is missing, no TOML, or does not fit."""
         try:
             table = tomli.loads(path.read_text("utf-8"))
@@ -65,11 +139,16 @@ class Manifest:
         unknown = sorted(set(table) - {"run", "results", "seeds", "baseline", "common", "arm"})
         if unknown:
             raise InputError(f"The manifest '{path}' has the unknown key '{unknown[0]}'.")
-        common = overlay(PRESETS["distil"], table.get("common", {}), f"The manifest '{path}', table [common],")
+        settings = dict(table.get("common", {}))
+        preset = settings.pop("preset", next(iter(study.presets)))
+        if preset not in study.presets:
+            known = ", ".join(study.presets)
+            raise InputError(f"The manifest '{path}' names the preset {preset!r}, known are {known}.")
+        common = overlay(study.presets[preset], settings, f"The manifest '{path}', table [common],")
         arms, first = [], table.get("arm", [{}])[0].get("name", "")
         for number, values in enumerate(table.get("arm", []), 1):
             own = dict(values)
-            name, figure = str(own.pop("name", "")), str(own.pop("figure", "NLL"))
+            name, figure = str(own.pop("name", "")), str(own.pop("figure", study.figure))
             baseline = str(own.pop("baseline", table.get("baseline", first)))
             if not name or "/" in name:
                 raise InputError(f"Arm {number} of the manifest '{path}' has no `name` that a folder can have.")
@@ -82,7 +161,7 @@ class Manifest:
         if missing or not names or len({row_path(results, name, 0) for name in names}) != len(names):
             raise InputError(f"The manifest '{path}' has the arms {', '.join(names) or 'none'}; each needs a name of "
                              f"its own, and its baseline '{(missing or [first])[0]}' must be one of them.")  # fmt: skip
-        return Manifest(run, results, seeds, tuple(arms))
+        return Manifest(study, study.presets[preset].fixed, run, results, seeds, tuple(arms))
 
     def folder(self, arm: PlannedArm, seed: int) -> Path:
         """Return the folder of one run."""
@@ -96,15 +175,15 @@ def run_arms(manifest: Manifest, only: Sequence[str] = ()) -> None:
     unknown = sorted(set(only) - set(names))
     if unknown:
         raise InputError(f"The manifest has no arm '{unknown[0]}'; it has {', '.join(names)}.")
-    corpora: dict[tuple[Path, Path], DistilCorpus] = {}
+    corpora: dict[Hashable, StudyCorpus] = {}
     for seed in manifest.seeds:
         for arm in manifest.arms:
             if only and arm.name not in only:
                 continue
             recipe = replace(arm.recipe, run=manifest.folder(arm, seed), seed=seed)
-            places = recipe.cache, recipe.teacher
+            places = manifest.study.places(recipe)
             if places not in corpora:
-                corpora[places] = DistilCorpus.load(recipe)
+                corpora[places] = manifest.study.load(recipe)
             recipe.run.mkdir(parents=True, exist_ok=True)
             try:
                 with FileLock(recipe.run / LOCK_FILE, timeout=0):
@@ -113,16 +192,15 @@ def run_arms(manifest: Manifest, only: Sequence[str] = ()) -> None:
                 print(f"{arm.name}, seed {seed}: another process trains it", flush=True)
 
 
-def _run_arm(manifest: Manifest, arm: PlannedArm, recipe: DistilRecipe, corpus: DistilCorpus) -> None:
+def _run_arm(manifest: Manifest, arm: PlannedArm, recipe: Training, corpus: StudyCorpus) -> None:
     """Train one arm and keep its row, unless it is there. Raises InputError for a row of other settings or data."""
     path = row_path(manifest.results, arm.name, recipe.seed)
     if path.exists():
-        defaults = PRESETS["distil"].fixed
-        if difference := ResultRow.load(path).difference(recipe.fixed, defaults, corpus.identity):
+        if difference := ResultRow.load(path).difference(recipe.fixed, manifest.defaults, corpus.identity):
             raise InputError(f"The row '{path}' was made with {difference}; remove it, or name the arm otherwise.")
         return
     print(f"{arm.name}, seed {recipe.seed}: {recipe.run}", flush=True)
-    train(recipe, corpus)
+    manifest.study.train(recipe, corpus)
     replace(ResultRow.load(recipe.run / FIGURES_FILE), name=arm.name).save(manifest.results)
 
 
@@ -136,6 +214,7 @@ def format_table(manifest: Manifest) -> str:
     """Format the results as tables in Markdown: the gain over the arm's baseline in the figure that decides, with its
     95 % interval over clips; differences in other figures; figures, mean and deviation over seeds; cost. An arm without
     all seeds has no figures."""
+    study = manifest.study
     rows = {arm.name: read_rows(manifest, arm) for arm in manifest.arms}
     whole = [arm for arm in manifest.arms if len(rows[arm.name]) == len(manifest.seeds)]
     verdicts = [["arm", "beside", "decides by", "gain (95 %)", "counts"]]
@@ -145,39 +224,20 @@ def format_table(manifest: Manifest) -> str:
         beside = "" if arm.baseline == arm.name else arm.baseline
         verdicts.append([arm.name, beside, arm.figure, *gain])
     compared = [arm for arm in whole if arm.baseline != arm.name]
-    differences = [[arm.name, arm.baseline, *(_gain(rows[arm.name], rows[arm.baseline], name)[0] for name in COMPARED)]
-                   for arm in compared]  # fmt: skip
-    groups = {"Phones and features": PHONE_COLUMNS, "Motion, clips with films": MOTION_COLUMNS,
-              "Motion against the teacher, sounds without films": UNFILMED_COLUMNS,
-              "Liveliness; the last ten seconds of a minute": LIFE_COLUMNS}  # fmt: skip
+    differences = [
+        [arm.name, arm.baseline, *(_gain(rows[arm.name], rows[arm.baseline], name)[0] for name in study.compared)]
+        for arm in compared
+    ]
     parts = ["### Gain in the figure that decides", _markdown(verdicts),
-             "### Gain in other figures", _markdown([["arm", "beside", *COMPARED], *differences])]  # fmt: skip
-    for title, columns in groups.items():
+             "### Gain in other figures", _markdown([["arm", "beside", *study.compared], *differences])]  # fmt: skip
+    for title, columns in study.groups.items():
         shown = [name for name in columns if any(name in row.means for arm in whole for row in rows[arm.name])]
         if shown:
             figures = [[arm.name, *(_spread(rows[arm.name], name) for name in shown)] for arm in whole]
             parts += [f"### {title}", _markdown([["arm", *shown], *figures])]
-    parts += ["### Cost", _markdown([list(COST_COLUMNS), *(_cost_cells(arm.name, rows[arm.name]) for arm in whole)])]
+    costs = [[arm.name, *(describe(rows[arm.name]) for describe in study.costs.values())] for arm in whole]
+    parts += ["### Cost", _markdown([["arm", *study.costs], *costs])]
     return "\n\n".join(parts) + "\n"
-
-
-COST_COLUMNS = ("arm", "commit", "steps", "minutes, processor", "teacher passes a step", "shipped", "extra in training",
-                "MMAC a frame", "ms a frame, p50 and p95", "latency, ms", "of 400 ms")  # fmt: skip
-
-
-def _cost_cells(name: str, rows: list[ResultRow]) -> list[str]:
-    """Format the cost of an arm, means over its seeds."""
-    costs = [row.cost for row in rows]
-
-    def mean(figure: str) -> float:
-        return float(np.mean([cost[figure] for cost in costs]))
-
-    passes = float(np.mean([sum(row.cost["teacher passes"].values()) / row.steps for row in rows]))
-    minutes = f"{mean('wall-clock s') / 60:.0f}, {mean('processor s') / 60:.0f}"
-    return [name, ", ".join(sorted({row.commit for row in rows})), str(rows[0].steps), minutes, f"{passes:.1f}",
-            f"{mean('parameters') / 1e6:.2f} M", f"{mean('extra parameters') / 1e6:.2f} M", f"{mean('MMAC'):.1f}",
-            f"{mean('ms p50'):.1f}, {mean('ms p95'):.1f}", f"{mean('latency ms'):.0f}",
-            f"{100 * mean('of the budget'):.0f} %"]  # fmt: skip
 
 
 def _missing(rows: list[ResultRow], manifest: Manifest) -> str:

@@ -46,18 +46,20 @@ class InteriorLoss(nn.Module):
         self.model, self.codes, self._recipe = model, codes, recipe
         self.register_buffer("misplaced", misplacement(), persistent=False)
 
-    def forward(self, batch: MouthBatch) -> tuple[Tensor, Tensor]:
-        """Compute the total loss () and the reconstruction loss () of what is drawn by the encoder's codes."""
+    def forward(self, batch: MouthBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the total loss (), the reconstruction loss () of what is drawn by the encoder's codes, and what is
+        drawn (B, 3, H, W)."""
         recipe = self._recipe
         textures, layers = draw(self.model, batch, self.codes(batch))
         seen_textures, seen_layers = draw(self.model, batch, encode(self.model, batch, recipe.views_a_film))
+        drawn = seen_layers.composite()
         encoded = reconstruction_loss(seen_layers, batch, recipe.gradient_weight)
         total = recipe.encoded_weight * encoded + reconstruction_loss(layers, batch, recipe.gradient_weight)
         total = total + recipe.texture_weight * texture_loss(
-            seen_layers.composite(), batch.real, batch.weight * opening_interior(batch), WINDOW_PX
+            drawn, batch.real, batch.weight * opening_interior(batch), WINDOW_PX
         )
         alpha = torch.cat([textures, seen_textures])[:, :, 3:]
-        return total + self._priors(alpha, batch), encoded
+        return total + self._priors(alpha, batch), encoded, drawn
 
     def _priors(self, alpha: Tensor, batch: MouthBatch) -> Tensor:
         """Compute the penalties on the alpha of textures and the Gaussian priors of a batch's codes."""

@@ -22,7 +22,7 @@ def plan(recipe: InteriorRecipe, films: list[Film], folder: Path) -> str:
             f"films         {counts['train']} to learn from, {counts['val']} held out",
             f"mouths        of {made} films lie in '{folder}', {useless} are of no use, "
             f"{len(films) - made - useless} are still to be looked at",
-            *network_lines("interior", MouthInterior(recipe.code_size, recipe.style_size)),
+            *network_lines("interior", MouthInterior(recipe.code_size, recipe.style_size, recipe.width)),
             f"steps         {recipe.steps}, {recipe.batch} frames each",
             difference_line(recipe, PRESETS),
         ]

@@ -18,6 +18,7 @@ from kdtalker.core.errors import InputError
 from kdtalker.renderers.mesh.mouth.interior import MouthInterior
 from kdtalker.weights.checkpoint import write_checkpoint
 from train.data.films import find_films
+from train.harness.auxiliary import AuxiliaryLoss
 from train.harness.command import command
 from train.harness.config import read_config
 from train.harness.figures import Figure, save_figure
@@ -33,9 +34,10 @@ from train.interior.validation import validate_mouths
 FRAMES_FOLDER = "frames"
 
 
-def train(recipe: InteriorRecipe, films: list[MouthFrames]) -> None:
-    """Train in one loop, resumed where the run was interrupted. Raises InputError where the run was begun with another
-    recipe or other data or the training split is empty, OutputError where the disk is full."""
+def train(recipe: InteriorRecipe, films: list[MouthFrames], auxiliary: AuxiliaryLoss | None = None) -> None:
+    """Train in one loop, resumed where the run was interrupted; auxiliary: a method that takes part. Raises InputError
+    where the run was begun with another recipe or other data or the training split is empty, OutputError where the disk
+    is full."""
     training, held_out = ([film for film in films if film.split == split] for split in ("train", "val"))
     if recipe.mirror:
         training += [film.mirror() for film in training]
@@ -49,22 +51,29 @@ def train(recipe: InteriorRecipe, films: list[MouthFrames]) -> None:
             f"{len(dataset.usable)} films show {LEAST_FRAMES} open mouths or more, and a batch has {run.rows} frames "
             f"of a process; wanted one film or more, and {recipe.views_a_film} frames or more."
         )
-    model, codes = MouthInterior(recipe.code_size, recipe.style_size), FilmCodes(len(training), dataset.frames, recipe)
+    auxiliary = auxiliary or AuxiliaryLoss()
+    model = MouthInterior(recipe.code_size, recipe.style_size, recipe.width)
+    codes = FilmCodes(len(training), dataset.frames, recipe)
     with torch.no_grad():
         model.mean[:, 3:] = -1 - 1.5 * misplacement()
+    auxiliary.begin(model, run.accelerator.device)
     averaged = copy.deepcopy(model).eval().requires_grad_(False).to(run.accelerator.device)
     compute_loss, optimiser = run.accelerator.prepare(
         InteriorLoss(model, codes, recipe),
-        torch.optim.Adam(parameter_groups(model, codes, recipe), recipe.learning_rate, betas=(0.9, 0.99)),
+        torch.optim.Adam(
+            [*parameter_groups(model, codes, recipe), *auxiliary.groups], recipe.learning_rate, betas=(0.9, 0.99)
+        ),
     )
-    run.resume(model=model, codes=codes, averaged=averaged, optimiser=optimiser.optimizer)
+    run.resume(model=model, codes=codes, averaged=averaged, optimiser=optimiser.optimizer, **auxiliary.learners)
+    auxiliary.watch(model, run.step)
 
     def validate() -> tuple[dict[str, float], dict[str, Figure]]:
         write_checkpoint(recipe.run / "interior.safetensors", averaged.state_dict(), averaged.dimensions, half=True)
-        return validate_mouths(averaged, validation)
+        return auxiliary.validated(averaged, run.step, *validate_mouths(averaged, validation))
 
     for batch in run.batches(dataset, optimiser):
-        loss, encoded = compute_loss(batch)
+        loss, encoded, drawn = compute_loss(batch)
+        loss = auxiliary.add(run.step, loss, drawn, batch)
         optimiser.zero_grad()
         run.accelerator.backward(loss)
         optimiser.step()

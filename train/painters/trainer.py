@@ -21,9 +21,10 @@ from kdtalker.renderers.mesh.eyes.parts import EYES
 from kdtalker.renderers.mesh.eyes.unet import PartUNet
 from kdtalker.weights.checkpoint import write_checkpoint
 from train.data.films import find_films
+from train.harness.auxiliary import AuxiliaryLoss
 from train.harness.command import command
 from train.harness.config import read_config
-from train.harness.figures import Figure
+from train.harness.figures import Figure, Metrics
 from train.harness.run import TrainingRun, main_process_first
 from train.painters.batches import PairDataset
 from train.painters.loss import PatchDiscriminator, composite, discriminator_loss, generator_loss, reconstruction_loss
@@ -35,25 +36,38 @@ from train.painters.validation import painter_metrics, plot_parts
 PAIRS_FOLDER = "pairs"
 
 
-def train(recipe: PainterRecipe, pairs: list[Pairs]) -> None:
-    """Train in one loop, resumed where the run was interrupted. Raises InputError where the run was begun with another
-    recipe or other data or the training split is empty, OutputError where the disk is full."""
+def train(recipe: PainterRecipe, pairs: list[Pairs], auxiliary: AuxiliaryLoss | None = None) -> None:
+    """Train in one loop, resumed where the run was interrupted; auxiliary: a method that takes part. Raises InputError
+    where the run was begun with another recipe or other data or the training split is empty, OutputError where the disk
+    is full."""
     training, validation = ([film for film in pairs if film.split == split] for split in ("train", "val"))
     if not training:
         raise InputError(f"All {len(pairs)} films of use are of the split 'val'; there is nothing to learn from.")
     run = TrainingRun(recipe, {"films": len(training), "pairs": sum(len(film.which) for film in training)})
+    auxiliary = auxiliary or AuxiliaryLoss()
     torch.manual_seed(recipe.seed)
     painter = PartUNet(EYES[0].side_px, recipe.widths)
+    auxiliary.begin(painter, run.accelerator.device)
     painter = painter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     critic = PatchDiscriminator()
     averaged = copy.deepcopy(painter).eval().requires_grad_(False).to(run.accelerator.device)
     trained, judge, paints, judges = run.accelerator.prepare(
         painter,
         critic,
-        torch.optim.AdamW(painter.parameters(), recipe.learning_rate, betas=(0.9, 0.99)),
+        torch.optim.AdamW(
+            [{"params": painter.parameters()}, *auxiliary.groups], recipe.learning_rate, betas=(0.9, 0.99)
+        ),
         torch.optim.AdamW(critic.parameters(), recipe.learning_rate, betas=(0.5, 0.99)),
     )
-    run.resume(painter=painter, critic=critic, averaged=averaged, paints=paints.optimizer, judges=judges.optimizer)
+    run.resume(
+        painter=painter, critic=critic, averaged=averaged, paints=paints.optimizer, judges=judges.optimizer,
+        **auxiliary.learners,
+    )  # fmt: skip
+    auxiliary.watch(painter, run.step)
+
+    def validated() -> tuple[Metrics, dict[str, Figure]]:
+        return auxiliary.validated(averaged, run.step, *validate(recipe, averaged, validation))
+
     for batch in run.batches(PairDataset(training, recipe, run.rows, run.rank), paints, judges):
         made, covers = composite(trained, batch)
         loss = reconstruction = reconstruction_loss(made, covers, batch, recipe)
@@ -63,18 +77,17 @@ def train(recipe: PainterRecipe, pairs: list[Pairs]) -> None:
             run.accelerator.backward(judge_loss)
             judges.step()
             loss = loss + adversarial_weight * generator_loss(critic, made, batch, recipe)
+        loss = auxiliary.add(run.step, loss, made, batch)
         paints.zero_grad()
         run.accelerator.backward(loss)
         run.accelerator.clip_grad_norm_(trained.parameters(), recipe.clip)
         paints.step()
         run.update_ema(averaged, painter)
-        run.end_step(reconstruction, lambda: validate(recipe, averaged, validation))
+        run.end_step(reconstruction, validated)
     run.end()
 
 
-def validate(
-    recipe: PainterRecipe, painter: PartUNet, validation: list[Pairs]
-) -> tuple[dict[str, float], dict[str, Figure]]:
+def validate(recipe: PainterRecipe, painter: PartUNet, validation: list[Pairs]) -> tuple[Metrics, dict[str, Figure]]:
     """Save the EMA painter; return its metrics on the validation split and a plot of painted parts."""
     write_checkpoint(recipe.run / "eyes.safetensors", painter.state_dict(), painter.dimensions, half=True)
     return painter_metrics(painter, validation), {"painted": plot_parts(painter, validation)} if validation else {}

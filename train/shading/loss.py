@@ -24,8 +24,9 @@ def skin_weight(batch: ShadingBatch) -> Tensor:
     return 1 - F.max_pool2d(batch.mask, 3, 1, 1)
 
 
-def shading_loss(network: nn.Module, batch: ShadingBatch, recipe: ShadingRecipe) -> Tensor:
-    """Compute the Charbonnier loss of colours and gradients outside the opening, and the prior on log ratios."""
+def shading_loss(network: nn.Module, batch: ShadingBatch, recipe: ShadingRecipe) -> tuple[Tensor, Tensor]:
+    """Compute the loss (), the Charbonnier loss of colours and gradients outside the opening and the prior on log
+    ratios; and the shaded crops (B, 3, SIDE_PX, SIDE_PX)."""
     shaded, log_ratio = shade(network, batch)
     error, weight = shaded - batch.real, batch.weight * skin_weight(batch)
     loss: Tensor = (weight * torch.sqrt(error**2 + 1e-3)).mean() + recipe.ratio_weight * (log_ratio**2).mean()
@@ -33,4 +34,4 @@ def shading_loss(network: nn.Module, batch: ShadingBatch, recipe: ShadingRecipe)
         steeper = error.diff(dim=axis)
         share = weight.narrow(axis, 1, steeper.shape[axis])
         loss = loss + recipe.gradient_weight * (share * torch.sqrt(steeper**2 + 1e-4)).mean()
-    return loss + recipe.texture_weight * texture_loss(shaded, batch.real, weight, WINDOW_PX)
+    return loss + recipe.texture_weight * texture_loss(shaded, batch.real, weight, WINDOW_PX), shaded

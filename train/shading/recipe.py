@@ -37,4 +37,7 @@ class ShadingRecipe(Training):
     ratio_weight: float = number(2e-3, 0)
 
 
-PRESETS = {"shading": ShadingRecipe()}
+PRESETS = {
+    "shading": ShadingRecipe(),
+    "shading-small": ShadingRecipe(widths=(16, 32, 48)),  # 0.37 of its operations, 0.4 of its time
+}

@@ -13,6 +13,7 @@ from kdtalker.core.errors import InputError
 from kdtalker.renderers.mesh.mouth.ratio_network import RatioNetwork
 from kdtalker.weights.checkpoint import write_checkpoint
 from train.data.films import Film, find_films
+from train.harness.auxiliary import AuxiliaryLoss
 from train.harness.command import command
 from train.harness.config import read_config
 from train.harness.figures import Figure
@@ -27,29 +28,35 @@ from train.shading.validation import validate_shading
 PAIRS_FOLDER = "pairs"
 
 
-def train(recipe: ShadingRecipe, films: list[ShadingPairs]) -> None:
-    """Train in one loop, resumed where the run was interrupted. Raises InputError where the run was begun with another
-    recipe or other data or the training split is empty, OutputError where the disk is full."""
+def train(recipe: ShadingRecipe, films: list[ShadingPairs], auxiliary: AuxiliaryLoss | None = None) -> None:
+    """Train in one loop, resumed where the run was interrupted; auxiliary: a method that takes part. Raises InputError
+    where the run was begun with another recipe or other data or the training split is empty, OutputError where the disk
+    is full."""
     training, held_out = ([film for film in films if film.split == split] for split in ("train", "val"))
     if not training:
         raise InputError(f"All {len(films)} films of use are of the split 'val'; there is nothing to learn from.")
     run = TrainingRun(recipe, {"films": len(training), "pairs": sum(len(film.real) for film in training)})
+    auxiliary = auxiliary or AuxiliaryLoss()
     torch.manual_seed(recipe.seed)
     network = RatioNetwork(recipe.widths)
+    auxiliary.begin(network, run.accelerator.device)
     averaged = copy.deepcopy(network).eval().requires_grad_(False).to(run.accelerator.device)
+    groups = [{"params": network.parameters()}, *auxiliary.groups]
     trained, optimiser = run.accelerator.prepare(
-        network, torch.optim.AdamW(network.parameters(), recipe.learning_rate, betas=(0.9, 0.99))
+        network, torch.optim.AdamW(groups, recipe.learning_rate, betas=(0.9, 0.99))
     )
-    run.resume(network=network, averaged=averaged, optimiser=optimiser.optimizer)
+    run.resume(network=network, averaged=averaged, optimiser=optimiser.optimizer, **auxiliary.learners)
+    auxiliary.watch(network, run.step)
 
     def validate() -> tuple[dict[str, float], dict[str, Figure]]:
         write_checkpoint(recipe.run / "shading.safetensors", averaged.state_dict(), averaged.dimensions, half=True)
-        return validate_shading(averaged, held_out)
+        return auxiliary.validated(averaged, run.step, *validate_shading(averaged, held_out))
 
     for batch in run.batches(ShadingDataset(training, recipe, run.rows, run.rank), optimiser):
-        loss = shading_loss(trained, batch, recipe)
+        loss, shaded = shading_loss(trained, batch, recipe)
+        total = auxiliary.add(run.step, loss, shaded, batch)
         optimiser.zero_grad()
-        run.accelerator.backward(loss)
+        run.accelerator.backward(total)
         run.accelerator.clip_grad_norm_(trained.parameters(), recipe.clip)
         optimiser.step()
         run.update_ema(averaged, network)

@@ -112,34 +112,53 @@ def _define_speech() -> dict[str, Definition]:
 
 
 def _define_painters() -> dict[str, Definition]:
-    eyes, shading = PartUNet.load(find("mesh_eyes.safetensors")), RatioNetwork.load(find("mesh_shading.safetensors"))
     interior = MouthInterior.load(find("mesh_interior.safetensors"))
-    side: Any = eyes.dimensions["side_px"]
-    views = _picture(side, side, VIEW_CHANNELS), _picture(side, side, VIEW_CHANNELS)
-    lips = (torch.randn(MAPS, HEIGHT_PX // CELL_PX, WIDTH_PX // CELL_PX), torch.randn(GEOMETRY_SIZE), torch.randn(2))
-    codes = (torch.rand(COLOUR_SIZE), torch.randn(interior.style_size), torch.randn(2, 3))
+    inputs = _mouth_inputs(interior)
     mask = torch.rand(HEIGHT_PX, WIDTH_PX)
-    photographed = (_picture(HEIGHT_PX, WIDTH_PX)[0], mask, lips[1], codes[0])
-    cells = torch.randn(1, CELL_CHANNELS, CELLS, CELLS)
+    photographed = (_picture(HEIGHT_PX, WIDTH_PX)[0], mask, inputs[1], inputs[3])
 
     def light(maps: Tensor, geometry: Tensor, jaw: Tensor, *codes: Tensor) -> list[Tensor]:
         lips = maps[None], geometry[None], jaw[None]
         return [values[0] for values in interior.light(lips, *(code[None] for code in codes))]
 
+    return {
+        painter.GRAPH: define_eyes(PartUNet.load(find("mesh_eyes.safetensors"))),
+        networks.SHADING: define_shading(RatioNetwork.load(find("mesh_shading.safetensors"))),
+        networks.ENCODE: _define(interior, interior.encode, *photographed),
+        networks.LIGHT: _define(interior, light, *inputs),
+        networks.CELLS: define_interior_cells(interior),
+    }
+
+
+def define_eyes(network: PartUNet) -> Definition:
+    """Define the graph that paints lids."""
+    side: Any = network.dimensions["side_px"]
+    return _define(network, network.layers, _picture(side, side, VIEW_CHANNELS), _picture(side, side, VIEW_CHANNELS))
+
+
+def define_shading(network: RatioNetwork) -> Definition:
+    """Define the graph that shades the skin around the mouth."""
+    return _define(network, network.predict_cells, torch.randn(1, CELL_CHANNELS, CELLS, CELLS))
+
+
+def define_interior_cells(network: MouthInterior) -> Definition:
+    """Define the graph that draws the inside of the mouth but for the teeth."""
+
     def predict_light_logits(maps: Tensor, geometry: Tensor, jaw: Tensor, *codes: Tensor) -> list[Tensor]:
         lips = maps[None], geometry[None], jaw[None]
-        return [values[0] for values in interior.predict_light_logits(lips, *(code[None] for code in codes))]
+        return [values[0] for values in network.predict_light_logits(lips, *(code[None] for code in codes))]
 
-    def made(network: Any, method: Callable[..., Any], *inputs: Tensor) -> Definition:
-        return Definition(network, method, inputs, None, network.dimensions)
+    return _define(network, predict_light_logits, *_mouth_inputs(network))
 
-    return {
-        painter.GRAPH: made(eyes, eyes.layers, *views),
-        networks.SHADING: made(shading, shading.predict_cells, cells),
-        networks.ENCODE: made(interior, interior.encode, *photographed),
-        networks.LIGHT: made(interior, light, *lips, *codes),
-        networks.CELLS: made(interior, predict_light_logits, *lips, *codes),
-    }
+
+def _mouth_inputs(network: MouthInterior) -> tuple[Tensor, ...]:
+    """Draw maps, geometry and jaw of lips, and colour, style and place of codes."""
+    lips = (torch.randn(MAPS, HEIGHT_PX // CELL_PX, WIDTH_PX // CELL_PX), torch.randn(GEOMETRY_SIZE), torch.randn(2))
+    return (*lips, torch.rand(COLOUR_SIZE), torch.randn(network.style_size), torch.randn(2, 3))
+
+
+def _define(network: Any, method: Callable[..., Any], *inputs: Tensor) -> Definition:
+    return Definition(network, method, inputs, None, network.dimensions)
 
 
 def _picture(height: int, width: int, channels: int = 3) -> Tensor:

@@ -1,10 +1,11 @@
 """ACAM-KD (arXiv 2503.06307): feature distillation under masks that teacher and student choose together and anew in
-every step. Departures: features normalised per channel; each mask is used once and normalised to mean 1, else masks of
-zeros would be best; diversity as the mean Dice of pairs."""
+every step, of frames or of pictures. Departures: features normalised per channel; each mask is used once and normalised
+to mean 1, else masks of zeros would be best; diversity as the mean Dice of pairs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from einops import rearrange, reduce
@@ -15,6 +16,7 @@ from train.distil.distiller import DistilBatch, Distiller, Logged, StudentOutput
 from train.harness.training import CheckedConfig, number
 
 MASKS = ("cooperative", "teacher", "none")  # by whose features masks are chosen; "none": plain squared error
+FIXED = "fixed"  # one spatial mask that is given with the features
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,15 @@ class ACAMConfig(CheckedConfig):
     diversity: float = number(0.1, 0)
     begin: float = number(0.05, 0, 1)
     end: float = number(0.9, 0, 1)
+    known_masks: ClassVar[tuple[str, ...]] = MASKS
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_word("masks", MASKS)
+        self.check_word("masks", self.known_masks)
+
+    def is_on(self, step: int, steps: int) -> bool:
+        """Tell whether features are distilled in a step."""
+        return self.begin <= step / steps <= self.end
 
 
 class CrossAttention(nn.Module):
@@ -74,9 +81,15 @@ def dice(masks: Tensor) -> Tensor:
     return (pairs * upper).sum((1, 2)).mean() / upper.sum()
 
 
+def normalise_masks(masks: Tensor) -> Tensor:
+    """Normalise masks (B, M, N) to mean 1 each."""
+    return masks / masks.mean(2, keepdim=True).clamp(min=1e-6)
+
+
 class MaskedFeatureLoss(nn.Module):
     """Compute the error between features of teacher (B, C, P) and aligned ones of the student (B, D, P) under M channel
-    masks and M spatial masks (ASCM)."""
+    masks and M spatial masks (ASCM), or under one spatial mask that is given. shown: spatial masks (B, M, P) of the
+    last call, as they were used; None without masks."""
 
     def __init__(self, teacher: int, student: int, config: ACAMConfig) -> None:
         super().__init__()
@@ -85,6 +98,7 @@ class MaskedFeatureLoss(nn.Module):
         self.fuse = CrossAttention(teacher, student)
         self.channel = nn.Parameter(torch.randn(config.selectors, 1))
         self.spatial = nn.Parameter(torch.randn(config.selectors, teacher) / teacher**0.5)
+        self.shown: Tensor | None = None
 
     def masks(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
         """Choose channel masks (B, M, C) and spatial masks (B, M, P), strictly within 0..1."""
@@ -92,15 +106,20 @@ class MaskedFeatureLoss(nn.Module):
         means = fused.mean(2)  # v
         return (self.channel * means[:, None]).sigmoid(), (self.spatial @ fused).sigmoid()  # s(m_c v), s(m_s F)
 
-    def forward(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the masked error () and the Dice of the masks ()."""
+    def forward(self, teacher: Tensor, student: Tensor, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Compute the masked error () and the Dice of the masks (). given (B, P): the mask that is fixed."""
         teacher, student = normalise_channels(teacher.detach()), normalise_channels(student)
         error = (teacher - self.align(student)) ** 2
         if self._config.masks == "none":
             return error.mean(), error.new_zeros(())
-        channel, spatial = self.masks(teacher, student)
-        used = [mask / mask.mean(2, keepdim=True) if self._config.normalises else mask for mask in (channel, spatial)]
         by_channel, by_position = error.mean(2), error.mean(1)
+        if self._config.masks == FIXED:
+            assert given is not None
+            self.shown = normalise_masks(given[:, None])
+            return (self.shown * by_position[:, None]).mean(), error.new_zeros(())
+        channel, spatial = self.masks(teacher, student)
+        used = [normalise_masks(mask) if self._config.normalises else mask for mask in (channel, spatial)]
+        self.shown = used[1].detach()
         loss: Tensor = (used[0] * by_channel[:, None]).mean() + (used[1] * by_position[:, None]).mean()  # L^c + L^s
         return loss, (dice(channel) + dice(spatial)) / 2
 
@@ -119,6 +138,5 @@ class ACAM(Distiller):
         error, overlap = self.features(
             reduce(layers[..., -1, :], "b t s c -> b c t", "mean"), student.stages[-1].transpose(1, 2)
         )
-        is_on = config.begin <= self.step / self.steps <= config.end
-        loss = config.weight * float(is_on) * (error + config.diversity * overlap)
+        loss = config.weight * float(config.is_on(self.step, self.steps)) * (error + config.diversity * overlap)
         return loss, {"ACAM": error.item(), "Dice": overlap.item()}

@@ -1,0 +1,1 @@
+"""Distil the networks that paint a face into smaller ones."""
