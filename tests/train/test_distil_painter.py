@@ -124,7 +124,10 @@ def test_weight_0_changes_no_bit_of_the_inside(tmp_path):
     assert losses_of(tmp_path / "none") == losses_of(tmp_path / "zero")
 
 
-@pytest.fixture(scope="module", params=["cooperative", "teacher", "fixed", "none", "output"])
+RARE = [pytest.param(name, marks=pytest.mark.soak) for name in ("teacher", "fixed", "none")]
+
+
+@pytest.fixture(scope="module", params=["cooperative", "output", *RARE])
 def trained(request, tmp_path_factory):
     """A short run of each method on the inside of the mouth, with the teacher's weights before and after."""
     run = tmp_path_factory.mktemp(request.param)

@@ -35,5 +35,5 @@ async def test_a_portrait_speaks():
     assert {frame.size for frame in pictures} == {face.size}
     arrays = [np.frombuffer(frame.image, np.uint8).astype(int) for frame in pictures]
     moving = [np.abs(one - two).max() for one, two in zip(arrays, arrays[1:], strict=False)]
-    assert max(moving) > 30  # lips
+    assert max(moving) > 15  # lips, also where pictures are drawn without the networks of the mouth
     assert [type(frame) for frame in down].count(TTSStoppedFrame) == 1
