@@ -3,10 +3,9 @@ row of the table of `python -m train.bench runtimes`."""
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from kdtalker.live.options import LiveOptions
 from kdtalker.media.sound import read_sound
 from kdtalker.weights.find import find
 from train.bench.inputs import VOICE
+from train.harness.command import command
 
 LOOKAHEAD_FRAMES = LiveOptions.lookahead
 SECONDS, WARM_HOPS = 20, 20
@@ -80,11 +80,15 @@ def _clocks() -> tuple[float, float]:
     return time.process_time(), time.perf_counter()
 
 
-def main(arguments: Sequence[str]) -> None:
+@command
+def main() -> None:
     """Print the row of a model."""
-    kind, *checkpoint = arguments
-    print(measure_speech(kind, Path(checkpoint[0]) if checkpoint else None))
+    parser = argparse.ArgumentParser(description="Measure hearing and motion of live sound on one core.")
+    parser.add_argument("kind", choices=("teacher", "student"))
+    parser.add_argument("file", type=Path, nargs="?", help="a student (default: that of the package)")
+    asked = parser.parse_args()
+    print(measure_speech(asked.kind, asked.file))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
