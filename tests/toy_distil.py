@@ -16,7 +16,7 @@ from train.motion.recipe import OURS
 
 CLASSES, CLIPS, FRAMES, SAMPLES, LAYER = len(PHONES), 3, 12, 4, 8
 FEATURES = 6 * LAYER
-STUDENT = StudentConfig(CausalEncoderConfig((8, 8, 12, 16)), inputs=16, hidden=24, noise=4)
+STUDENT = StudentConfig(CausalEncoderConfig((8, 8, 12, 16)), inputs=16, hidden=24, noise=8)
 DENOISER = replace(OURS, width=16, layers=1, heads=2, head_width=8, rotary_width=4, time_width=8, audio_width=8,
                    adapter_blocks=1, audio_input=FEATURES, window=FRAMES, context=2, overlap=2, dropout=0)  # fmt: skip
 
@@ -44,7 +44,7 @@ def codes(count):
 def ground(**changes):
     generator = torch.Generator().manual_seed(0)
     rows = (torch.randn(63, 3, generator=generator, dtype=torch.float64) / 8).to(torch.get_default_dtype())
-    parts = torch.ones(70), rows, rows.mean(1)
+    parts = torch.ones(70), rows, rows.mean(1), torch.ones(6)
     return replace(Ground(STUDENT, FEATURES, *parts, 2.0, 2.0, probe, upper_layers, denoiser, codes), **changes)
 
 

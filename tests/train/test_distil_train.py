@@ -30,7 +30,7 @@ SMALL = """
 [student]
 inputs = 16
 hidden = 24
-noise = 4
+noise = 8
 [student.encoder]
 widths = [8, 8, 12, 16]
 """

@@ -76,7 +76,7 @@ def network(steps=1):
 
 def batch():
     return PersonalBatch(random(4, 9, 16), random(4, 9, 70), torch.tensor([1.0, 1, 0, 0]), random(4, 9, 70),
-                         random(4, 133), random(4, 9, 4))  # fmt: skip
+                         random(4, 133), random(4, 9, 8))  # fmt: skip
 
 
 def trunk(state, base, one):

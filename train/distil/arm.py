@@ -8,11 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from kdtalker.core.motion import MOTION_WIDTH
+from kdtalker.diffusion.calibration import POSE_AND_SHIFT
 from kdtalker.diffusion.causal.network import CausalMotionNetwork, StudentNetwork
+from kdtalker.diffusion.causal.noise import HEAD_NOISE, advance_noise, start_noise
 from train.distil.distiller import DistilBatch, Distiller, Logged, Rollout, StudentOutput, TeacherOutput
 from train.distil.phones import PHONES
 from train.distil.recipe import DistilRecipe
 from train.distil.registry import Ground, build_methods
+
+MOST_NOISE = 3.0  # that is inferred, in standard deviations
 
 
 class Arm(nn.Module):
@@ -26,6 +30,7 @@ class Arm(nn.Module):
         self.distillers = nn.ModuleList(build_methods(recipe.methods, ground, recipe.configs))
         self.probe = (ground.load_probe().eval().requires_grad_(False),)  # in a tuple: frozen, no part of this module
         self._recipe, self.logged = recipe, dict[str, float]()
+        self._head_deviation = ground.head_deviation
 
     @property
     def methods(self) -> list[Distiller]:
@@ -69,6 +74,7 @@ class Arm(nn.Module):
         is_real, number = batch.has_motion[:, None, None] > 0, self._step % batch.samples.shape[1]
         given = torch.where(is_real, batch.motion, batch.samples[:, number])
         before = torch.where(is_real, batch.before[:, :1], batch.before[:, number + 1, None])
+        noise[..., HEAD_NOISE] = infer_head_noise(given, batch.samples, self._head_deviation)
         given = given + recipe.history_noise * torch.randn(given.shape, device=features.device)
         if is_free:
             with torch.no_grad():
@@ -127,17 +133,26 @@ def match_gradient(loss: Tensor, others: list[Tensor], at: Tensor, share: float)
     return torch.where((ours > 0) & (theirs > 0), share * theirs / ours.clamp(min=1e-12), torch.ones_like(ours))
 
 
+def infer_head_noise(motion: Tensor, samples: Tensor, deviation: Tensor) -> Tensor:
+    """Infer the noise (B, T, 6) that moves a head so: what of its motion (B, T, 70) the sound does not explain, that is
+    the difference from the mean of the teacher's samples (B, K, T, 70), in standard deviations (6,)."""
+    unexplained = (motion - samples.mean(1))[..., POSE_AND_SHIFT] / deviation.to(motion)
+    return unexplained.clamp(-MOST_NOISE, MOST_NOISE)
+
+
 def _by_clip(rows: Tensor, count: int) -> Tensor:
     return rows.view(-1, count, *rows.shape[1:])
 
 
 def draw_noise(motion: CausalMotionNetwork, size: int, frames: int, generator: torch.Generator | None) -> Tensor:
-    """Draw noise trajectories (B, T, N), an autoregression of variance 1 each."""
+    """Draw noise trajectories (B, T, N)."""
     memory = motion.config.noise_memory
-    fresh = torch.randn(frames, size, motion.config.noise, generator=generator)
-    rows = [fresh[0]]
-    for row in fresh[1:]:
-        rows.append(memory * rows[-1] + (1 - memory**2) ** 0.5 * row)
+    first, *fresh = torch.randn(frames + 1, size, motion.config.noise, generator=generator)
+    noise = start_noise(first, fresh[0], memory)
+    rows = [noise[0]]
+    for white in fresh[1:]:
+        noise = advance_noise(noise, white, memory)
+        rows.append(noise[0])
     return torch.stack(rows, 1)
 
 

@@ -48,14 +48,15 @@ class MethodConfigs:
 class Ground:
     """Hold all that methods are built from: the student's config, the number of the teacher's features, weights (70,)
     of motion numbers, lips (63, n) and gap (63,), normalised expression to lip gaps and to their mean in standard
-    deviations; functions that load the teacher's frozen parts, each for itself, and that fit so many codes (V, n) of
-    lip gaps."""
+    deviations; head_deviation (6,) of pose and shift that sound does not explain; functions that load the teacher's
+    frozen parts, each for itself, and that fit so many codes (V, n) of lip gaps."""
 
     student: StudentConfig
     features: int
     weights: Tensor
     lips: Tensor
     gap: Tensor
+    head_deviation: Tensor
     lip_weight: float
     difference_weight: float
     load_probe: Callable[[], nn.Module]

@@ -25,6 +25,7 @@ from kdtalker.audio.whisper_network import WhisperBlock
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MESH_SPACE, MOTION_WIDTH
+from kdtalker.diffusion.calibration import POSE_AND_SHIFT
 from kdtalker.diffusion.causal.header import StudentHeader
 from kdtalker.diffusion.causal.network import save_student
 from kdtalker.diffusion.causal.speech import load_student
@@ -107,11 +108,14 @@ class DistilCorpus:
         gaps, mean = openings @ self.mouth.T, openings @ self.mouth.mean(0)
         lips = (self.mouth / (gaps.std(0)[:, None] + 1e-6)).T
         scale = np.diag(1 / (gaps.std(0) + 1e-6)).astype(np.float32)
+        heads = [np.asarray(one.samples[..., POSE_AND_SHIFT], np.float32) for one in self.split("train")]
+        unexplained = np.concatenate([(one - one.mean(0)).reshape(-1, 6) for one in heads])
         weights = torch.ones(MOTION_WIDTH)
         weights[1:7] = recipe.head_share * 63 / 6
         return Ground(
             recipe.student, self.records[0].features.shape[1], weights, torch.from_numpy(lips.astype(np.float32)),
             torch.from_numpy((self.mouth.mean(0) / (mean.std() + 1e-6)).astype(np.float32)),
+            torch.from_numpy(unexplained.std(0) + 1e-6),
             recipe.lip_loss, recipe.difference_loss, lambda: PhoneProbe.load(recipe.probe), load_upper_layers,
             self._load_denoiser, lambda codes: torch.from_numpy(fit_codebook(gaps[::CODE_STEP] @ scale, codes)),
             recipe.seed,

@@ -12,20 +12,20 @@ from kdtalker.core.motion import MESH_SPACE
 from kdtalker.diffusion.normalisation import Normalisation
 from kdtalker.weights.header import read_header
 
-_RANGES = {"inputs": (1, 4096), "hidden": (1, 4096), "noise": (1, 512), "noise_memory": (0, 0.9999), "steps": (1, 4)}
+_RANGES = {"inputs": (1, 4096), "hidden": (1, 4096), "noise": (6, 512), "noise_memory": (0, 0.9999), "steps": (1, 4)}
 
 
 @dataclass(frozen=True)
 class StudentConfig:
     """Configure a student: its audio encoder; inputs, hidden: widths of the recurrent layer; noise: numbers of noise a
-    frame, a process whose frames correlate by `noise_memory`; steps: predictions of a frame, each later one sees the
-    one before. Raises InputError for a value that cannot be."""
+    frame, the first six for the head; noise_memory: of the process that they are (`noise.py`); steps: predictions of a
+    frame, each later one sees the one before. Raises InputError for a value that cannot be."""
 
     encoder: CausalEncoderConfig = field(default_factory=CausalEncoderConfig)
     inputs: int = 192
     hidden: int = 256
     noise: int = 16
-    noise_memory: float = 0.98
+    noise_memory: float = 0.87
     steps: int = 1
 
     def __post_init__(self) -> None:

@@ -11,7 +11,9 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.motion import KEYPOINTS, MOTION_WIDTH, Motion, from_head_frame, to_head_frame
 from kdtalker.core.protocols import Sampling
 from kdtalker.diffusion.calibration import POSE_AND_SHIFT
+from kdtalker.diffusion.causal.header import StudentConfig
 from kdtalker.diffusion.causal.inference import MotionInference
+from kdtalker.diffusion.causal.noise import Noise, advance_noise, start_noise
 from kdtalker.diffusion.fir_smoothing import HEAD_KERNEL, RADIUS
 from kdtalker.diffusion.normalisation import Normalisation
 
@@ -19,13 +21,13 @@ from kdtalker.diffusion.normalisation import Normalisation
 @dataclass(frozen=True)
 class CausalState:
     """Hold a stream of motion between frames as a value: portrait (133,) and the last frame (70,), normalised; hidden
-    (H,) of the recurrent layer, noise (N,) of the last frame; rest (70,), added to the motion at the end; heads
+    (H,) of the recurrent layer, noise, (N,) twice, of the last frame; rest (70,), added to the motion at the end; heads
     (2 RADIUS, 6): pose and shift of the last frames before smoothing, none before the first or in films."""
 
     portrait: Array
     last: Array
     hidden: Array
-    noise: Array
+    noise: Noise[Array]
     rest: Array
     heads: Array
     seed: int
@@ -68,7 +70,8 @@ class CausalMotionModel:
         first = self.normalisation.normalise(to_head_frame(reference).vector()[0] - rest)
         portrait = np.concatenate([self.normalisation.normalise_canonical(canonical.reshape(-1)), first])
         steps = min(sampling.steps or config.steps, config.steps)
-        hidden, noise = np.zeros(config.hidden, np.float32), draw_noise(seed, 0, config.noise)
+        hidden = np.zeros(config.hidden, np.float32)
+        noise = next_noise(None, seed, 0, config)
         none = np.zeros((0, 6), np.float32)
         return CausalState(portrait.astype(np.float32), first, hidden, noise, rest, none, seed, steps)
 
@@ -113,22 +116,16 @@ class CausalMotionModel:
 
     def _next(self, state: CausalState, feature: Array) -> tuple[Array, CausalState]:
         """Predict the next frame (70,), normalised; the scale is the source's throughout."""
-        noise = next_noise(state.noise, state.seed, state.frame, self.network.config.noise_memory)
-        hidden = self.network.advance(feature, state.last, state.portrait, noise, state.hidden)
+        noise = next_noise(state.noise, state.seed, state.frame, self.network.config)
+        hidden = self.network.advance(feature, state.last, state.portrait, noise[0], state.hidden)
         frame = self.network.predict(hidden, state.steps)
         frame[0] = state.portrait[-MOTION_WIDTH]
         return frame, replace(state, last=frame, hidden=hidden, noise=noise, frame=state.frame + 1)
 
 
-def draw_noise(seed: int, frame: int, width: int) -> Array:
-    """Draw standard normal noise (N,) of a frame, seeded by its number."""
-    noise: Array = np.random.default_rng((seed, frame)).standard_normal(width, np.float32)
-    return noise
-
-
-def next_noise(noise: Array, seed: int, frame: int, memory: float) -> Array:
-    """Advance the noise process (N,), an autoregression of variance 1, to a frame."""
-    if frame == 0:
-        return noise
-    fresh = draw_noise(seed, frame, len(noise))
-    return np.asarray(memory * noise + (1 - memory**2) ** 0.5 * fresh, np.float32)
+def next_noise(before: Noise[Array] | None, seed: int, frame: int, config: StudentConfig) -> Noise[Array]:
+    """Draw the noise of a frame, (N,) twice, seeded by its number, after that of the frame before, if there is one."""
+    first, second = np.random.default_rng((seed, frame)).standard_normal((2, config.noise), np.float32)
+    if before is None or frame == 0:
+        return start_noise(first, second, config.noise_memory)
+    return advance_noise(before, first, config.noise_memory)
