@@ -63,7 +63,7 @@ def batch(seed=0, dtype=torch.float32):
         torch.tensor([1.0, 0.0, 1.0], dtype=dtype), random(CLIPS, 133), features, samples,
         random(CLIPS, 1 + SAMPLES, 70),
     )  # fmt: skip
-    teacher = TeacherOutput(features.clone(), random(CLIPS, FRAMES, CLASSES), samples.clone())
+    teacher = TeacherOutput(features.clone(), random(CLIPS, FRAMES, CLASSES), samples.clone(), samples.clone())
     widths, steps = STUDENT.encoder.widths, STUDENT.encoder.steps
     stages = tuple(random(CLIPS, FRAMES * n, width).requires_grad_() for n, width in zip(steps, widths, strict=True))
     motion = [random(CLIPS, FRAMES, 70).requires_grad_() for _ in range(2)]

@@ -313,7 +313,7 @@ def test_noise_is_smooth_and_stays_as_it_began():
         noise = next_noise(noise, 0, frame, config)
     trained = draw_noise(CausalMotionNetwork(replace(config, hidden=8, inputs=8)), 1, 40, None)[0].numpy()
     for rows in (np.stack(values), trained):
-        np.testing.assert_allclose(rows.std(1), 1, atol=0.06)
+        np.testing.assert_allclose(rows.std(1), 1, atol=0.15)
         steps, curves = np.diff(rows, axis=0).std(), np.diff(rows, 2, axis=0).std()
         assert steps < 0.2 and curves < 0.8 * steps  # white noise: 1.4 and 2.4, of first order: 0.5 and 0.7
         assert abs((rows[:-20] * rows[20:]).mean()) < 0.3

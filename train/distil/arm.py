@@ -50,8 +50,11 @@ class Arm(nn.Module):
         (probe,) = self.probe
         with torch.no_grad():
             logits = probe.to(batch.columns.device)(batch.features.float())
-        teacher = TeacherOutput(batch.features, logits, batch.samples)
-        student = self.respond(batch)
+        given, before = self._draw_history(batch)
+        targets = batch.samples.clone()
+        targets[..., POSE_AND_SHIFT] = given[:, None, :, POSE_AND_SHIFT]
+        teacher = TeacherOutput(batch.features, logits, batch.samples, targets)
+        student = self.respond(batch, given, before)
         losses, logged = [], Logged()
         for method in self.methods:
             loss, figures = method.loss(student, teacher, batch)
@@ -64,17 +67,21 @@ class Arm(nn.Module):
         self.logged = logged
         return torch.stack(losses).sum()
 
-    def respond(self, batch: DistilBatch) -> StudentOutput:
-        """Run the student on a batch."""
+    def _draw_history(self, batch: DistilBatch) -> tuple[Tensor, Tensor]:
+        """Choose motion (B, T, 70) that the student goes on from, and the frame before it (B, 1, 70): the real one
+        where there is one, else one of the teacher's samples."""
+        is_real, number = batch.has_motion[:, None, None] > 0, self._step % batch.samples.shape[1]
+        given = torch.where(is_real, batch.motion, batch.samples[:, number])
+        return given, torch.where(is_real, batch.before[:, :1], batch.before[:, number + 1, None])
+
+    def respond(self, batch: DistilBatch, given: Tensor, before: Tensor) -> StudentOutput:
+        """Run the student on a batch with a history (B, T, 70) after the frame (B, 1, 70) before it."""
         recipe, motion = self._recipe, self.student.motion
         stages = self.student.encoder(batch.columns)
         features = stages[-1]
         noise = draw_noise(motion, len(features), features.shape[1], None).to(features.device)
-        is_free = torch.rand(()) < recipe.own_history
-        is_real, number = batch.has_motion[:, None, None] > 0, self._step % batch.samples.shape[1]
-        given = torch.where(is_real, batch.motion, batch.samples[:, number])
-        before = torch.where(is_real, batch.before[:, :1], batch.before[:, number + 1, None])
         noise[..., HEAD_NOISE] = infer_head_noise(given, batch.samples, self._head_deviation)
+        is_free = torch.rand(()) < recipe.own_history
         given = given + recipe.history_noise * torch.randn(given.shape, device=features.device)
         if is_free:
             with torch.no_grad():

@@ -49,11 +49,13 @@ class StudentOutput:
 @dataclass(frozen=True)
 class TeacherOutput:
     """Hold the outputs of the frozen teacher for a batch: features (B, T, F) of its encoder, logits (B, T, C) of the
-    phone probe on them, samples (B, K, T, 70) of normalised motion."""
+    phone probe on them, samples (B, K, T, 70) of normalised motion; targets (B, K, T, 70), the same with the head that
+    the student's noise tells it."""
 
     features: Tensor
     logits: Tensor
     samples: Tensor
+    targets: Tensor
 
 
 @dataclass(frozen=True)

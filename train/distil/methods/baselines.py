@@ -71,7 +71,7 @@ class FeatureRegression(Distiller):
         heard, theirs = (rows[:, ::FRAME_STEP] for rows in (student.stages[-1], teacher.features.detach()))
         wanted = F.layer_norm(theirs.to(heard.dtype), theirs.shape[-1:])
         features = F.mse_loss(self.projection(heard), wanted)
-        motion = self._motion_loss(student.mean - teacher.samples.detach().mean(1)).mean()
+        motion = self._motion_loss(student.mean - teacher.targets.detach().mean(1)).mean()
         return features + motion, {"features": features.item(), "motion": motion.item()}
 
 
@@ -96,8 +96,8 @@ class LogitKD(Distiller):
     def loss(self, student: StudentOutput, teacher: TeacherOutput, batch: DistilBatch) -> tuple[Tensor, Logged]:
         config = self._config
         divergence = kl_divergence(teacher.logits.detach(), student.logits, config.temperature).mean()
-        samples = teacher.samples.detach()
-        nll = gaussian_nll(samples, student.mean[:, None], student.log_variance[:, None], config.beta).mean()
+        targets, mean, log_variance = teacher.targets.detach(), student.mean[:, None], student.log_variance[:, None]
+        nll = gaussian_nll(targets, mean, log_variance, config.beta).mean()
         loss = config.weight * config.temperature**2 * divergence + config.nll_weight * nll
         return loss, {"KL": divergence.item(), "NLL": nll.item()}
 

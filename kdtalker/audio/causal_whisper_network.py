@@ -1,0 +1,115 @@
+"""Define Whisper's encoder heard causally in torch, to be trained: its own weights are frozen, low-rank changes of them
+are learned. It runs in numpy (`causal_whisper.py`)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdtalker.audio.causal_whisper import (
+    HEADS,
+    POSITIONS,
+    SIZES,
+    WIDTH,
+    CausalWhisperConfig,
+    position_codes,
+    read_whisper,
+)
+from kdtalker.audio.whisper import STEPS_PER_FRAME
+
+
+class LowRankLinear(nn.Module):
+    """A frozen linear layer and a low-rank change of its matrix, up @ down, which begins as 0 (LoRA, eq. 3)."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, rank: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+        self.down = nn.Parameter(torch.randn(rank, weight.shape[1]) * weight.shape[1] ** -0.5)
+        self.up = nn.Parameter(torch.zeros(len(weight), rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        change = F.linear(F.linear(x, self.down), self.up)
+        return F.linear(x, self.weight, self.bias) + change
+
+
+class CausalWhisperLayer(nn.Module):
+    """A pre-norm transformer layer whose steps attend to `left` frames before theirs and `ahead` after it."""
+
+    def __init__(self, whisper: dict[str, Tensor], name: str, ahead: int, config: CausalWhisperConfig) -> None:
+        super().__init__()
+        self._ahead, self._left = ahead, config.left_frames
+        for one in SIZES:
+            own = whisper[f"{name}.{one}.weight"], whisper[f"{name}.{one}.bias"]
+            self.add_module(one, LowRankLinear(*own, config.rank))
+        for norm in ("attention_norm", "mlp_norm"):
+            for kind in ("weight", "bias"):
+                self.register_buffer(f"{norm}_{kind}", whisper[f"{name}.{norm}.{kind}"], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map steps (B, 2 n, WIDTH) of n frames to (B, 2 (n - ahead), WIDTH)."""
+        steps = x.shape[1] - STEPS_PER_FRAME * self._ahead
+        query, key, value = self.get_submodule("attention_in")(self._normalise(x, "attention_norm")).chunk(3, -1)
+        q, k, v = (rearrange(one, "b t (h c) -> b h t c", h=HEADS) for one in (query[:, :steps], key, value))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(steps, x.shape[1], x.device))
+        x = x[:, :steps] + self.get_submodule("attention_out")(rearrange(mixed, "b h t c -> b t (h c)"))
+        wide = F.gelu(self.get_submodule("mlp_in")(self._normalise(x, "mlp_norm")))
+        out: Tensor = x + self.get_submodule("mlp_out")(wide)
+        return out
+
+    def _normalise(self, x: Tensor, norm: str) -> Tensor:
+        weight, bias = (cast(Tensor, getattr(self, f"{norm}_{kind}")) for kind in ("weight", "bias"))
+        return F.layer_norm(x, (WIDTH,), weight, bias)
+
+    def _mask(self, queries: int, keys: int, device: torch.device) -> Tensor:
+        own, other = (torch.arange(count, device=device) // STEPS_PER_FRAME for count in (queries, keys))
+        distance = other[None] - own[:, None]
+        return (distance <= self._ahead) & (distance >= -self._left)
+
+
+class CausalWhisperNetwork(nn.Module):
+    """Encode columns of log-mel to features at 25 Hz; `WhisperInference` runs it. The two steps of a frame are the odd
+    one of Whisper's and the next; they hear a frame ahead, of which they use 6 ms less than three quarters."""
+
+    positions: Tensor
+
+    def __init__(self, config: CausalWhisperConfig) -> None:
+        super().__init__()
+        self.config = config
+        whisper = {name: torch.from_numpy(value) for name, value in read_whisper().items()}
+        for name in ("conv1", "conv2", "norm"):
+            for kind in ("weight", "bias"):
+                self.register_buffer(f"whisper_{name}_{kind}", whisper[f"{name}.{kind}"], persistent=False)
+        self.register_buffer("positions", torch.from_numpy(position_codes()), persistent=False)
+        self.blocks = nn.ModuleList(
+            CausalWhisperLayer(whisper, f"blocks.{number}", ahead, config) for number, ahead in enumerate(config.ahead)
+        )
+        self.output = nn.Linear(STEPS_PER_FRAME * WIDTH, config.features)
+        self.norm = nn.LayerNorm(config.features)
+
+    def forward(self, columns: Tensor) -> list[Tensor]:
+        """Encode columns (B, 4 (T + lookahead), 80) to the outputs of all stages, of T frames each: those of frame t
+        are the newest that feature t hears. The last are the features (B, T, C). In training the stream has run for a
+        random time before."""
+        x = F.gelu(F.conv1d(columns.transpose(1, 2), *self._own("conv1")))
+        x = F.gelu(F.conv1d(x, *self._own("conv2"), stride=2)).transpose(1, 2)
+        first = int(torch.randint(POSITIONS, ())) if self.training else 1
+        x = x + self.positions[(first + torch.arange(x.shape[1], device=x.device)) % POSITIONS]
+        outputs = []
+        for block in self.blocks:
+            x = block(x)
+            outputs.append(x)
+        normed = F.layer_norm(x, (WIDTH,), *self._own("norm"))
+        features = self.norm(self.output(rearrange(normed, "b (t s) c -> b t (s c)", s=STEPS_PER_FRAME)))
+        return [*(one[:, one.shape[1] - x.shape[1] :] for one in outputs[:-1]), features]
+
+    def _own(self, name: str) -> tuple[Tensor, Tensor]:
+        weight, bias = (cast(Tensor, getattr(self, f"whisper_{name}_{kind}")) for kind in ("weight", "bias"))
+        return weight, bias
