@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdtalker.audio.causal import CausalEncoderConfig
+from kdtalker.audio.causal_config import CausalEncoderConfig
 from kdtalker.audio.whisper import WHISPER_FILE
 from kdtalker.core.errors import InputError
 from kdtalker.core.protocols import Sampling

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from kdtalker.audio.causal import CausalEncoderConfig
+from kdtalker.audio.causal_config import CausalEncoderConfig
 from kdtalker.audio.whisper_network import WhisperBlock
 from kdtalker.diffusion.causal.header import StudentConfig
 from kdtalker.diffusion.denoiser import Denoiser

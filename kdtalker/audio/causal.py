@@ -3,20 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from kdtalker.audio.blocks import BlockEncoder, BlockSpan, BlockState
-from kdtalker.audio.mel import MEL_COLUMNS_PER_FRAME, MEL_HOP, MEL_WINDOW, log_mel
+from kdtalker.audio.causal_config import EncoderConfig
+from kdtalker.audio.mel import MEL_HOP, MEL_WINDOW, log_mel
 from kdtalker.core.arrays import Array
-from kdtalker.core.errors import InputError, quote
 from kdtalker.core.rates import SAMPLES_PER_FRAME
-
-if TYPE_CHECKING:
-    from kdtalker.audio.causal_inference import EncoderInference
 
 _MIDDLE, _HALF_RANGE = -4.0, 4.0  # log10 of mel power is scaled from this range to -1..1
 FLOOR = -8.0  # log10 of mel power, below which all is silence
@@ -25,49 +21,18 @@ _KEPT_SAMPLES = MEL_WINDOW - MEL_HOP  # before a frame, that its first column ta
 States = tuple[Array, ...]  # last inputs (k - stride, C) of every convolution
 
 
-@dataclass(frozen=True)
-class CausalEncoderConfig:
-    """Configure the encoder: channels, strides in time and kernel of its stages, and frames that the last of them hears
-    beyond a frame. Raises InputError for what cannot be."""
-
-    widths: tuple[int, ...] = (64, 96, 128, 192)
-    strides: tuple[int, ...] = (1, 2, 2, 1)
-    kernel: int = 5
-    lookahead_frames: int = 4
-
-    def __post_init__(self) -> None:
-        sizes = {name: np.atleast_1d(getattr(self, name)) for name in ("widths", "strides", "kernel")}
-        if any(((value < 1) | (value > 2048)).any() or not 0 < value.size <= 16 for value in sizes.values()):
-            raise InputError(f"The audio encoder's sizes are {quote(self)}, wanted numbers of 1 to 2048.")
-        if len(self.widths) != len(self.strides) or np.prod(self.strides) != MEL_COLUMNS_PER_FRAME:
-            raise InputError(
-                f"The audio encoder's strides are {quote(self.strides)}, wanted one for each of its {len(self.widths)} "
-                f"widths, {MEL_COLUMNS_PER_FRAME} multiplied."
-            )
-        if self.strides[-1] != 1 or self.kernel <= max(self.strides):
-            raise InputError("The audio encoder's last stride is not 1, or its kernel no larger than its strides.")
-        if not 0 <= self.lookahead_frames <= 100:
-            raise InputError(f"The audio encoder hears {self.lookahead_frames} frames ahead, wanted 0 to 100.")
+class FrameEncoder(Protocol):
+    """Encode log-mel frame by frame, its state a value."""
 
     @property
-    def steps(self) -> tuple[int, ...]:
-        """Count the steps a frame of each stage's output."""
-        return tuple(int(MEL_COLUMNS_PER_FRAME // n) for n in np.cumprod(self.strides))
+    def config(self) -> EncoderConfig: ...
 
-    @staticmethod
-    def from_header(header: object) -> CausalEncoderConfig:
-        """Read the fields by name. Raises InputError where one is missing, unknown or of another type."""
-        names = [field.name for field in fields(CausalEncoderConfig)]
-        if not isinstance(header, Mapping) or sorted(header) != sorted(names):
-            raise InputError(f"The audio encoder's config is {quote(header)}, wanted {', '.join(names)}.")
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in header.items()
-        }
-        for name, value in values.items():
-            numbers = value if name in ("widths", "strides") and isinstance(value, tuple) else (value,)
-            if not all(type(number) is int for number in numbers):
-                raise InputError(f"The audio encoder's {name} is {quote(value)}, wanted whole numbers.")
-        return CausalEncoderConfig(**values)
+    def start_states(self) -> States:
+        """Return the states before the first column."""
+
+    def encode(self, columns: Array, states: States, *, skip: int) -> tuple[Array, States]:
+        """Encode columns (4 n, 80) of n frames to features (n - skip, C), skip being 1 in the first frames of a stream,
+        as many as the look-ahead, whose features would be of frames before it."""
 
 
 class CausalEncoder(BlockEncoder[States]):
@@ -77,7 +42,7 @@ class CausalEncoder(BlockEncoder[States]):
     block_frames = 1
     left_samples = _KEPT_SAMPLES
 
-    def __init__(self, network: EncoderInference, mel_filters: Array) -> None:
+    def __init__(self, network: FrameEncoder, mel_filters: Array) -> None:
         self.network, self.mel_filters = network, mel_filters
         self.right_samples = network.config.lookahead_frames * SAMPLES_PER_FRAME
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kdtalker.audio.causal import CausalEncoderConfig, States
+from kdtalker.audio.causal import States
+from kdtalker.audio.causal_config import CausalEncoderConfig
 from kdtalker.audio.mel import MEL_BANDS
 from kdtalker.core.arrays import Array
 
@@ -78,10 +79,7 @@ class _LayerNorm:
         self._weight, self._bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
 
     def __call__(self, x: Array) -> Array:
-        centred = x - x.mean(-1, keepdims=True)
-        variance = np.square(centred).mean(-1, keepdims=True)
-        normalised: Array = centred / np.sqrt(variance + _EPSILON) * self._weight + self._bias
-        return normalised
+        return normalise(x, self._weight, self._bias)
 
 
 class _Stage:
@@ -101,6 +99,14 @@ class _Stage:
             h, state = convolution.advance(silu(norm(h)), before)
             after.append(state)
         return x + h, after
+
+
+def normalise(x: Array, weight: Array, bias: Array) -> Array:
+    """Normalise (n, C) row by row (layer norm)."""
+    centred = x - x.mean(-1, keepdims=True)
+    variance = np.square(centred).mean(-1, keepdims=True)
+    normalised: Array = centred / np.sqrt(variance + _EPSILON) * weight + bias
+    return normalised
 
 
 def sigmoid(x: Array) -> Array:

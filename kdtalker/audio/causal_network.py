@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdtalker.audio.causal import CausalEncoderConfig
+from kdtalker.audio.causal_config import CausalEncoderConfig
 from kdtalker.audio.mel import MEL_BANDS
 
 
@@ -86,6 +86,16 @@ class CausalEncoderNetwork(nn.Module):
             outputs.append(x)
             after += kept
         return [*outputs[:-1], self.norm(x)], after
+
+    @property
+    def macs(self) -> int:
+        """Count multiply-accumulate operations a frame, normalisations left out."""
+        counts = (
+            one.weight.numel() * steps
+            for stage, steps in zip(self.stages, self.config.steps, strict=True)
+            for one in cast(CausalStage, stage).all_convolutions
+        )
+        return sum(counts)
 
     def initial(self, size: int) -> list[Tensor]:
         """Return the states of silence that never was: zeros, as at the start of every sequence."""

@@ -10,12 +10,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdtalker.audio.causal_config import POSITIONS, CausalWhisperConfig
+from kdtalker.audio.causal_config import WHISPER_WIDTH as WIDTH
 from kdtalker.audio.causal_whisper import (
     HEADS,
-    POSITIONS,
     SIZES,
-    WIDTH,
-    CausalWhisperConfig,
     position_codes,
     read_whisper,
 )
@@ -109,6 +108,16 @@ class CausalWhisperNetwork(nn.Module):
         normed = F.layer_norm(x, (WIDTH,), *self._own("norm"))
         features = self.norm(self.output(rearrange(normed, "b (t s) c -> b t (s c)", s=STEPS_PER_FRAME)))
         return [*(one[:, one.shape[1] - x.shape[1] :] for one in outputs[:-1]), features]
+
+    @property
+    def macs(self) -> int:
+        """Count multiply-accumulate operations a frame as `WhisperInference` makes them, normalisations left out."""
+        config, (first, second) = self.config, (self._own(name)[0] for name in ("conv1", "conv2"))
+        stem = (2 * STEPS_PER_FRAME + 1) * first.numel() + STEPS_PER_FRAME * second.numel()
+        linear = sum(outputs * inputs for outputs, inputs in SIZES.values()) * STEPS_PER_FRAME * WIDTH**2
+        keys = [STEPS_PER_FRAME * (config.left_frames + 1 + ahead) for ahead in config.ahead]
+        attention = 2 * STEPS_PER_FRAME * WIDTH * sum(keys)
+        return stem + len(keys) * linear + attention + self.output.weight.numel()
 
     def _own(self, name: str) -> tuple[Tensor, Tensor]:
         weight, bias = (cast(Tensor, getattr(self, f"whisper_{name}_{kind}")) for kind in ("weight", "bias"))

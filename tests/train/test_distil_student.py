@@ -8,7 +8,8 @@ import pytest
 import torch
 import toy
 
-from kdtalker.audio.causal import CausalEncoderConfig, SlidingCausalEncoder, mel_of_sound
+from kdtalker.audio.causal import SlidingCausalEncoder, mel_of_sound
+from kdtalker.audio.causal_config import CausalEncoderConfig
 from kdtalker.audio.causal_network import CausalEncoderNetwork
 from kdtalker.audio.encoders import encode_all
 from kdtalker.audio.whisper import load_mel_filters

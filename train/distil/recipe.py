@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kdtalker.audio.causal_config import CausalWhisperConfig
 from kdtalker.diffusion.causal.header import StudentConfig
 from train.distil.methods.acam import ACAMConfig
 from train.distil.methods.balanced import BalancedConfig
@@ -89,4 +90,7 @@ class DistilRecipe(Training):
         return MethodConfigs(**{name: getattr(self, name) for name in METHOD_TABLES})
 
 
-PRESETS = {"distil": DistilRecipe()}
+PRESETS = {
+    "distil": DistilRecipe(),
+    "whisper": DistilRecipe(student=StudentConfig(CausalWhisperConfig())),
+}

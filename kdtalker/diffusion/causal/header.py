@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from kdtalker.audio.causal import CausalEncoderConfig
+from kdtalker.audio.causal_config import CausalEncoderConfig, EncoderConfig, read_encoder_config
 from kdtalker.core.errors import InputError, quote
 from kdtalker.core.motion import MESH_SPACE
 from kdtalker.diffusion.normalisation import Normalisation
@@ -21,7 +21,7 @@ class StudentConfig:
     frame, the first six for the head; noise_memory: of the process that they are (`noise.py`); steps: predictions of a
     frame, each later one sees the one before. Raises InputError for a value that cannot be."""
 
-    encoder: CausalEncoderConfig = field(default_factory=CausalEncoderConfig)
+    encoder: EncoderConfig = field(default_factory=CausalEncoderConfig)
     inputs: int = 192
     hidden: int = 256
     noise: int = 16
@@ -44,7 +44,7 @@ class StudentConfig:
         names = [one.name for one in fields(StudentConfig)]
         if not isinstance(header, Mapping) or sorted(header) != sorted(names):
             raise InputError(f"The student's config is {quote(header)}, wanted {', '.join(names)}.")
-        return StudentConfig(**{**header, "encoder": CausalEncoderConfig.from_header(header["encoder"])})
+        return StudentConfig(**{**header, "encoder": read_encoder_config(header["encoder"])})
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from kdtalker.audio.causal_config import CausalWhisperConfig
 from kdtalker.audio.causal_inference import encoder_shapes, sigmoid, silu
+from kdtalker.audio.causal_whisper import whisper_shapes
 from kdtalker.core.arrays import Array
 from kdtalker.core.motion import KEYPOINTS, MOTION_WIDTH
 from kdtalker.diffusion.causal.header import StudentConfig
@@ -74,5 +76,7 @@ def motion_shapes(config: StudentConfig) -> dict[str, tuple[int, ...]]:
 
 def student_shapes(config: StudentConfig) -> dict[str, tuple[int, ...]]:
     """List the tensors of a student's file: shapes by name."""
-    parts = {"encoder": encoder_shapes(config.encoder), "motion": motion_shapes(config)}
+    encoder = config.encoder
+    heard = whisper_shapes(encoder) if isinstance(encoder, CausalWhisperConfig) else encoder_shapes(encoder)
+    parts = {"encoder": heard, "motion": motion_shapes(config)}
     return {f"{part}.{name}": shape for part, shapes in parts.items() for name, shape in shapes.items()}

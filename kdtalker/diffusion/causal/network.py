@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdtalker.audio.causal_config import CausalWhisperConfig, EncoderConfig
 from kdtalker.audio.causal_network import CausalEncoderNetwork
+from kdtalker.audio.causal_whisper_network import CausalWhisperNetwork
 from kdtalker.core.motion import MOTION_WIDTH
 from kdtalker.diffusion.causal.header import StudentConfig, StudentHeader, read_student_header
 from kdtalker.diffusion.causal.inference import PORTRAIT_WIDTH
@@ -73,13 +75,18 @@ def split_prediction(prediction: Tensor) -> tuple[Tensor, Tensor]:
     return mean, log_variance.clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
 
 
+def make_encoder(config: EncoderConfig) -> CausalEncoderNetwork | CausalWhisperNetwork:
+    """Make the audio encoder of a config."""
+    return CausalWhisperNetwork(config) if isinstance(config, CausalWhisperConfig) else CausalEncoderNetwork(config)
+
+
 class StudentNetwork(nn.Module):
     """Hold both networks of a student, and nothing else: its state dict is what is exported."""
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = CausalEncoderNetwork(config.encoder)
+        self.encoder = make_encoder(config.encoder)
         self.motion = CausalMotionNetwork(config)
 
 

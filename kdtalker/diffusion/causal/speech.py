@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdtalker.audio.causal import CausalEncoder, SlidingCausalEncoder
+from kdtalker.audio.causal import CausalEncoder, FrameEncoder, SlidingCausalEncoder
+from kdtalker.audio.causal_config import CausalWhisperConfig, EncoderConfig
 from kdtalker.audio.causal_inference import EncoderInference
 from kdtalker.audio.whisper import load_mel_filters
+from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.protocols import SlidingSpeech, Speech
 from kdtalker.diffusion.causal.header import read_student_header
@@ -57,6 +60,15 @@ def load_sliding_student(path: Path, personal: float | None = None) -> SlidingSt
         {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
         for part in ("encoder.", "motion.")
     )
-    heard = CausalEncoder(EncoderInference(header.config.encoder, encoder), load_mel_filters())
+    heard = CausalEncoder(load_encoder(header.config.encoder, encoder), load_mel_filters())
     network = MotionInference(header.config, motion)
     return SlidingStudent(heard, CausalMotionModel(network, header.normalisation, header.space))
+
+
+def load_encoder(config: EncoderConfig, tensors: Mapping[str, Array]) -> FrameEncoder:
+    """Make the audio encoder of a config from its tensors."""
+    if not isinstance(config, CausalWhisperConfig):
+        return EncoderInference(config, tensors)
+    from kdtalker.audio.causal_whisper_inference import WhisperInference  # scipy, 50 ms, for these students alone
+
+    return WhisperInference(config, tensors)

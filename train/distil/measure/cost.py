@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kdtalker.audio.causal_network import CausalStage
 from kdtalker.core.files import write_atomically
 from kdtalker.core.motion import KEYPOINTS, MESH_SPACE, MOTION_WIDTH, Motion
 from kdtalker.core.protocols import Speech
@@ -99,10 +98,7 @@ def _clocks() -> NDArray[np.float64]:
 
 def count_macs(network: StudentNetwork) -> int:
     """Count the multiply-accumulate operations of a student a frame, mel and normalisations left out."""
-    config, count = network.config, 0
-    for stage, steps in zip(network.encoder.stages, config.encoder.steps, strict=True):
-        count += sum(one.weight.numel() * steps for one in cast(CausalStage, stage).all_convolutions)
-    motion = network.motion
+    config, count, motion = network.config, network.encoder.macs, network.motion
     head, draft = (sum(one.numel() for one in part.parameters() if one.ndim == 2)
                    for part in (motion.head, motion.head.draft))  # fmt: skip
     count += sum(one.numel() for one in (*motion.input.parameters(), *motion.recurrent.parameters()) if one.ndim == 2)
