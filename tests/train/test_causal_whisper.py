@@ -1,0 +1,139 @@
+"""A student that hears with Whisper's encoder: causal, exact in pieces, and what torch defines."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from kdtalker.audio.causal import mel_of_sound
+from kdtalker.audio.causal_config import CausalEncoderConfig, CausalWhisperConfig, read_encoder_config
+from kdtalker.audio.causal_whisper import whisper_shapes
+from kdtalker.audio.causal_whisper_network import CausalWhisperNetwork
+from kdtalker.audio.encoders import encode_all
+from kdtalker.audio.whisper import load_mel_filters
+from kdtalker.core.errors import InputError
+from kdtalker.diffusion.causal.header import StudentConfig, StudentHeader
+from kdtalker.diffusion.causal.network import StudentNetwork, save_student
+from kdtalker.diffusion.causal.speech import load_student
+from kdtalker.diffusion.normalisation import Normalisation
+from kdtalker.media.sound import read_sound
+from train.tools.export_graphs import load_whisper
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CONFIG = CausalWhisperConfig(features=24, rank=4, left_frames=12)
+AHEAD = CONFIG.lookahead_frames
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(3)
+    made = StudentNetwork(StudentConfig(CONFIG, inputs=16, hidden=24, noise=8)).eval().requires_grad_(False)
+    for weight in made.encoder.parameters():
+        if not weight.any():  # changes that begin at zero would hide mistakes
+            weight.normal_(0, 0.05)
+    return made
+
+
+@pytest.fixture(scope="module")
+def encoder(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("student") / "student.safetensors"
+    unit = Normalisation(np.zeros(70), np.ones(70), np.zeros(63), np.ones(63))
+    save_student(path, network, StudentHeader("mesh", network.config, unit, {}), half=False)
+    assert path.stat().st_size < 1_000_000  # Whisper's own weights are not in it
+    return load_student(path).audio_encoder
+
+
+@pytest.fixture(scope="module")
+def sound():
+    return np.concatenate(list(read_sound(EXAMPLES / "austen_0890.wav")))[: 640 * 60]
+
+
+def test_features_are_those_of_the_network_for_longer_than_positions_last(network, encoder, sound):
+    long = np.resize(sound, 640 * 800)  # 32 s
+    columns = torch.from_numpy(mel_of_sound(np.pad(long, (0, 640 * AHEAD)), load_mel_filters()))[None]
+    wanted = network.encoder(columns)[-1][0].numpy()
+    features = encode_all(encoder, long)
+    assert features.shape == wanted.shape == (800, 24)
+    np.testing.assert_allclose(features, wanted, atol=2e-4)
+
+
+@pytest.mark.parametrize("size", [7, 640, 1601])
+def test_features_do_not_depend_on_how_sound_was_cut(encoder, sound, size):
+    cut = [sound[first : first + size] for first in range(0, len(sound), size)][:3000]
+    state, parts = encoder.start(), []
+    for piece in cut:
+        features, state = encoder.encode(state, piece)
+        parts.append(features)
+    whole = encode_all(encoder, np.concatenate(cut))
+    assert np.array_equal(np.concatenate([*parts, encoder.flush(state)]), whole)
+
+
+def test_features_hear_the_look_ahead_and_no_more(encoder, sound):
+    frame, other = 20, sound.copy()
+    other[640 * (frame + AHEAD + 1) :] = 0
+    ours, theirs = (encode_all(encoder, one) for one in (sound, other))
+    assert np.array_equal(ours[: frame + 1], theirs[: frame + 1])
+    assert not np.array_equal(ours[frame + 1], theirs[frame + 1])
+
+
+def test_the_state_does_not_grow(encoder, sound):
+    sizes = []
+    for seconds in (1, 2):
+        _, state = encoder.encode(encoder.start(), np.resize(sound, 16000 * seconds))
+        sizes.append(sum(one.nbytes for one in state.carry))
+    assert sizes[0] == sizes[1]
+
+
+def test_a_layer_that_was_not_changed_is_that_of_whisper():
+    """Where all that it may attend to is all there is."""
+    torch.manual_seed(0)
+    ours, theirs, x = CausalWhisperNetwork(CONFIG).blocks[0], load_whisper().blocks[0], torch.randn(1, 4, 384)
+    assert torch.allclose(ours(x), theirs(x)[:, :2], atol=1e-5)
+
+
+def test_in_training_its_own_weights_are_frozen_and_streams_begin_anywhere(network, sound):
+    made = CausalWhisperNetwork(CONFIG).train()
+    assert {name: tuple(one.shape) for name, one in made.named_parameters()} == whisper_shapes(CONFIG)
+    columns = torch.from_numpy(mel_of_sound(sound[: 640 * 12], load_mel_filters()))[None]
+    first, second = made(columns)[-1], made(columns)[-1]
+    assert not torch.equal(first, second)
+    (first * torch.randn(24)).sum().backward()
+    assert made.blocks[0].get_submodule("mlp_in").up.grad.abs().max() > 0
+    outputs = network.encoder(columns)
+    assert [one.shape[1:] for one in outputs] == [(16, 384), (16, 384), (16, 384), (8, 24)]
+
+
+def test_operations_are_those_that_torch_counts():
+    """But for attention, which torch computes without its limits."""
+    config = CausalWhisperConfig(ahead=(0, 0, 0, 0))
+    made, counts = CausalWhisperNetwork(config).eval(), []
+    for frames in (4, 14):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            made(torch.zeros(1, 4 * frames, 80))
+        counts.append({str(one): count for one, count in counter.get_flop_counts()["Global"].items()})
+    linear = sum(counts[1][one] - counts[0][one] for one in counts[0] if "attention" not in one) / 2 / 10
+    attention = 4 * 2 * 2 * 384 * 2 * 41
+    low_rank = 4 * 2 * 32 * 384 * (4 + 2 + 5 + 5)  # which are added to the matrices before a student runs
+    recomputed = 240 * 384  # the stem's first convolution at the border of two frames
+    assert made.macs == pytest.approx(linear - low_rank + attention + recomputed)
+
+
+@pytest.mark.parametrize("config", [CONFIG, CausalEncoderConfig()])
+def test_headers_tell_which_encoder_it_is(config):
+    header = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    assert read_encoder_config(header) == config
+    for bad, says in (({"rank": 2}, "wanted kernel.* or ahead"), ({**header, next(iter(header)): 1.5}, "wanted whole numbers")):
+        with pytest.raises(InputError, match=says):
+            read_encoder_config(bad)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"ahead": (1, 1)}, "each of 4 layers"), ({"ahead": (2, 0, 0, 0)}, "wanted 0 or 1"), ({"rank": 0}, "1 to 384")],
+)
+def test_encoders_that_cannot_be_are_refused(change, says):
+    with pytest.raises(InputError, match=says):
+        replace(CONFIG, **change)
