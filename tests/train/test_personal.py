@@ -48,7 +48,7 @@ from train.motion.dataset import fit_motion, to_model_vectors
 from train.personal import film as film_module
 from train.personal.__main__ import write_person
 from train.personal.ablation import choose_people, split_film
-from train.personal.figures import closures_met_share, measure_clips_together
+from train.personal.figures import measure_clips_together
 from train.personal.film import LAGS, HeardClip, estimate_lag, generate, hear_clips
 from train.personal.fit import fit_person, personal_tensors
 from train.personal.student import BaseStudent
@@ -415,13 +415,6 @@ def test_people_need_enough_film_and_those_of_the_validation_split_are_left_alon
     for name in ("c", "d"):
         with pytest.raises(InputError, match=f"of '{name}', wanted 40 s"):
             choose_people(shards, [name])
-
-
-def test_closures_are_met_within_two_frames():
-    real, made = np.full(30, 0.2), np.full((2, 30), 0.2)
-    assert closures_met_share(made, real) is None
-    real[10], made[0, 12], made[1, 13] = 0, 0, 0
-    assert closures_met_share(made, real) == 50
 
 
 def test_the_ablation_measures_every_way_over_the_dial(base, tmp_path, capsys):
