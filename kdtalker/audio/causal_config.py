@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from kdtalker.audio.mel import MEL_COLUMNS_PER_FRAME
+from kdtalker.audio.whisper import STEPS_PER_FRAME
 from kdtalker.core.errors import InputError, quote
 
-WHISPER_WIDTH, WHISPER_LAYERS, WHISPER_STEPS = 384, 4, 2  # of Whisper tiny, steps a frame
+WHISPER_WIDTH, WHISPER_LAYERS = 384, 4  # of Whisper tiny
 POSITIONS = 1500  # after so many steps, 30 s, position codes begin again
 
 
@@ -57,7 +58,7 @@ class CausalWhisperConfig:
     ahead: tuple[int, ...] = (1, 1, 1, 0)
 
     def __post_init__(self) -> None:
-        limits = {"features": 2048, "rank": WHISPER_WIDTH, "left_frames": POSITIONS // WHISPER_STEPS - 2}
+        limits = {"features": 2048, "rank": WHISPER_WIDTH, "left_frames": POSITIONS // STEPS_PER_FRAME - 2}
         for name, most in limits.items():
             if not 1 <= getattr(self, name) <= most:
                 raise InputError(f"The audio encoder's {name} is {quote(getattr(self, name))}, wanted 1 to {most}.")
@@ -78,7 +79,7 @@ class CausalWhisperConfig:
     @property
     def steps(self) -> tuple[int, ...]:
         """Count the steps a frame of each stage's output."""
-        return (*(WHISPER_LAYERS - 1) * (WHISPER_STEPS,), 1)
+        return (*(WHISPER_LAYERS - 1) * (STEPS_PER_FRAME,), 1)
 
 
 EncoderConfig: TypeAlias = "CausalEncoderConfig | CausalWhisperConfig"

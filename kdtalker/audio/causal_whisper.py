@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdtalker.audio.causal_config import POSITIONS, CausalWhisperConfig
-from kdtalker.audio.causal_config import WHISPER_STEPS as STEPS_PER_FRAME
-from kdtalker.audio.causal_config import WHISPER_WIDTH as WIDTH
-from kdtalker.audio.whisper import WHISPER_FILE
+from kdtalker.audio.causal_config import POSITIONS, WHISPER_WIDTH, CausalWhisperConfig
+from kdtalker.audio.whisper import STEPS_PER_FRAME, WHISPER_FILE
 from kdtalker.core.arrays import Array
 from kdtalker.weights.arrays import read_arrays
 from kdtalker.weights.find import find
@@ -20,9 +18,9 @@ SIZES = {"attention_in": (3, 1), "attention_out": (1, 1), "mlp_in": (4, 1), "mlp
 
 
 def position_codes() -> Array:
-    """Compute Whisper's sinusoidal position codes (POSITIONS, WIDTH), their frequencies rounded to whole periods in
+    """Compute Whisper's sinusoidal position codes (POSITIONS, WHISPER_WIDTH), their frequencies rounded to whole periods in
     POSITIONS steps: a stream may run for ever, and what is near is coded alike everywhere."""
-    half = WIDTH // 2
+    half = WHISPER_WIDTH // 2
     frequencies = np.exp(-np.log(10000) / (half - 1) * np.arange(half)) * POSITIONS / (2 * np.pi)
     angles = 2 * np.pi / POSITIONS * np.arange(POSITIONS)[:, None] * np.round(frequencies)
     return np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32)
@@ -38,7 +36,7 @@ def whisper_shapes(config: CausalWhisperConfig) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in range(len(config.ahead)):
         for name, (outputs, inputs) in SIZES.items():
-            shapes[f"blocks.{layer}.{name}.down"] = (config.rank, inputs * WIDTH)
-            shapes[f"blocks.{layer}.{name}.up"] = (outputs * WIDTH, config.rank)
-    shapes |= {"output.weight": (config.features, STEPS_PER_FRAME * WIDTH), "output.bias": (config.features,)}
+            shapes[f"blocks.{layer}.{name}.down"] = (config.rank, inputs * WHISPER_WIDTH)
+            shapes[f"blocks.{layer}.{name}.up"] = (outputs * WHISPER_WIDTH, config.rank)
+    shapes |= {"output.weight": (config.features, STEPS_PER_FRAME * WHISPER_WIDTH), "output.bias": (config.features,)}
     return shapes | {f"norm.{kind}": (config.features,) for kind in ("weight", "bias")}

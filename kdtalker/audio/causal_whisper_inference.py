@@ -8,8 +8,7 @@ import numpy as np
 from scipy.special import erf
 
 from kdtalker.audio.causal import States
-from kdtalker.audio.causal_config import POSITIONS, CausalWhisperConfig
-from kdtalker.audio.causal_config import WHISPER_WIDTH as WIDTH
+from kdtalker.audio.causal_config import POSITIONS, WHISPER_WIDTH, CausalWhisperConfig
 from kdtalker.audio.causal_inference import normalise
 from kdtalker.audio.causal_whisper import (
     HEADS,
@@ -32,7 +31,7 @@ class WhisperInference:
         """tensors: those of `whisper_shapes`."""
         self.config = config
         whisper = read_whisper()
-        self._stem = [(whisper[f"{name}.weight"].transpose(2, 1, 0).reshape(-1, WIDTH).copy(), whisper[f"{name}.bias"])
+        self._stem = [(whisper[f"{name}.weight"].transpose(2, 1, 0).reshape(-1, WHISPER_WIDTH).copy(), whisper[f"{name}.bias"])
                       for name in ("conv1", "conv2")]  # fmt: skip
         self._positions = position_codes()
         self._layers = [
@@ -47,7 +46,7 @@ class WhisperInference:
         """Return the states before the first column: its number, the last columns, and those of the layers."""
         states = [np.zeros(1, np.float32), np.zeros((MEL_COLUMNS_PER_FRAME, MEL_BANDS), np.float32)]
         for _ in self._layers:
-            states += [np.zeros((0, WIDTH), np.float32)] * 4
+            states += [np.zeros((0, WHISPER_WIDTH), np.float32)] * 4
         return tuple(states)
 
     def encode(self, columns: Array, states: States, *, skip: int) -> tuple[Array, States]:
@@ -78,7 +77,7 @@ class WhisperInference:
         return [normalise(out, *self._norm)], tuple(after)
 
     def _convolve(self, columns: Array) -> Array:
-        """Convolve columns (7, 80) to the two steps (2, WIDTH) of a frame."""
+        """Convolve columns (7, 80) to the two steps (2, WHISPER_WIDTH) of a frame."""
         (first, first_bias), (second, second_bias) = self._stem
         x = gelu(np.stack([columns[at : at + 3].reshape(-1) for at in range(5)]) @ first + first_bias)
         return gelu(np.stack([x[at : at + 3].reshape(-1) for at in (0, 2)]) @ second + second_bias)
@@ -100,7 +99,7 @@ class _Layer:
         self._ahead, self._kept = STEPS_PER_FRAME * ahead, STEPS_PER_FRAME * (left_frames + 1 + ahead)
 
     def advance(self, x: Array, states: list[Array] | States) -> tuple[Array | None, list[Array]]:
-        """Map x (2, WIDTH) of the newest frame to that of the frame `ahead` before, None while there is none."""
+        """Map x (2, WHISPER_WIDTH) of the newest frame to that of the frame `ahead` before, None while there is none."""
         keys, values, waiting, queries = states
         query, key, value = np.split(self._apply("attention_in", normalise(x, *self._norms[0])), 3, axis=1)
         keys = np.concatenate([keys, key])[-self._kept :]
@@ -119,7 +118,7 @@ class _Layer:
 
 
 def attend(query: Array, keys: Array, values: Array) -> Array:
-    """Compute attention of HEADS heads: query (2, WIDTH), keys and values (N, WIDTH) to (2, WIDTH)."""
+    """Compute attention of HEADS heads: query (2, WHISPER_WIDTH), keys and values (N, WHISPER_WIDTH) to (2, WHISPER_WIDTH)."""
     q, k, v = (x.reshape(len(x), HEADS, -1).transpose(1, 0, 2) for x in (query, keys, values))
     scores = q @ k.transpose(0, 2, 1) * np.float32(q.shape[-1] ** -0.5)
     weights = np.exp(scores - scores.max(-1, keepdims=True))

@@ -10,8 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdtalker.audio.causal_config import POSITIONS, CausalWhisperConfig
-from kdtalker.audio.causal_config import WHISPER_WIDTH as WIDTH
+from kdtalker.audio.causal_config import POSITIONS, WHISPER_WIDTH, CausalWhisperConfig
 from kdtalker.audio.causal_whisper import (
     HEADS,
     SIZES,
@@ -19,6 +18,8 @@ from kdtalker.audio.causal_whisper import (
     read_whisper,
 )
 from kdtalker.audio.whisper import STEPS_PER_FRAME
+
+QUERIES = 512  # steps that attend at once: memory does not grow with the square of the sound
 
 
 class LowRankLinear(nn.Module):
@@ -53,11 +54,11 @@ class CausalWhisperLayer(nn.Module):
                 self.register_buffer(f"{norm}_{kind}", whisper[f"{name}.{norm}.{kind}"], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map steps (B, 2 n, WIDTH) of n frames to (B, 2 (n - ahead), WIDTH)."""
+        """Map steps (B, 2 n, WHISPER_WIDTH) of n frames to (B, 2 (n - ahead), WHISPER_WIDTH)."""
         steps = x.shape[1] - STEPS_PER_FRAME * self._ahead
         query, key, value = self.get_submodule("attention_in")(self._normalise(x, "attention_norm")).chunk(3, -1)
         q, k, v = (rearrange(one, "b t (h c) -> b h t c", h=HEADS) for one in (query[:, :steps], key, value))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(steps, x.shape[1], x.device))
+        mixed = torch.cat([self._attend(q, k, v, first) for first in range(0, steps, QUERIES)], 2)
         x = x[:, :steps] + self.get_submodule("attention_out")(rearrange(mixed, "b h t c -> b t (h c)"))
         wide = F.gelu(self.get_submodule("mlp_in")(self._normalise(x, "mlp_norm")))
         out: Tensor = x + self.get_submodule("mlp_out")(wide)
@@ -65,12 +66,18 @@ class CausalWhisperLayer(nn.Module):
 
     def _normalise(self, x: Tensor, norm: str) -> Tensor:
         weight, bias = (cast(Tensor, getattr(self, f"{norm}_{kind}")) for kind in ("weight", "bias"))
-        return F.layer_norm(x, (WIDTH,), weight, bias)
+        return F.layer_norm(x, (WHISPER_WIDTH,), weight, bias)
 
-    def _mask(self, queries: int, keys: int, device: torch.device) -> Tensor:
-        own, other = (torch.arange(count, device=device) // STEPS_PER_FRAME for count in (queries, keys))
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, first: int) -> Tensor:
+        """Attend from QUERIES steps, from `first` on, to the keys (B, H, L, C) that they see."""
+        query, start = query[:, :, first : first + QUERIES], max(0, first - STEPS_PER_FRAME * self._left)
+        seen = slice(start, first + query.shape[2] + STEPS_PER_FRAME * self._ahead)
+        key, value = key[:, :, seen], value[:, :, seen]
+        own = torch.arange(first, first + query.shape[2], device=query.device) // STEPS_PER_FRAME
+        other = torch.arange(start, start + key.shape[2], device=query.device) // STEPS_PER_FRAME
         distance = other[None] - own[:, None]
-        return (distance <= self._ahead) & (distance >= -self._left)
+        mask = (distance <= self._ahead) & (distance >= -self._left)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
 class CausalWhisperNetwork(nn.Module):
@@ -90,7 +97,7 @@ class CausalWhisperNetwork(nn.Module):
         self.blocks = nn.ModuleList(
             CausalWhisperLayer(whisper, f"blocks.{number}", ahead, config) for number, ahead in enumerate(config.ahead)
         )
-        self.output = nn.Linear(STEPS_PER_FRAME * WIDTH, config.features)
+        self.output = nn.Linear(STEPS_PER_FRAME * WHISPER_WIDTH, config.features)
         self.norm = nn.LayerNorm(config.features)
 
     def forward(self, columns: Tensor) -> list[Tensor]:
@@ -105,7 +112,7 @@ class CausalWhisperNetwork(nn.Module):
         for block in self.blocks:
             x = block(x)
             outputs.append(x)
-        normed = F.layer_norm(x, (WIDTH,), *self._own("norm"))
+        normed = F.layer_norm(x, (WHISPER_WIDTH,), *self._own("norm"))
         features = self.norm(self.output(rearrange(normed, "b (t s) c -> b t (s c)", s=STEPS_PER_FRAME)))
         return [*(one[:, one.shape[1] - x.shape[1] :] for one in outputs[:-1]), features]
 
@@ -114,9 +121,9 @@ class CausalWhisperNetwork(nn.Module):
         """Count multiply-accumulate operations a frame as `WhisperInference` makes them, normalisations left out."""
         config, (first, second) = self.config, (self._own(name)[0] for name in ("conv1", "conv2"))
         stem = (2 * STEPS_PER_FRAME + 1) * first.numel() + STEPS_PER_FRAME * second.numel()
-        linear = sum(outputs * inputs for outputs, inputs in SIZES.values()) * STEPS_PER_FRAME * WIDTH**2
+        linear = sum(outputs * inputs for outputs, inputs in SIZES.values()) * STEPS_PER_FRAME * WHISPER_WIDTH**2
         keys = [STEPS_PER_FRAME * (config.left_frames + 1 + ahead) for ahead in config.ahead]
-        attention = 2 * STEPS_PER_FRAME * WIDTH * sum(keys)
+        attention = 2 * STEPS_PER_FRAME * WHISPER_WIDTH * sum(keys)
         return stem + len(keys) * linear + attention + self.output.weight.numel()
 
     def _own(self, name: str) -> tuple[Tensor, Tensor]:

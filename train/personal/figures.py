@@ -16,10 +16,9 @@ LOWER_IS_BETTER = ("M-LMD",)
 
 def measure_clips_together(network: StudentNetwork, clips: list[HeardClip], normalisation: Normalisation) -> Metrics:
     """Average over clips, by their length, the figures of the motion that a student makes of their sound."""
-    figures = [
-        motion_figures(normalisation.restore(generate(network, clip, SEEDS)), normalisation.restore(clip.motion.numpy()))
-        for clip in clips
-    ]
+    made = [normalisation.restore(generate(network, clip, SEEDS)) for clip in clips]
+    real = [normalisation.restore(clip.motion.numpy()) for clip in clips]
+    figures = [motion_figures(*pair) for pair in zip(made, real, strict=True)]
     sizes = [len(clip) for clip in clips]
     names = list(dict.fromkeys(name for one in figures for name in one))
     return {
