@@ -18,7 +18,7 @@ SIZES = {"attention_in": (3, 1), "attention_out": (1, 1), "mlp_in": (4, 1), "mlp
 
 
 def position_codes() -> Array:
-    """Compute Whisper's sinusoidal position codes (POSITIONS, WHISPER_WIDTH), their frequencies rounded to whole periods in
+    """Compute Whisper's sinusoidal position codes (POSITIONS, C), their frequencies rounded to whole periods in
     POSITIONS steps: a stream may run for ever, and what is near is coded alike everywhere."""
     half = WHISPER_WIDTH // 2
     frequencies = np.exp(-np.log(10000) / (half - 1) * np.arange(half)) * POSITIONS / (2 * np.pi)

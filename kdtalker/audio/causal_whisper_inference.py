@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from scipy.special import erf
@@ -31,8 +31,9 @@ class WhisperInference:
         """tensors: those of `whisper_shapes`."""
         self.config = config
         whisper = read_whisper()
-        self._stem = [(whisper[f"{name}.weight"].transpose(2, 1, 0).reshape(-1, WHISPER_WIDTH).copy(), whisper[f"{name}.bias"])
-                      for name in ("conv1", "conv2")]  # fmt: skip
+        names = "conv1", "conv2"
+        matrices = [whisper[f"{name}.weight"].transpose(2, 1, 0).reshape(-1, WHISPER_WIDTH).copy() for name in names]
+        self._stem = [(matrix, whisper[f"{name}.bias"]) for matrix, name in zip(matrices, names, strict=True)]
         self._positions = position_codes()
         self._layers = [
             _Layer(whisper, tensors, f"blocks.{layer}", ahead, config.left_frames)
@@ -80,7 +81,7 @@ class WhisperInference:
         """Convolve columns (7, 80) to the two steps (2, WHISPER_WIDTH) of a frame."""
         (first, first_bias), (second, second_bias) = self._stem
         x = gelu(np.stack([columns[at : at + 3].reshape(-1) for at in range(5)]) @ first + first_bias)
-        return gelu(np.stack([x[at : at + 3].reshape(-1) for at in (0, 2)]) @ second + second_bias)
+        return gelu(multiply_rows([x[at : at + 3].reshape(-1) for at in (0, 2)], second) + second_bias)
 
 
 class _Layer:
@@ -99,7 +100,7 @@ class _Layer:
         self._ahead, self._kept = STEPS_PER_FRAME * ahead, STEPS_PER_FRAME * (left_frames + 1 + ahead)
 
     def advance(self, x: Array, states: list[Array] | States) -> tuple[Array | None, list[Array]]:
-        """Map x (2, WHISPER_WIDTH) of the newest frame to that of the frame `ahead` before, None while there is none."""
+        """Map x (2, C) of the newest frame to that of the frame `ahead` before, None while there is none."""
         keys, values, waiting, queries = states
         query, key, value = np.split(self._apply("attention_in", normalise(x, *self._norms[0])), 3, axis=1)
         keys = np.concatenate([keys, key])[-self._kept :]
@@ -114,11 +115,16 @@ class _Layer:
 
     def _apply(self, name: str, x: Array) -> Array:
         matrix, bias = self._linear[name]
-        return np.stack([row @ matrix for row in x]) + bias  # two such products are faster than one with two rows
+        return multiply_rows(x, matrix) + bias
+
+
+def multiply_rows(rows: Iterable[Array], matrix: Array) -> Array:
+    """Multiply few rows (C,) by a matrix (C, D), one after the other, which is faster than all at once."""
+    return np.stack([row @ matrix for row in rows])
 
 
 def attend(query: Array, keys: Array, values: Array) -> Array:
-    """Compute attention of HEADS heads: query (2, WHISPER_WIDTH), keys and values (N, WHISPER_WIDTH) to (2, WHISPER_WIDTH)."""
+    """Compute attention of HEADS heads: query (2, C), keys and values (N, C) to (2, C)."""
     q, k, v = (x.reshape(len(x), HEADS, -1).transpose(1, 0, 2) for x in (query, keys, values))
     scores = q @ k.transpose(0, 2, 1) * np.float32(q.shape[-1] ** -0.5)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
