@@ -1,10 +1,13 @@
-"""Run Whisper's encoder, heard causally, in numpy, frame by frame."""
+"""Run Whisper's encoder, heard causally, frame by frame. Its matrices are held as whole numbers of eight bits, a scale
+for each output (weight-only quantisation): a frame reads all of them once, and reading them is what takes time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import erf
 
 from kdtalker.audio.causal import States
@@ -19,8 +22,57 @@ from kdtalker.audio.causal_whisper import (
 from kdtalker.audio.mel import MEL_BANDS, MEL_COLUMNS_PER_FRAME
 from kdtalker.audio.whisper import STEPS_PER_FRAME
 from kdtalker.core.arrays import Array
+from kdtalker.core.compiled import kernel
 
 _STEM_COLUMNS = 7  # of log-mel, that the two steps of a frame take
+_UNROLLED = 8  # inputs that are summed at once, by which their number is divided
+
+
+@kernel(fastmath=True)
+def _multiply_pair(rows: Array, matrix: NDArray[np.int8], scale: Array, out: Array) -> None:
+    """Multiply two rows (2, C) by a matrix (C, D), then by the scale (D,) of each column."""
+    inputs, outputs = matrix.shape
+    out[:] = 0
+    for first in range(0, inputs, _UNROLLED):
+        for column in range(outputs):
+            one, other = np.float32(0), np.float32(0)
+            for step in range(_UNROLLED):
+                weight = np.float32(matrix[first + step, column])
+                one += rows[0, first + step] * weight
+                other += rows[1, first + step] * weight
+            out[0, column] += one
+            out[1, column] += other
+    for column in range(outputs):
+        out[0, column] *= scale[column]
+        out[1, column] *= scale[column]
+
+
+@dataclass(frozen=True)
+class QuantisedLinear:
+    """A linear layer: matrix (C, D) of whole numbers, scale and bias (D,)."""
+
+    matrix: NDArray[np.int8]
+    scale: Array
+    bias: Array
+
+    @staticmethod
+    def of(weight: Array, bias: Array) -> QuantisedLinear:
+        """Round a matrix (D, C) to the nearest of 255 values, evenly spaced for each output."""
+        scale = np.maximum(np.abs(weight).max(1), np.float32(1e-12)) / np.float32(127)
+        matrix = np.ascontiguousarray(np.round(weight / scale[:, None]).astype(np.int8).T)
+        return QuantisedLinear(matrix, scale, bias)
+
+    @property
+    def weight(self) -> Array:
+        """Return the matrix (D, C) that the layer multiplies by."""
+        product: Array = self.matrix.T * self.scale[:, None]
+        return product
+
+    def __call__(self, rows: Array) -> Array:
+        """Map rows (2, C) to (2, D)."""
+        out = np.empty((STEPS_PER_FRAME, len(self.scale)), np.float32)
+        _multiply_pair(np.ascontiguousarray(rows), self.matrix, self.scale, out)
+        return out + self.bias
 
 
 class WhisperInference:
@@ -31,12 +83,13 @@ class WhisperInference:
         """tensors: those of `whisper_shapes`."""
         self.config = config
         whisper = read_whisper()
-        names = "conv1", "conv2"
-        matrices = [whisper[f"{name}.weight"].transpose(2, 1, 0).reshape(-1, WHISPER_WIDTH).copy() for name in names]
-        self._stem = [(matrix, whisper[f"{name}.bias"]) for matrix, name in zip(matrices, names, strict=True)]
+        stem = (whisper[f"{name}.weight"] for name in ("conv1", "conv2"))
+        first, second = (weight.transpose(0, 2, 1).reshape(WHISPER_WIDTH, -1) for weight in stem)
+        self._first = np.ascontiguousarray(first.T), whisper["conv1.bias"]
+        self.second = QuantisedLinear.of(second, whisper["conv2.bias"])
         self._positions = position_codes()
-        self._layers = [
-            _Layer(whisper, tensors, f"blocks.{layer}", ahead, config.left_frames)
+        self.layers = [
+            CachedLayer(whisper, tensors, f"blocks.{layer}", ahead, config.left_frames)
             for layer, ahead in enumerate(config.ahead)
         ]
         self._last = whisper["norm.weight"], whisper["norm.bias"]
@@ -46,7 +99,7 @@ class WhisperInference:
     def start_states(self) -> States:
         """Return the states before the first column: its number, the last columns, and those of the layers."""
         states = [np.zeros(1, np.float32), np.zeros((MEL_COLUMNS_PER_FRAME, MEL_BANDS), np.float32)]
-        for _ in self._layers:
+        for _ in self.layers:
             states += [np.zeros((0, WHISPER_WIDTH), np.float32)] * 4
         return tuple(states)
 
@@ -68,7 +121,7 @@ class WhisperInference:
             return [], tuple(after)
         x = self._convolve(np.concatenate([states[1], columns])[:_STEM_COLUMNS])
         x = x + self._positions[np.arange(2 * count - 1, 2 * count + 1) % POSITIONS]
-        for number, layer in enumerate(self._layers):
+        for number, layer in enumerate(self.layers):
             place = slice(2 + 4 * number, 6 + 4 * number)
             out, after[place] = layer.advance(x, states[place])
             if out is None:
@@ -79,12 +132,12 @@ class WhisperInference:
 
     def _convolve(self, columns: Array) -> Array:
         """Convolve columns (7, 80) to the two steps (2, WHISPER_WIDTH) of a frame."""
-        (first, first_bias), (second, second_bias) = self._stem
-        x = gelu(np.stack([columns[at : at + 3].reshape(-1) for at in range(5)]) @ first + first_bias)
-        return gelu(multiply_rows([x[at : at + 3].reshape(-1) for at in (0, 2)], second) + second_bias)
+        matrix, bias = self._first
+        x = gelu(np.stack([columns[at : at + 3].reshape(-1) for at in range(5)]) @ matrix + bias)
+        return gelu(self.second(np.stack([x[at : at + 3].reshape(-1) for at in (0, 2)])))
 
 
-class _Layer:
+class CachedLayer:
     """A transformer layer over the two steps of a frame, with keys and values of the frames before."""
 
     def __init__(
@@ -92,35 +145,26 @@ class _Layer:
     ) -> None:
         self._norms = [(whisper[f"{name}.{norm}.weight"], whisper[f"{name}.{norm}.bias"])
                        for norm in ("attention_norm", "mlp_norm")]  # fmt: skip
-        self._linear = {}
-        for one in SIZES:
-            change = tensors[f"{name}.{one}.up"] @ tensors[f"{name}.{one}.down"]
-            matrix = np.ascontiguousarray((whisper[f"{name}.{one}.weight"] + change).T)
-            self._linear[one] = matrix, whisper[f"{name}.{one}.bias"]
+        changes = {one: tensors[f"{name}.{one}.up"] @ tensors[f"{name}.{one}.down"] for one in SIZES}
+        self.linear = {
+            one: QuantisedLinear.of(whisper[f"{name}.{one}.weight"] + change, whisper[f"{name}.{one}.bias"])
+            for one, change in changes.items()
+        }
         self._ahead, self._kept = STEPS_PER_FRAME * ahead, STEPS_PER_FRAME * (left_frames + 1 + ahead)
 
     def advance(self, x: Array, states: list[Array] | States) -> tuple[Array | None, list[Array]]:
         """Map x (2, C) of the newest frame to that of the frame `ahead` before, None while there is none."""
         keys, values, waiting, queries = states
-        query, key, value = np.split(self._apply("attention_in", normalise(x, *self._norms[0])), 3, axis=1)
+        query, key, value = np.split(self.linear["attention_in"](normalise(x, *self._norms[0])), 3, axis=1)
         keys = np.concatenate([keys, key])[-self._kept :]
         values = np.concatenate([values, value])[-self._kept :]
         waiting, queries = np.concatenate([waiting, x]), np.concatenate([queries, query])
         if len(waiting) <= self._ahead:
             return None, [keys, values, waiting, queries]
         out, query = waiting[:STEPS_PER_FRAME], queries[:STEPS_PER_FRAME]
-        out = out + self._apply("attention_out", attend(query, keys, values))
-        out = out + self._apply("mlp_out", gelu(self._apply("mlp_in", normalise(out, *self._norms[1]))))
+        out = out + self.linear["attention_out"](attend(query, keys, values))
+        out = out + self.linear["mlp_out"](gelu(self.linear["mlp_in"](normalise(out, *self._norms[1]))))
         return out, [keys, values, waiting[STEPS_PER_FRAME:], queries[STEPS_PER_FRAME:]]
-
-    def _apply(self, name: str, x: Array) -> Array:
-        matrix, bias = self._linear[name]
-        return multiply_rows(x, matrix) + bias
-
-
-def multiply_rows(rows: Iterable[Array], matrix: Array) -> Array:
-    """Multiply few rows (C,) by a matrix (C, D), one after the other, which is faster than all at once."""
-    return np.stack([row @ matrix for row in rows])
 
 
 def attend(query: Array, keys: Array, values: Array) -> Array:

@@ -1,5 +1,6 @@
 """A student that hears with Whisper's encoder: causal, exact in pieces, and what torch defines."""
 
+import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdtalker.audio.causal import mel_of_sound
 from kdtalker.audio.causal_config import CausalEncoderConfig, CausalWhisperConfig, read_encoder_config
 from kdtalker.audio.causal_whisper import whisper_shapes
+from kdtalker.audio.causal_whisper_inference import QuantisedLinear
 from kdtalker.audio.causal_whisper_network import CausalWhisperNetwork
 from kdtalker.audio.encoders import encode_all
 from kdtalker.audio.whisper import load_mel_filters
@@ -52,12 +54,30 @@ def sound():
 
 
 def test_features_are_those_of_the_network_for_longer_than_positions_last(network, encoder, sound):
-    long = np.resize(sound, 640 * 800)  # 32 s
+    """Whose matrices are rounded in the same way."""
+    long, network = np.resize(sound, 640 * 800), copy.deepcopy(network)  # 32 s
+    for ours, theirs in zip(encoder.network.layers, network.encoder.blocks, strict=True):
+        for name, linear in ours.linear.items():
+            theirs.get_submodule(name).up.zero_()
+            theirs.get_submodule(name).weight.copy_(torch.from_numpy(linear.weight))
+    second = torch.from_numpy(encoder.network.second.weight).view(384, 3, 384)
+    network.encoder.whisper_conv2_weight.copy_(second.transpose(1, 2))
     columns = torch.from_numpy(mel_of_sound(np.pad(long, (0, 640 * AHEAD)), load_mel_filters()))[None]
     wanted = network.encoder(columns)[-1][0].numpy()
     features = encode_all(encoder, long)
     assert features.shape == wanted.shape == (800, 24)
     np.testing.assert_allclose(features, wanted, atol=2e-4)
+
+
+def test_rounded_matrices_are_near_their_own():
+    rng = np.random.default_rng(0)
+    weight, bias, rows = (rng.standard_normal(shape).astype(np.float32) for shape in ((24, 40), (24,), (2, 40)))
+    weight[3] *= 1000  # an output of another scale does not coarsen the others
+    weight[5] = 0
+    linear = QuantisedLinear.of(weight, bias)
+    assert linear.matrix.dtype == np.int8
+    assert (np.abs(linear.weight - weight).max(1) <= np.abs(weight).max(1) / 254 + 1e-6).all()
+    np.testing.assert_allclose(linear(rows), rows @ linear.weight.T + bias, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [7, 640, 1601])
