@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdtalker.core.motion import MOTION_WIDTH
 from kdtalker.diffusion.calibration import POSE_AND_SHIFT
 from kdtalker.diffusion.causal.network import CausalMotionNetwork, StudentNetwork
-from kdtalker.diffusion.causal.noise import HEAD_NOISE, advance_noise, start_noise
+from kdtalker.diffusion.causal.noise import HEAD_NOISE, advance_noise
 from train.distil.distiller import DistilBatch, Distiller, Logged, Rollout, StudentOutput, TeacherOutput
 from train.distil.phones import PHONES
 from train.distil.recipe import DistilRecipe
@@ -152,12 +152,13 @@ def _by_clip(rows: Tensor, count: int) -> Tensor:
 
 
 def draw_noise(motion: CausalMotionNetwork, size: int, frames: int, generator: torch.Generator | None) -> Tensor:
-    """Draw noise trajectories (B, T, N)."""
+    """Draw noise trajectories (B, T, N) of variance 1, as of streams that have run for long."""
     memory = motion.config.noise_memory
-    first, *fresh = torch.randn(frames + 1, size, motion.config.noise, generator=generator)
-    noise = start_noise(first, fresh[0], memory)
+    drive, second, *fresh = torch.randn(frames + 1, size, motion.config.noise, generator=generator)
+    shared = (1 + memory**2) ** -0.5  # correlation of the process and of what drives it
+    noise = shared * drive + (1 - shared**2) ** 0.5 * second, drive
     rows = [noise[0]]
-    for white in fresh[1:]:
+    for white in fresh:
         noise = advance_noise(noise, white, memory)
         rows.append(noise[0])
     return torch.stack(rows, 1)

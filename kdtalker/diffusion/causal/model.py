@@ -13,7 +13,7 @@ from kdtalker.core.protocols import Sampling
 from kdtalker.diffusion.calibration import POSE_AND_SHIFT
 from kdtalker.diffusion.causal.header import StudentConfig
 from kdtalker.diffusion.causal.inference import MotionInference
-from kdtalker.diffusion.causal.noise import Noise, advance_noise, start_noise
+from kdtalker.diffusion.causal.noise import Noise, advance_noise
 from kdtalker.diffusion.fir_smoothing import HEAD_KERNEL, RADIUS
 from kdtalker.diffusion.normalisation import Normalisation
 
@@ -71,9 +71,9 @@ class CausalMotionModel:
         portrait = np.concatenate([self.normalisation.normalise_canonical(canonical.reshape(-1)), first])
         steps = min(sampling.steps or config.steps, config.steps)
         hidden = np.zeros(config.hidden, np.float32)
-        noise = next_noise(None, seed, 0, config)
+        noise = np.zeros((2, config.noise), np.float32)
         none = np.zeros((0, 6), np.float32)
-        return CausalState(portrait.astype(np.float32), first, hidden, noise, rest, none, seed, steps)
+        return CausalState(portrait.astype(np.float32), first, hidden, (noise[0], noise[1]), rest, none, seed, steps)
 
     def advance(self, state: CausalState, features: Array, *, last: bool = False) -> tuple[Motion, CausalState]:
         """Take features (T, C), T from 0; return the motion of these frames. Raises InputError for numbers that no face
@@ -123,9 +123,7 @@ class CausalMotionModel:
         return frame, replace(state, last=frame, hidden=hidden, noise=noise, frame=state.frame + 1)
 
 
-def next_noise(before: Noise[Array] | None, seed: int, frame: int, config: StudentConfig) -> Noise[Array]:
-    """Draw the noise of a frame, (N,) twice, seeded by its number, after that of the frame before, if there is one."""
-    first, second = np.random.default_rng((seed, frame)).standard_normal((2, config.noise), np.float32)
-    if before is None or frame == 0:
-        return start_noise(first, second, config.noise_memory)
-    return advance_noise(before, first, config.noise_memory)
+def next_noise(before: Noise[Array], seed: int, frame: int, config: StudentConfig) -> Noise[Array]:
+    """Draw the noise of a frame, (N,) twice, seeded by its number, after that of the frame before."""
+    white = np.random.default_rng((seed, frame)).standard_normal(config.noise, np.float32)
+    return advance_noise(before, white, config.noise_memory)

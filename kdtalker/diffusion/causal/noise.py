@@ -1,5 +1,5 @@
 """The noise of a student's motion: a Gauss-Markov process of second order and variance 1, smooth as heads move: white
-noise through the same autoregression twice. For arrays and tensors."""
+noise through the same autoregression twice. A stream begins at rest, at 0. For arrays and tensors."""
 
 from __future__ import annotations
 
@@ -12,12 +12,6 @@ HEAD_NOISE = slice(0, 6)  # of the noise, the numbers that move pose and shift
 ValueT = TypeVar("ValueT", bound="Array")  # or a tensor
 
 Noise = tuple[ValueT, ValueT]  # the process, and the one of first order that drives it
-
-
-def start_noise(first: ValueT, second: ValueT, memory: float) -> Noise[ValueT]:
-    """Start the process where it would be after a long time, from two draws of white noise (..., N)."""
-    shared = (1 + memory**2) ** -0.5
-    return shared * first + (1 - shared**2) ** 0.5 * second, first
 
 
 def advance_noise(noise: Noise[ValueT], white: ValueT, memory: float) -> Noise[ValueT]:
