@@ -1,5 +1,5 @@
-"""Encode sound frame by frame with a causal convolutional network, a fixed look-ahead after each frame, as a
-`BlockEncoder`. Imports no torch, so that headers are checked early."""
+"""Encode sound frame by frame with a causal network, a fixed look-ahead after each frame, as a `BlockEncoder`.
+Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MIDDLE, _HALF_RANGE = -4.0, 4.0  # log10 of mel power is scaled from this range
 FLOOR = -8.0  # log10 of mel power, below which all is silence
 _KEPT_SAMPLES = MEL_WINDOW - MEL_HOP  # before a frame, that its first column takes
 
-States = tuple[Array, ...]  # last inputs (k - stride, C) of every convolution
+States = tuple[Array, ...]  # last inputs of convolutions, cached keys and values
 
 
 class FrameEncoder(Protocol):

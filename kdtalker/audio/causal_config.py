@@ -82,7 +82,7 @@ class CausalWhisperConfig:
         return (*(WHISPER_LAYERS - 1) * (STEPS_PER_FRAME,), 1)
 
 
-EncoderConfig: TypeAlias = "CausalEncoderConfig | CausalWhisperConfig"
+EncoderConfig: TypeAlias = CausalEncoderConfig | CausalWhisperConfig
 
 
 def read_encoder_config(header: object) -> EncoderConfig:
@@ -96,8 +96,10 @@ def read_encoder_config(header: object) -> EncoderConfig:
         raise InputError(f"The audio encoder's config is {quote(header)}, wanted {wanted}.")
     values: dict[str, Any] = {}
     for name, value in header.items():
-        is_list = isinstance(value, list) and isinstance(getattr(kinds[0](), name), tuple)
-        if not all(type(number) is int for number in (value if is_list else [value])):
-            raise InputError(f"The audio encoder's {name} is {quote(value)}, wanted whole numbers.")
+        is_list = isinstance(getattr(kinds[0](), name), tuple)
+        numbers = value if is_list and isinstance(value, list) else [value]
+        if is_list != isinstance(value, list) or not all(type(number) is int for number in numbers):
+            wanted = "a list of whole numbers" if is_list else "a whole number"
+            raise InputError(f"The audio encoder's {name} is {quote(value)}, wanted {wanted}.")
         values[name] = tuple(value) if is_list else value
     return kinds[0](**values)

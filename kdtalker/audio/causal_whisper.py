@@ -1,5 +1,5 @@
-"""Hear with Whisper's own encoder (arXiv 2212.04356) causally: a layer attends to a stretch of the past and at most a
-frame ahead, its keys and values are kept, and its matrices are changed by low-rank products (LoRA, arXiv 2106.09685),
+"""Whisper's own encoder (arXiv 2212.04356) with causal attention: a layer attends to a stretch of the past and at most
+a frame ahead, its keys and values are kept, and its matrices are changed by low-rank products (LoRA, arXiv 2106.09685),
 which are all that a student's file holds of it. Imports no torch."""
 
 from __future__ import annotations

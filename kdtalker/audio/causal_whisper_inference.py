@@ -1,5 +1,6 @@
-"""Run Whisper's encoder, heard causally, frame by frame. Its matrices are held as whole numbers of eight bits, a scale
-for each output (weight-only quantisation): a frame reads all of them once, and reading them is what takes time."""
+"""Run Whisper's encoder with causal attention, frame by frame, with a key-value cache. Its matrices are held as whole
+numbers of eight bits, a scale for each output (weight-only quantisation): a frame reads all of them once, and reading
+them is what takes time."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from kdtalker.audio.mel import MEL_BANDS, MEL_COLUMNS_PER_FRAME
 from kdtalker.audio.whisper import STEPS_PER_FRAME
 from kdtalker.core.arrays import Array
 from kdtalker.core.compiled import kernel
+from kdtalker.core.errors import InputError
 
 _STEM_COLUMNS = 7  # of log-mel, that the two steps of a frame take
 _UNROLLED = 8  # inputs that are summed at once, by which their number is divided
@@ -49,7 +51,7 @@ def _multiply_pair(rows: Array, matrix: NDArray[np.int8], scale: Array, out: Arr
 
 @dataclass(frozen=True)
 class QuantisedLinear:
-    """A linear layer: matrix (C, D) of whole numbers, scale and bias (D,)."""
+    """Hold a linear layer, quantised: matrix (C, D) of whole numbers, scale and bias (D,)."""
 
     matrix: NDArray[np.int8]
     scale: Array
@@ -57,7 +59,10 @@ class QuantisedLinear:
 
     @staticmethod
     def of(weight: Array, bias: Array) -> QuantisedLinear:
-        """Round a matrix (D, C) to the nearest of 255 values, evenly spaced for each output."""
+        """Round a matrix (D, C) to the nearest of 255 values, evenly spaced for each output. Raises InputError for
+        numbers that are not finite."""
+        if not np.isfinite(weight).all():
+            raise InputError("The student changes Whisper's numbers until they are not finite; it is damaged.")
         scale = np.maximum(np.abs(weight).max(1), np.float32(1e-12)) / np.float32(127)
         matrix = np.ascontiguousarray(np.round(weight / scale[:, None]).astype(np.int8).T)
         return QuantisedLinear(matrix, scale, bias)
@@ -95,6 +100,7 @@ class WhisperInference:
         self._last = whisper["norm.weight"], whisper["norm.bias"]
         self._output = np.ascontiguousarray(tensors["output.weight"].T), tensors["output.bias"]
         self._norm = tensors["norm.weight"], tensors["norm.bias"]
+        self._convolve(np.zeros((_STEM_COLUMNS, MEL_BANDS), np.float32))  # compiles, where nothing is kept of it
 
     def start_states(self) -> States:
         """Return the states before the first column: its number, the last columns, and those of the layers."""
@@ -116,7 +122,7 @@ class WhisperInference:
     def _encode_frame(self, columns: Array, states: States) -> tuple[list[Array], States]:
         """Take the columns (4, 80) of a frame; return features (1, C) of the one `lookahead_frames` before, or none."""
         count, after = int(states[0][0]), list(states)
-        after[0], after[1] = np.array([count % POSITIONS + 1], np.float32), columns
+        after[0], after[1] = np.array([count % POSITIONS + 1], np.float32), columns  # two whole rounds of codes
         if count == 0:
             return [], tuple(after)
         x = self._convolve(np.concatenate([states[1], columns])[:_STEM_COLUMNS])
@@ -138,7 +144,7 @@ class WhisperInference:
 
 
 class CachedLayer:
-    """A transformer layer over the two steps of a frame, with keys and values of the frames before."""
+    """Apply a transformer layer to the two steps of a frame, with cached keys and values of the frames before."""
 
     def __init__(
         self, whisper: Mapping[str, Array], tensors: Mapping[str, Array], name: str, ahead: int, left_frames: int

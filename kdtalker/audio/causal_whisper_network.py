@@ -1,5 +1,5 @@
-"""Define Whisper's encoder heard causally in torch, to be trained: its own weights are frozen, low-rank changes of them
-are learned. It runs in numpy (`causal_whisper.py`)."""
+"""Define Whisper's encoder with causal attention in torch, to be trained: its own weights are frozen, low-rank changes
+of them are learned (LoRA). `causal_whisper_inference.py` runs it without torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUERIES = 512  # steps that attend at once: memory does not grow with the square
 
 
 class LowRankLinear(nn.Module):
-    """A frozen linear layer and a low-rank change of its matrix, up @ down, which begins as 0 (LoRA, eq. 3)."""
+    """Add to a frozen linear layer a low-rank change of its matrix, up @ down, which begins as 0 (LoRA, eq. 3)."""
 
     weight: Tensor
     bias: Tensor
@@ -41,7 +41,7 @@ class LowRankLinear(nn.Module):
 
 
 class CausalWhisperLayer(nn.Module):
-    """A pre-norm transformer layer whose steps attend to `left` frames before theirs and `ahead` after it."""
+    """Apply a pre-norm transformer layer whose steps attend to `left` frames before theirs and `ahead` after it."""
 
     def __init__(self, whisper: dict[str, Tensor], name: str, ahead: int, config: CausalWhisperConfig) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class CausalWhisperLayer(nn.Module):
 
 class CausalWhisperNetwork(nn.Module):
     """Encode columns of log-mel to features at 25 Hz; `WhisperInference` runs it. The two steps of a frame are the odd
-    one of Whisper's and the next; they hear a frame ahead, of which they use 6 ms less than three quarters."""
+    one of Whisper's and the next; their convolutions hear three quarters of the frame ahead."""
 
     positions: Tensor
 

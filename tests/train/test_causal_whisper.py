@@ -10,18 +10,29 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdtalker.audio.causal import mel_of_sound
-from kdtalker.audio.causal_config import CausalEncoderConfig, CausalWhisperConfig, read_encoder_config
-from kdtalker.audio.causal_whisper import whisper_shapes
+from kdtalker.audio.causal_config import (
+    POSITIONS,
+    WHISPER_LAYERS,
+    WHISPER_WIDTH,
+    CausalEncoderConfig,
+    CausalWhisperConfig,
+    read_encoder_config,
+)
+from kdtalker.audio.causal_whisper import HEADS, whisper_shapes
 from kdtalker.audio.causal_whisper_inference import QuantisedLinear
 from kdtalker.audio.causal_whisper_network import CausalWhisperNetwork
 from kdtalker.audio.encoders import encode_all
-from kdtalker.audio.whisper import load_mel_filters
+from kdtalker.audio.whisper import WHISPER_FILE, load_mel_filters
 from kdtalker.core.errors import InputError
 from kdtalker.diffusion.causal.header import StudentConfig, StudentHeader
-from kdtalker.diffusion.causal.network import StudentNetwork, save_student
+from kdtalker.diffusion.causal.network import StudentNetwork, load_network, save_student
 from kdtalker.diffusion.causal.speech import load_student
 from kdtalker.diffusion.normalisation import Normalisation
 from kdtalker.media.sound import read_sound
+from kdtalker.weights.arrays import read_arrays
+from kdtalker.weights.find import find
+from train.distil.recipe import PRESETS
+from train.harness.config import read_config
 from train.tools.export_graphs import load_whisper
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -107,6 +118,42 @@ def test_the_state_does_not_grow(encoder, sound):
     assert sizes[0] == sizes[1]
 
 
+def test_a_student_whose_numbers_overflow_is_refused(network, tmp_path):
+    changed = copy.deepcopy(network)
+    changed.encoder.blocks[0].get_submodule("mlp_in").up.fill_(3e38)
+    changed.encoder.blocks[0].get_submodule("mlp_in").down.fill_(2)
+    unit = Normalisation(np.zeros(70), np.ones(70), np.zeros(63), np.ones(63))
+    save_student(tmp_path / "x", changed, StudentHeader("mesh", network.config, unit, {}), half=False)
+    with pytest.raises(InputError, match="not finite"):
+        load_student(tmp_path / "x")
+
+
+def test_sizes_are_those_of_whisper():
+    header, _ = read_arrays(find(WHISPER_FILE), ["config"])
+    config = header["config"]
+    assert (config["width"], config["layers"], config["heads"]) == (WHISPER_WIDTH, WHISPER_LAYERS, HEADS)
+    assert config["positions"] == POSITIONS
+
+
+def test_a_config_of_training_reaches_the_encoder(tmp_path):
+    (tmp_path / "a.toml").write_text('preset = "whisper"\n[student.encoder]\nrank = 8\n')
+    assert read_config(tmp_path / "a.toml", PRESETS).student.encoder == CausalWhisperConfig(rank=8)
+    (tmp_path / "b.toml").write_text("[student]\nencoder = 3\n")
+    with pytest.raises(InputError, match="wanted a table with"):
+        read_config(tmp_path / "b.toml", PRESETS)
+
+
+def test_the_network_loads_with_wrong_shapes_refused(network, encoder, tmp_path):
+    unit = Normalisation(np.zeros(70), np.ones(70), np.zeros(63), np.ones(63))
+    save_student(tmp_path / "x", network, StudentHeader("mesh", network.config, unit, {}), half=False)
+    assert torch.equal(load_network(tmp_path / "x").encoder.positions, network.encoder.positions)
+    other = replace(network.config, encoder=replace(CONFIG, rank=5))
+    save_student(tmp_path / "x", network, StudentHeader("mesh", other, unit, {}), half=False)
+    for load in (load_student, load_network):
+        with pytest.raises(InputError, match="does not fit|another network"):
+            load(tmp_path / "x")
+
+
 def test_a_layer_that_was_not_changed_is_that_of_whisper():
     """Where all that it may attend to is all there is."""
     torch.manual_seed(0)
@@ -147,8 +194,11 @@ def test_headers_tell_which_encoder_it_is(config):
     assert read_encoder_config(header) == config
     with pytest.raises(InputError, match="wanted kernel.* or ahead"):
         read_encoder_config({"rank": 2})
-    with pytest.raises(InputError, match="wanted whole numbers"):
-        read_encoder_config({**header, next(iter(header)): 1.5})
+    for name, value in header.items():
+        wanted = "a list of whole numbers" if isinstance(value, list) else "a whole number"
+        for bad in (1.5, [1.5], "x", 3 if isinstance(value, list) else [3]):
+            with pytest.raises(InputError, match=f"{name} is .*wanted {wanted}"):
+                read_encoder_config({**header, name: bad})
 
 
 @pytest.mark.parametrize(

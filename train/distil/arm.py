@@ -142,9 +142,12 @@ def match_gradient(loss: Tensor, others: list[Tensor], at: Tensor, share: float)
 
 def infer_head_noise(motion: Tensor, samples: Tensor, deviation: Tensor) -> Tensor:
     """Infer the noise (B, T, 6) that moves a head so: what of its motion (B, T, 70) the sound does not explain, that is
-    the difference from the mean of the teacher's samples (B, K, T, 70), in standard deviations (6,)."""
-    unexplained = (motion - samples.mean(1))[..., POSE_AND_SHIFT] / deviation.to(motion)
-    return unexplained.clamp(-MOST_NOISE, MOST_NOISE)
+    the difference from the mean of the teacher's samples (B, K, T, 70), in standard deviations (6,). Of motion that is
+    one of these samples, it is the mean of the others."""
+    heads, head = samples[..., POSE_AND_SHIFT], motion[..., POSE_AND_SHIFT]
+    is_sample = (heads == head[:, None]).flatten(2).all(2)[..., None, None]
+    others = (heads * ~is_sample).sum(1) / (~is_sample).sum(1)
+    return ((head - others) / deviation.to(motion)).clamp(-MOST_NOISE, MOST_NOISE)
 
 
 def _by_clip(rows: Tensor, count: int) -> Tensor:

@@ -53,6 +53,7 @@ from train.tools.export_graphs import load_whisper
 ROOT = Path(__file__).parents[2]
 STUDENT_FILE, FIGURES_FILE = "student.safetensors", "figures.json"
 CODE_STEP = 5  # of the frames, one in so many is clustered
+LEAST_SAMPLES = 2  # of a clip: what differs between them is not told by the sound
 UPPER_LAYERS = 2  # of the teacher's encoder, that reply to messages
 
 
@@ -71,6 +72,11 @@ class DistilCorpus:
         records = load_records(recipe.cache)
         if not any(record.split == "train" for record in records):
             raise InputError(f"All clips in '{recipe.cache}' are of the split 'val'; there is nothing to learn from.")
+        if len(records[0].samples) < LEAST_SAMPLES:
+            raise InputError(
+                f"The records in '{recipe.cache}' hold one sample of motion each, wanted {LEAST_SAMPLES} or more; "
+                "cache them with --samples 4."
+            )
         teacher = recipe.teacher if recipe.teacher != Path() else find("mesh_motion.safetensors")
         return DistilCorpus(records, read_motion_header(teacher), teacher, load_mel_filters())
 
@@ -109,7 +115,8 @@ class DistilCorpus:
         lips = (self.mouth / (gaps.std(0)[:, None] + 1e-6)).T
         scale = np.diag(1 / (gaps.std(0) + 1e-6)).astype(np.float32)
         heads = [np.asarray(one.samples[..., POSE_AND_SHIFT], np.float32) for one in self.split("train")]
-        unexplained = np.concatenate([(one - one.mean(0)).reshape(-1, 6) for one in heads])
+        count = len(heads[0])  # a sample's distance from the mean of the others is so much larger than from that of all
+        unexplained = count / (count - 1) * np.concatenate([(one - one.mean(0)).reshape(-1, 6) for one in heads])
         weights = torch.ones(MOTION_WIDTH)
         weights[1:7] = recipe.head_share * 63 / 6
         return Ground(

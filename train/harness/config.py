@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tomli
@@ -58,6 +59,7 @@ def overlay(defaults: ConfigT, table: Mapping[str, object], place: str) -> Confi
 
 def _convert(value: object, kind: Any, found: str) -> Any:
     """Check a TOML value against a field's type and convert it; found: the sentence that error messages begin with."""
+    kind = get_args(kind)[0] if get_origin(kind) is UnionType else kind  # of several kinds of table
     if is_dataclass(kind):
         raise InputError(f"{found}, wanted a table with {', '.join(field.name for field in fields(kind))}.")
     if get_origin(kind) is tuple:

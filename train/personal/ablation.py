@@ -59,7 +59,7 @@ def split_film(clips: list[HeardClip]) -> tuple[list[HeardClip], list[HeardClip]
         parts = clip.cut(0, middle), clip.cut(middle, len(clip))
         missing -= len(parts[1])
         learned += [parts[0]] if middle else []
-        held_out += [parts[1]] if len(parts[1]) > 1 else []
+        held_out += [parts[1]] if len(parts[1]) >= FRAME_RATE_HZ else []
     kept: list[HeardClip] = []
     left = round(LEARNED_S * FRAME_RATE_HZ)
     for clip in learned:

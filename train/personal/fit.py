@@ -29,11 +29,12 @@ POOL = 256  # windows of others
 
 
 def make_motion_loss(clips: list[HeardClip], mouth: Array) -> MotionLoss:
-    """Make the loss of motion with the weights of distillation; lip gaps count in deviations of the person's own."""
+    """Make the loss of motion with the weights of distillation; lip gaps count in deviations of the person's own. Heads
+    do not count: they stay as everybody's, whose noise moves them."""
     recipe = DistilRecipe()
     gaps = np.concatenate([clip.motion[:, 7:].numpy() for clip in clips]) @ mouth.T
     weights = torch.ones(MOTION_WIDTH)
-    weights[1:7] = recipe.head_share * 3 * KEYPOINTS / 6
+    weights[POSE_AND_SHIFT] = 0
     lips = torch.from_numpy((mouth / (gaps.std(0)[:, None] + 1e-6)).T.astype(np.float32))
     return MotionLoss(weights, lips, recipe.lip_loss, recipe.difference_loss)
 

@@ -3,13 +3,16 @@ noise through the same autoregression twice. A stream begins at rest, at 0. For 
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from kdtalker.core.arrays import Array
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdtalker.core.arrays import Array
 
 HEAD_NOISE = slice(0, 6)  # of the noise, the numbers that move pose and shift
 
-ValueT = TypeVar("ValueT", bound="Array")  # or a tensor
+ValueT = TypeVar("ValueT", "Array", "Tensor")
 
 Noise = tuple[ValueT, ValueT]  # the process, and the one of first order that drives it
 

@@ -124,8 +124,10 @@ class KDRL(Distiller):
         return config.weight * loss, logged
 
     def _divergence(self, frames: Tensor, mean: Tensor, log_variance: Tensor, samples: Tensor) -> Tensor:
-        """Compute the divergence (B, G, T) from the teacher's Gaussian of each frame."""
+        """Compute the divergence (B, G, T) of expressions from the teacher's Gaussian of each frame; heads follow their
+        noise."""
         config = self._config
+        frames, mean, log_variance, samples = (one[..., 7:] for one in (frames, mean, log_variance, samples))
         teacher_mean, deviation = samples.mean(1, keepdim=True), samples.std(1, keepdim=True, unbiased=False)
         teacher = teacher_mean, 2 * deviation.clamp(min=config.least_std).log()
         if config.estimator == "exact":
