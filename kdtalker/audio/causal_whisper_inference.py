@@ -151,7 +151,8 @@ class CachedLayer:
     ) -> None:
         self._norms = [(whisper[f"{name}.{norm}.weight"], whisper[f"{name}.{norm}.bias"])
                        for norm in ("attention_norm", "mlp_norm")]  # fmt: skip
-        changes = {one: tensors[f"{name}.{one}.up"] @ tensors[f"{name}.{one}.down"] for one in SIZES}
+        with np.errstate(over="ignore", invalid="ignore"):  # which is refused below
+            changes = {one: tensors[f"{name}.{one}.up"] @ tensors[f"{name}.{one}.down"] for one in SIZES}
         self.linear = {
             one: QuantisedLinear.of(whisper[f"{name}.{one}.weight"] + change, whisper[f"{name}.{one}.bias"])
             for one, change in changes.items()

@@ -177,6 +177,15 @@ def shift(frames: Tensor, before: Tensor) -> Tensor:
     return torch.cat([before, frames[:, :-1]], 1)
 
 
+def generate(motion: CausalMotionNetwork, features: Tensor, portrait: Tensor, noise: Tensor) -> Tensor:
+    """Generate frames (B, T, 70) from the beginning, as `CausalMotionModel` does: expressions without noise, heads with
+    noise."""
+    before = own_frame(portrait)
+    frames, heads = (free_run(motion, features, before, portrait, one) for one in (torch.zeros_like(noise), noise))
+    frames[..., POSE_AND_SHIFT] = heads[..., POSE_AND_SHIFT]
+    return frames
+
+
 def free_run(
     motion: CausalMotionNetwork, features: Tensor, before: Tensor, portrait: Tensor, noise: Tensor, *,
     generator: torch.Generator | None = None,

@@ -25,7 +25,8 @@ from kdtalker.renderers.mesh.geometry import FaceModel
 from train.data.prepare import split_clips
 from train.data.shards import Shard
 from train.data.sync import LARGEST_LAG_FRAMES
-from train.distil.arm import draw_noise, free_run, own_frame
+from train.distil.arm import draw_noise
+from train.distil.arm import generate as generate_motion
 from train.harness.curves import correlation
 from train.motion.dataset import align, fit_motion, to_model_vectors
 from train.personal.student import BaseStudent
@@ -146,6 +147,6 @@ def generate(network: StudentNetwork, clip: HeardClip, seeds: int) -> Array:
     """Generate the normalised motion (seeds, T, 70) of a clip's sound, from its first frame."""
     noise = draw_noise(network.motion, seeds, len(clip.features), torch.Generator().manual_seed(0))
     features, portrait = (one.expand(seeds, *one.shape) for one in (clip.features, clip.portrait(0)))
-    made: Array = free_run(network.motion, features, own_frame(portrait), portrait, noise).numpy()
+    made: Array = generate_motion(network.motion, features, portrait, noise).numpy()
     made[..., 0] = clip.portrait(0)[-MOTION_WIDTH].item()  # the scale is the portrait's
     return made

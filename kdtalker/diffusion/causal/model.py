@@ -20,9 +20,10 @@ from kdtalker.diffusion.normalisation import Normalisation
 
 @dataclass(frozen=True)
 class CausalState:
-    """Hold a stream of motion between frames as a value: portrait (133,) and the last frame (70,), normalised; hidden
-    (H,) of the recurrent layer, noise, (N,) twice, of the last frame; rest (70,), added to the motion at the end; heads
-    (2 RADIUS, 6): pose and shift of the last frames before smoothing, none before the first or in films."""
+    """Hold a stream of motion between frames as a value: portrait (133,), normalised; last frames (2, 70) and hidden
+    states (2, H) of the runs without and with noise; noise, (N,) twice, of the last frame; rest (70,), added to the
+    motion at the end; heads (2 RADIUS, 6): pose and shift of the last frames before smoothing, none before the first or
+    in films."""
 
     portrait: Array
     last: Array
@@ -39,7 +40,8 @@ class CausalState:
 @dataclass(frozen=True)
 class CausalMotionModel:
     """Predict motion from features and its own history (implements the protocols MotionModel and SlidingModel): every
-    frame is computed alone, by the same operations, however the features come."""
+    frame is computed alone, by the same operations, however the features come. The network runs twice: expressions come
+    from the run without noise, which disturbs lips, heads from the one with noise, which moves them."""
 
     network: MotionInference
     normalisation: Normalisation
@@ -70,10 +72,10 @@ class CausalMotionModel:
         first = self.normalisation.normalise(to_head_frame(reference).vector()[0] - rest)
         portrait = np.concatenate([self.normalisation.normalise_canonical(canonical.reshape(-1)), first])
         steps = min(sampling.steps or config.steps, config.steps)
-        hidden = np.zeros(config.hidden, np.float32)
+        hidden, last = np.zeros((2, config.hidden), np.float32), np.stack([first, first])
         noise = np.zeros((2, config.noise), np.float32)
         none = np.zeros((0, 6), np.float32)
-        return CausalState(portrait.astype(np.float32), first, hidden, (noise[0], noise[1]), rest, none, seed, steps)
+        return CausalState(portrait.astype(np.float32), last, hidden, (noise[0], noise[1]), rest, none, seed, steps)
 
     def advance(self, state: CausalState, features: Array, *, last: bool = False) -> tuple[Motion, CausalState]:
         """Take features (T, C), T from 0; return the motion of these frames. Raises InputError for numbers that no face
@@ -117,10 +119,15 @@ class CausalMotionModel:
     def _next(self, state: CausalState, feature: Array) -> tuple[Array, CausalState]:
         """Predict the next frame (70,), normalised; the scale is the source's throughout."""
         noise = next_noise(state.noise, state.seed, state.frame, self.network.config)
-        hidden = self.network.advance(feature, state.last, state.portrait, noise[0], state.hidden)
-        frame = self.network.predict(hidden, state.steps)
-        frame[0] = state.portrait[-MOTION_WIDTH]
-        return frame, replace(state, last=frame, hidden=hidden, noise=noise, frame=state.frame + 1)
+        runs = zip(state.last, (np.zeros_like(noise[0]), noise[0]), state.hidden, strict=True)
+        advance = self.network.advance
+        hidden = np.stack([advance(feature, last, state.portrait, row, before) for last, row, before in runs])
+        frames = np.stack([self.network.predict(one, state.steps) for one in hidden])
+        frames[:, 0] = state.portrait[-MOTION_WIDTH]
+        after = replace(state, last=frames, hidden=hidden, noise=noise, frame=state.frame + 1)
+        frame = frames[0].copy()
+        frame[POSE_AND_SHIFT] = frames[1, POSE_AND_SHIFT]
+        return frame, after
 
 
 def next_noise(before: Noise[Array], seed: int, frame: int, config: StudentConfig) -> Noise[Array]:

@@ -14,7 +14,7 @@ from kdtalker.audio.causal import mel_of_sound
 from kdtalker.core.arrays import Array
 from kdtalker.core.rates import FRAME_RATE_HZ, SAMPLES_PER_FRAME
 from kdtalker.diffusion.normalisation import Normalisation
-from train.distil.arm import Arm, draw_noise, free_run, own_frame
+from train.distil.arm import Arm, draw_noise, generate
 from train.distil.cache import TeacherRecord
 from train.distil.distiller import kl_divergence
 from train.distil.figures import linear_cka, phone_figures
@@ -101,7 +101,7 @@ class StudentMeter:
         noise = torch.cat([draw_noise(motion, 1, frames, torch.Generator().manual_seed(row % SEEDS))
                            for row in range(len(features))])  # fmt: skip
         rows = torch.from_numpy(portraits).to(features)
-        made = free_run(motion, features, own_frame(rows), rows, noise.to(features))
+        made = generate(motion, features, rows, noise.to(features))
         return self.normalisation.restore(made.cpu().numpy())
 
 
