@@ -79,7 +79,10 @@ class _LayerNorm:
         self._weight, self._bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
 
     def __call__(self, x: Array) -> Array:
-        return normalise(x, self._weight, self._bias)
+        centred = x - x.mean(-1, keepdims=True)
+        variance = np.square(centred).mean(-1, keepdims=True)
+        normalised: Array = centred / np.sqrt(variance + _EPSILON) * self._weight + self._bias
+        return normalised
 
 
 class _Stage:
@@ -99,14 +102,6 @@ class _Stage:
             h, state = convolution.advance(silu(norm(h)), before)
             after.append(state)
         return x + h, after
-
-
-def normalise(x: Array, weight: Array, bias: Array) -> Array:
-    """Normalise (n, C) row by row (layer norm)."""
-    centred = x - x.mean(-1, keepdims=True)
-    variance = np.square(centred).mean(-1, keepdims=True)
-    normalised: Array = centred / np.sqrt(variance + _EPSILON) * weight + bias
-    return normalised
 
 
 def sigmoid(x: Array) -> Array:

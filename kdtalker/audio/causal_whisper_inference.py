@@ -4,16 +4,15 @@ them is what takes time."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf
 
 from kdtalker.audio.causal import States
 from kdtalker.audio.causal_config import POSITIONS, WHISPER_WIDTH, CausalWhisperConfig
-from kdtalker.audio.causal_inference import normalise
 from kdtalker.audio.causal_whisper import (
     HEADS,
     SIZES,
@@ -27,12 +26,14 @@ from kdtalker.core.compiled import kernel
 from kdtalker.core.errors import InputError
 
 _STEM_COLUMNS = 7  # of log-mel, that the two steps of a frame take
+_EPSILON = np.float32(1e-5)  # of the variance in a layer norm, as in torch
+_ROOT_HALF = np.float32(2**-0.5)
 _UNROLLED = 8  # inputs that are summed at once, by which their number is divided
 
 
 @kernel(fastmath=True)
-def _multiply_pair(rows: Array, matrix: NDArray[np.int8], scale: Array, out: Array) -> None:
-    """Multiply two rows (2, C) by a matrix (C, D), then by the scale (D,) of each column."""
+def _apply_linear(rows: Array, matrix: NDArray[np.int8], scale: Array, bias: Array, out: Array) -> None:
+    """Multiply two rows (2, C) by a matrix (C, D), then by the scale (D,) of each column; add the bias (D,)."""
     inputs, outputs = matrix.shape
     out[:] = 0
     for first in range(0, inputs, _UNROLLED):
@@ -45,8 +46,61 @@ def _multiply_pair(rows: Array, matrix: NDArray[np.int8], scale: Array, out: Arr
             out[0, column] += one
             out[1, column] += other
     for column in range(outputs):
-        out[0, column] *= scale[column]
-        out[1, column] *= scale[column]
+        out[0, column] = out[0, column] * scale[column] + bias[column]
+        out[1, column] = out[1, column] * scale[column] + bias[column]
+
+
+@kernel(fastmath=True)
+def normalise(x: Array, weight: Array, bias: Array) -> Array:
+    """Normalise (n, C) row by row (layer norm)."""
+    rows, width = x.shape
+    out = np.empty_like(x)
+    for row in range(rows):
+        mean, variance = np.float32(0), np.float32(0)
+        for column in range(width):
+            mean += x[row, column]
+        mean /= np.float32(width)
+        for column in range(width):
+            variance += (x[row, column] - mean) ** 2
+        factor = np.float32(1) / np.sqrt(variance / np.float32(width) + _EPSILON)
+        for column in range(width):
+            out[row, column] = (x[row, column] - mean) * factor * weight[column] + bias[column]
+    return out
+
+
+@kernel(fastmath=True)
+def gelu(x: Array) -> Array:
+    """Compute x times the normal distribution function of x, of (n, C)."""
+    out = np.empty_like(x)
+    for row in range(x.shape[0]):
+        for column in range(x.shape[1]):
+            value = x[row, column]
+            out[row, column] = np.float32(0.5) * value * np.float32(1 + math.erf(value * _ROOT_HALF))
+    return out
+
+
+@kernel(fastmath=True)
+def attend(query: Array, keys: Array, values: Array) -> Array:
+    """Compute attention of HEADS heads: query (2, C), keys and values (N, C) to (2, C)."""
+    steps, width = query.shape
+    count, size = keys.shape[0], width // HEADS
+    out, weights = np.zeros_like(query), np.empty(count, np.float32)
+    for step in range(steps):
+        for first in range(0, width, size):
+            for key in range(count):
+                score = np.float32(0)
+                for column in range(first, first + size):
+                    score += query[step, column] * keys[key, column]
+                weights[key] = score
+            highest, total = weights.max(), np.float32(0)
+            for key in range(count):
+                weights[key] = np.exp((weights[key] - highest) * np.float32(size**-0.5))
+                total += weights[key]
+            for key in range(count):
+                share = weights[key] / total
+                for column in range(first, first + size):
+                    out[step, column] += share * values[key, column]
+    return out
 
 
 @dataclass(frozen=True)
@@ -76,8 +130,8 @@ class QuantisedLinear:
     def __call__(self, rows: Array) -> Array:
         """Map rows (2, C) to (2, D)."""
         out = np.empty((STEPS_PER_FRAME, len(self.scale)), np.float32)
-        _multiply_pair(np.ascontiguousarray(rows), self.matrix, self.scale, out)
-        return out + self.bias
+        _apply_linear(np.ascontiguousarray(rows), self.matrix, self.scale, self.bias, out)
+        return out
 
 
 class WhisperInference:
@@ -162,7 +216,7 @@ class CachedLayer:
     def advance(self, x: Array, states: list[Array] | States) -> tuple[Array | None, list[Array]]:
         """Map x (2, C) of the newest frame to that of the frame `ahead` before, None while there is none."""
         keys, values, waiting, queries = states
-        query, key, value = np.split(self.linear["attention_in"](normalise(x, *self._norms[0])), 3, axis=1)
+        query, key, value = self.linear["attention_in"](normalise(x, *self._norms[0])).reshape(2, 3, -1).swapaxes(0, 1)
         keys = np.concatenate([keys, key])[-self._kept :]
         values = np.concatenate([values, value])[-self._kept :]
         waiting, queries = np.concatenate([waiting, x]), np.concatenate([queries, query])
@@ -172,18 +226,3 @@ class CachedLayer:
         out = out + self.linear["attention_out"](attend(query, keys, values))
         out = out + self.linear["mlp_out"](gelu(self.linear["mlp_in"](normalise(out, *self._norms[1]))))
         return out, [keys, values, waiting[STEPS_PER_FRAME:], queries[STEPS_PER_FRAME:]]
-
-
-def attend(query: Array, keys: Array, values: Array) -> Array:
-    """Compute attention of HEADS heads: query (2, C), keys and values (N, C) to (2, C)."""
-    q, k, v = (x.reshape(len(x), HEADS, -1).transpose(1, 0, 2) for x in (query, keys, values))
-    scores = q @ k.transpose(0, 2, 1) * np.float32(q.shape[-1] ** -0.5)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    mixed = (weights / weights.sum(-1, keepdims=True)) @ v
-    return np.ascontiguousarray(mixed.transpose(1, 0, 2)).reshape(len(query), -1)
-
-
-def gelu(x: Array) -> Array:
-    """Compute x times the normal distribution function of x."""
-    half = np.float32(0.5)
-    return np.asarray(half * x * (1 + erf(x * np.float32(2**-0.5))), np.float32)

@@ -69,6 +69,6 @@ def load_encoder(config: EncoderConfig, tensors: Mapping[str, Array]) -> FrameEn
     """Make the audio encoder of a config from its tensors."""
     if not isinstance(config, CausalWhisperConfig):
         return EncoderInference(config, tensors)
-    from kdtalker.audio.causal_whisper_inference import WhisperInference  # scipy and numba, for these alone
+    from kdtalker.audio.causal_whisper_inference import WhisperInference  # numba, for these alone
 
     return WhisperInference(config, tensors)
