@@ -87,6 +87,13 @@ TABLE = (
         "the same for the mouth of live sound, which is heard a few frames ahead (train/motion.py, preset live)",
     ),
     Weight(
+        "data/mesh_student.safetensors",
+        2_977_304,
+        "76f202c0dbb4e27af86044327b7fdaaf3ce7934f512fbe9dd4fa4610163cc535",
+        *_OURS,
+        "hears live sound and moves the face, frame by frame: a student of the two (train/distil)",
+    ),
+    Weight(
         "data/mesh_eyes.safetensors",
         1_050_584,
         "43283ed32f9051fc3ee10d1460e32d7615ce4e854641cd32e5ebb3de25a42814",
