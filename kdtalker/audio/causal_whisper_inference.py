@@ -154,7 +154,13 @@ class WhisperInference:
         self._last = whisper["norm.weight"], whisper["norm.bias"]
         self._output = np.ascontiguousarray(tensors["output.weight"].T), tensors["output.bias"]
         self._norm = tensors["norm.weight"], tensors["norm.bias"]
-        self._convolve(np.zeros((_STEM_COLUMNS, MEL_BANDS), np.float32))  # compiles, where nothing is kept of it
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Encode a frame, so that a session does not wait for loops to be compiled, the first time on a machine."""
+        states, silence = self.start_states(), np.zeros((MEL_COLUMNS_PER_FRAME, MEL_BANDS), np.float32)
+        for _ in range(self.config.lookahead_frames + 1):
+            _, states = self._encode_frame(silence, states)
 
     def start_states(self) -> States:
         """Return the states before the first column: its number, the last columns, and those of the layers."""

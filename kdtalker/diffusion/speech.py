@@ -51,7 +51,7 @@ def load_speech(
 
 def load_shipped() -> Speech:
     """Load the speech models of the package. Live sound is heard by the student, where the package has one and the
-    look-ahead is enough for it, else by the teacher. Raises InputError where one is missing or damaged."""
+    look-ahead is its own, else by the teacher. Raises InputError where one is missing or damaged."""
     speech = load_teacher()
     if speech.sliding is None or not has_student():
         return speech
@@ -70,13 +70,13 @@ def load_teacher() -> Speech:
 
 
 def _prefer_student(teacher: Callable[[int], SlidingSpeech]) -> Callable[[int], SlidingSpeech]:
-    """Build a factory of sliding models that takes the student's from its look-ahead on; it is loaded when it is first
-    asked for."""
+    """Build a factory of sliding models that takes the student's at its own look-ahead: with more, the teacher is
+    better. It is loaded when it is first asked for."""
     load_once = cache(lambda: load_sliding_student(find(STUDENT)))
 
     def slide(lookahead: int) -> SlidingSpeech:
         student = load_once()
-        return student(lookahead) if lookahead >= student.lookahead_frames else teacher(lookahead)
+        return student(lookahead) if lookahead == student.lookahead_frames else teacher(lookahead)
 
     return slide
 

@@ -1,4 +1,4 @@
-"""Learn a person's own way of talking: `python -m train.personal FILM... --student STUDENT --out ME.safetensors`.
+"""Learn a person's own way of talking: `python -m train.personal FILM... --out ME.safetensors`.
 
 FILM is a minute of one person who speaks into the camera, or several films of the same person. The face is tracked, its
 motion fitted and the sound heard by the student, a speech model that `python -m train.distil` made; then a small change
@@ -22,7 +22,9 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.files import check_target
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.diffusion.causal.personal import PREFIX
+from kdtalker.diffusion.speech import STUDENT
 from kdtalker.weights.checkpoint import write_safetensors
+from kdtalker.weights.find import find
 from kdtalker.weights.header import read_header
 from train.distil.methods.personal import PersonalConfig
 from train.harness.command import command
@@ -70,14 +72,14 @@ def learn_person(films: list[Path], student: Path, out: Path, speech: list[Path]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("films", type=Path, nargs="+", metavar="FILM", help="films of one person who speaks")
-    parser.add_argument("--student", type=Path, required=True, help="the student to change, made by train.distil")
+    parser.add_argument("--student", type=Path, help="the student to change; default: that of the package")
     parser.add_argument("--out", type=Path, required=True, help="the file to write (.safetensors)")
     parser.add_argument("--speech", type=Path, nargs="+", default=[EXAMPLES], help="sounds of others: files, folders")
     parser.add_argument("--steps", type=int, default=PersonalConfig.steps, help="of training (default: %(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     config = replace(PersonalConfig(), steps=options.steps)
-    print(learn_person(options.films, options.student, options.out, options.speech, config))
+    print(learn_person(options.films, options.student or find(STUDENT), options.out, options.speech, config))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Compare ways to learn a person: `python -m train.personal.ablation SHARDS --student STUDENT --out OUT`.
+"""Compare ways to learn a person: `python -m train.personal.ablation SHARDS --out OUT`.
 
 SHARDS is a folder that `python -m train.data` wrote. Of each person with enough film there the last 20 s are held out
 and the minute before is learned from, in every way of ARMS; then the dial is turned from everybody to the person. OUT
@@ -25,6 +25,8 @@ from kdtalker.core.files import write_atomically
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.diffusion.causal.network import StudentNetwork
 from kdtalker.diffusion.causal.personal import blend_personal
+from kdtalker.diffusion.speech import STUDENT
+from kdtalker.weights.find import find
 from train.data.shards import Shard, load_shards
 from train.distil.methods.personal import PersonalConfig
 from train.harness.command import command
@@ -204,7 +206,8 @@ def plot_dial(summary: Mapping[str, Mapping[str, Metrics]]) -> Figure:
 def measure_people(options: argparse.Namespace) -> dict[str, Any]:
     """Measure all people who are not yet, and return the figures of each by seed. Raises InputError where the shards
     hold nobody to learn from or nobody else."""
-    student, shards = BaseStudent.load(options.student), list(load_shards(options.shards))
+    base = options.student or find(STUDENT)
+    student, shards = BaseStudent.load(base), list(load_shards(options.shards))
     people = choose_people(shards, options.people)
     general = [shard for shard in shards if shard.split == VALIDATION_SPLIT and shard.synced]
     if not general:
@@ -212,7 +215,7 @@ def measure_people(options: argparse.Namespace) -> dict[str, Any]:
     others, _ = hear_clips(general, student)
     speech, file = student.encode_files(options.speech), options.out / "figures.json"
     asked = {
-        "student": hashlib.sha256(options.student.read_bytes()).hexdigest(),
+        "student": hashlib.sha256(base.read_bytes()).hexdigest(),
         "speech": [str(place) for place in options.speech],
         "shards": {"clips": len(shards), "frames": sum(len(shard.landmarks) for shard in shards)},
         "arms": options.arms,
@@ -238,7 +241,7 @@ def measure_people(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", type=Path, help="folder that `python -m train.data` wrote")
-    parser.add_argument("--student", type=Path, required=True, help="the student to change")
+    parser.add_argument("--student", type=Path, help="the student to change; default: that of the package")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--people", nargs="+", default=[], help="speakers (default: all with 40 s or more)")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="ways to learn (default: all)")
