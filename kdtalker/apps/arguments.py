@@ -107,7 +107,8 @@ def film_parser() -> Parser:
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add the flags of another motion model."""
     add = parser.add_argument
-    add("--checkpoint", type=Path, metavar="FILE", help="a motion model of your own, see docs/training.md")
+    add("--checkpoint", type=Path, metavar="FILE",
+        help="a motion model or a student of your own, see docs/training.md and docs/distillation.md")  # fmt: skip
     add("--personal", type=_number, metavar="0..1",
         help="how much like the person whose film made the checkpoint, see docs/training.md (default: 1)")  # fmt: skip
 

@@ -49,8 +49,8 @@ class Options:
     lookahead: int = _option(
         WHOLE_WINDOWS,
         "Look-ahead",
-        "frames of sound, 40 ms each, that are awaited beyond a frame; for live sound, which then needs one more at "
-        "most; -1: whole windows of some 3 s, the best motion",
+        "frames of sound, 40 ms each, that are heard beyond a frame, as live sound is; 4: by a small fast model, "
+        "which knows no --steps and --guidance; -1: whole windows of some 3 s, the best motion",
         WHOLE_WINDOWS,
         8,
         1,

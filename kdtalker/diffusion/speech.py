@@ -12,7 +12,7 @@ from kdtalker.audio.encoders import load_encoder
 from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MESH_SPACE
 from kdtalker.core.protocols import SlidingSpeech, Speech
-from kdtalker.diffusion.causal.header import holds_student
+from kdtalker.diffusion.causal.header import holds_student, read_student_header
 from kdtalker.diffusion.causal.speech import load_sliding_student, load_student
 from kdtalker.diffusion.fir_smoothing import FIRSmoothedModel
 from kdtalker.diffusion.header import check_checkpoint
@@ -72,11 +72,12 @@ def load_teacher() -> Speech:
 def _prefer_student(teacher: Callable[[int], SlidingSpeech]) -> Callable[[int], SlidingSpeech]:
     """Build a factory of sliding models that takes the student's at its own look-ahead: with more, the teacher is
     better. It is loaded when it is first asked for."""
-    load_once = cache(lambda: load_sliding_student(find(STUDENT)))
+    header = cache(lambda: read_student_header(find(STUDENT)))
+    student = cache(lambda: load_sliding_student(find(STUDENT)))
 
     def slide(lookahead: int) -> SlidingSpeech:
-        student = load_once()
-        return student(lookahead) if lookahead == student.lookahead_frames else teacher(lookahead)
+        is_own = lookahead == header().config.encoder.lookahead_frames
+        return student()(lookahead) if is_own else teacher(lookahead)
 
     return slide
 

@@ -177,6 +177,14 @@ def test_motion_does_not_depend_on_how_features_come(speech, steps):
     assert np.ptp(once.scale) == 0  # the source's own
 
 
+def test_a_face_speaks_alike_however_large_it_is_in_its_picture(speech):
+    model, features = speech.motion_model.model, encode_all(speech.audio_encoder, SOUND)
+    near = replace(REST, scale=20 * REST.scale)
+    ours, theirs = (model.advance(model.start(CANONICAL, rest, speech.silence), features)[0] for rest in (REST, near))
+    np.testing.assert_array_equal(to_head_frame(ours).vector()[:, 7:], to_head_frame(theirs).vector()[:, 7:])
+    assert np.all(ours.scale == REST.scale) and np.all(theirs.scale == near.scale)
+
+
 def test_a_sliding_stream_gives_the_features_of_the_whole(speech):
     sliding = speech.sliding(AHEAD)
     assert (sliding.hop_frames, sliding.lookahead_frames) == (1, AHEAD)

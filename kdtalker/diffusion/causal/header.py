@@ -42,8 +42,13 @@ class StudentConfig:
     def from_header(header: object) -> StudentConfig:
         """Read what `header` returned. Raises InputError where it does not fit."""
         names = [one.name for one in fields(StudentConfig)]
-        if not isinstance(header, Mapping) or sorted(header) != sorted(names):
+        if not isinstance(header, Mapping):
             raise InputError(f"The student's config is {quote(header)}, wanted {', '.join(names)}.")
+        if wrong := sorted(set(names) ^ set(header)):
+            raise InputError(
+                f"The student's config {'lacks' if wrong[0] in names else 'has the unknown'} {quote(wrong[0])}, wanted "
+                f"{', '.join(names)}."
+            )
         return StudentConfig(**{**header, "encoder": read_encoder_config(header["encoder"])})
 
 
@@ -74,4 +79,4 @@ def read_student_header(path: Path) -> StudentHeader:
         config = StudentConfig.from_header(header["student"])
         return StudentHeader(MESH_SPACE, config, Normalisation.from_header(header["normalisation"]), card)
     except InputError as error:
-        raise InputError(f"'{path}' is not a student of this program: {error}") from None
+        raise InputError(f"'{path}' is no student of this program: {error} Make it again, or take another.") from None

@@ -28,6 +28,7 @@ class MotionInference:
             return matrix, tensors[bias][:rows] if bias else np.zeros(matrix.shape[1], np.float32)
 
         self._input = layer("input.weight", "input.bias")
+        self._input[0][list(scale_inputs(config))] = 0
         self._new, self._old = (
             layer(f"recurrent.weight_{kind}_l0", f"recurrent.bias_{kind}_l0") for kind in ("ih", "hh")
         )
@@ -51,6 +52,13 @@ class MotionInference:
         for _ in range(steps - 1):
             mean = _apply(self._mean, silu(inner + _apply(self._draft, mean)))
         return mean
+
+
+def scale_inputs(config: StudentConfig) -> tuple[int, int]:
+    """Find the inputs that tell the scale of the frame before and of the portrait: the network does not see them, since
+    how large a face is in its picture says nothing of how it speaks."""
+    before = config.encoder.widths[-1]
+    return before, before + MOTION_WIDTH + 3 * KEYPOINTS
 
 
 def _apply(layer: tuple[Array, Array], x: Array) -> Array:

@@ -14,7 +14,7 @@ from kdtalker.audio.causal_network import CausalEncoderNetwork
 from kdtalker.audio.causal_whisper_network import CausalWhisperNetwork
 from kdtalker.core.motion import MOTION_WIDTH
 from kdtalker.diffusion.causal.header import StudentConfig, StudentHeader, read_student_header
-from kdtalker.diffusion.causal.inference import PORTRAIT_WIDTH
+from kdtalker.diffusion.causal.inference import PORTRAIT_WIDTH, scale_inputs
 from kdtalker.diffusion.causal.personal import read_student_arrays
 from kdtalker.weights.checkpoint import write_checkpoint
 from kdtalker.weights.strict import load_strictly
@@ -56,7 +56,9 @@ class CausalMotionNetwork(nn.Module):
         """Map features (B, T, C), the motion before each frame (B, T, 70), portrait (B, 133), noise (B, T, N) and the
         state before to hidden states (B, T, H) and the state after."""
         known = portrait[:, None].expand(-1, features.shape[1], -1)
-        inputs = F.silu(self.input(torch.cat([features, before, known, noise], -1)))
+        inputs = torch.cat([features, before, known, noise], -1)
+        inputs[..., list(scale_inputs(self.config))] = 0
+        inputs = F.silu(self.input(inputs))
         hidden, last = self.recurrent(inputs, None if state is None else state[None])
         return hidden, last[0]
 

@@ -23,23 +23,23 @@ from kdtalker.diffusion.header import require_shapes
 
 @dataclass(frozen=True)
 class SlidingStudent:
-    """Make the sliding models of a student, by the look-ahead that is asked for: what it was trained to hear."""
+    """Make the sliding models of a student, which has the look-ahead that it was trained with."""
 
     encoder: CausalEncoder
     model: CausalMotionModel
 
     @property
     def lookahead_frames(self) -> int:
-        """Return the least look-ahead."""
+        """Return the look-ahead."""
         return self.encoder.network.config.lookahead_frames
 
     def __call__(self, lookahead: int) -> SlidingSpeech:
-        """Raises InputError for less look-ahead than the student needs."""
+        """Raises InputError for another look-ahead than the student's own."""
         needed = self.lookahead_frames
-        if lookahead < needed:
+        if lookahead != needed:
             raise InputError(
-                f"Option 'lookahead' is {lookahead}, this student hears {needed} frames ahead; ask for that many or "
-                "more, or choose another model."
+                f"Option 'lookahead' is {lookahead}, this student hears {needed} frames ahead; ask for {needed}, or "
+                "choose another model."
             )
         return SlidingSpeech(SlidingCausalEncoder(self.encoder), self.model, 1, needed)
 
