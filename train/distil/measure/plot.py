@@ -76,17 +76,20 @@ def plot_rows(rows: list[ResultRow]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 7), dpi=DPI)
-    axes = figure.subplots(len(QUALITIES), len(COSTS), sharey="row", sharex="col")
+    axes = figure.subplots(len(QUALITIES), len(COSTS), sharey="row")
     for line, (quality, unit) in zip(axes, QUALITIES.items(), strict=True):
         line[0].set_ylabel(unit)
         for axis, (cost, label) in zip(line, COSTS.items(), strict=True):
-            axis.set(xscale="log", xlabel=label if line is axes[-1] else "")
+            values = sorted({float(f"{row.cost[cost]:.2g}") for row in rows})
+            axis.set(xscale="log", xlabel=label)
+            axis.set_xticks(values, [f"{value:g}" for value in values], rotation=60, fontsize=8)
+            axis.minorticks_off()
             axis.grid(alpha=0.3)
             for name, marker in (("teacher", "o"), ("students", "s")):
                 chosen = [row for row in rows if is_teacher(row) == (name == "teacher") and quality in row.means]
                 if chosen:
                     _plot_points(axis, chosen, cost, quality, {"fmt": marker, "label": name})
-    axes[0][0].legend(fontsize=8)
+    axes[0][0].legend(fontsize=8, loc="lower right")
     figure.tight_layout()
     return figure
 
@@ -98,8 +101,8 @@ def _plot_points(axis: Any, rows: list[ResultRow], cost: str, quality: str, styl
     ends = np.array([bootstrap_interval(values) for values in clips])
     axis.errorbar(x, y, np.abs(ends.T - y), capsize=3, alpha=0.8, **style)
     for row, at, height in zip(rows, x, y, strict=True):
-        axis.annotate(row.name.removeprefix(f"{TEACHER}, "), (at, height), (4, 4), fontsize=7,
-                      textcoords="offset points")  # fmt: skip
+        name, offset = row.name.removeprefix(f"{TEACHER}, "), (4, -12) if is_teacher(row) else (4, 6)
+        axis.annotate(name, (at, height), offset, fontsize=7, textcoords="offset points")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
