@@ -5,6 +5,9 @@ The scale is 32768 both ways, the only one by which 16-bit sound comes back as i
 
 from __future__ import annotations
 
+import io
+import wave
+
 import numpy as np
 
 from kdtalker.core.arrays import Array
@@ -20,3 +23,12 @@ def decode_pcm(content: bytes | memoryview) -> Array:
 def encode_pcm(samples: Array) -> bytes:
     """Encode samples (N,) as s16le; those beyond -1..1 are clipped."""
     return np.clip(np.rint(samples * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype("<i2").tobytes()
+
+
+def encode_wav(samples: Array, rate_hz: int) -> bytes:
+    """Encode samples (N,) as a mono WAV file of s16le."""
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setparams((1, 2, rate_hz, 0, "NONE", ""))
+        file.writeframes(encode_pcm(samples))
+    return content.getvalue()

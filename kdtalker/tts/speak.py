@@ -11,7 +11,7 @@ import numpy as np
 
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
-from kdtalker.core.pcm import decode_pcm, encode_pcm
+from kdtalker.core.pcm import decode_pcm, encode_wav
 from kdtalker.tts.line import DEFAULT_VOICE, MAX_CHARS, MIN_SOUND_S, Line, TextToSpeech
 from kdtalker.weights.table import KOKORO
 
@@ -52,9 +52,7 @@ def speak(line: Line, path: Path) -> None:
     sound = load_speaker(line.voice).synthesise(Line(text, line.voice))
     if len(sound.samples) < MIN_SOUND_S * sound.rate_hz or not sound.samples.any():
         raise InputError(f"The voice '{line.voice}' can say nothing of this text; choose one of its language.")
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, sound.rate_hz, 0, "NONE", ""))
-        file.writeframes(encode_pcm(sound.samples))
+    path.write_bytes(encode_wav(sound.samples, sound.rate_hz))
 
 
 def synthesise_text(text: str, voice: str | None, rate_hz: int) -> Array:

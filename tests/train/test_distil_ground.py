@@ -9,7 +9,9 @@ from toy_shards import shard
 from toy_training import command
 
 from kdtalker.core.errors import InputError
+from kdtalker.core.pcm import encode_wav
 from kdtalker.diffusion.normalisation import Normalisation
+from kdtalker.media.sound import read_sound
 from train.distil.alignment import clean_words, read_segments
 from train.distil.cache import TeacherRecord, encode_clip, find_clips, load_records, load_teacher
 from train.distil.ceiling import measure_teacher
@@ -144,6 +146,39 @@ def test_the_teacher_is_cached_once(tmp_path, capsys):
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     assert command("distil", *arguments) == 0 and "1 clips" in capsys.readouterr().out
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "b.wav").write_bytes(encode_wav(0.1 * RNG.standard_normal(16_000), 16_000))
+    for options in ([], ["--faces", tmp_path / "out"]):
+        out = tmp_path / f"sounds{len(options)}"
+        arguments = ["cache", tmp_path / "b.wav", "--out", out, "--samples", 1, "--workers", 1, *options]
+        assert command("distil", *arguments) == 0
+    mean, other = (load_records(tmp_path / f"sounds{count}")[0].portrait for count in (0, 2))
+    assert np.abs(mean).max() < 1e-4  # its own numbers are the means
+    assert np.allclose(other[:63], made.portrait[:63], atol=1e-4)  # between two faces that are the same
+    assert np.abs(made.motion[:, 7:] - other[70:]).max(1).min() < 1e-3  # in one of its frames
+
+
+def test_pauses_are_digital_silence(tmp_path):
+    tone = 0.3 * np.sin(np.arange(8000) / 8)
+    quiet = 0.001 * RNG.standard_normal(8000)
+    sound = np.concatenate([quiet, tone, quiet, 0.5 * tone, quiet])
+    (tmp_path / "a.wav").write_bytes(encode_wav(sound, 16_000))
+    for out in ("one", "two"):
+        arguments = tmp_path / "a.wav", "--out", tmp_path / out, "--minutes", 1
+        assert command("data.pauses", *arguments) == 0
+    first, second = (sorted((tmp_path / out).iterdir()) for out in ("one", "two"))
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second] and len(first) == 2
+    assert first[0].read_bytes() != first[1].read_bytes()
+    sound = np.concatenate(list(read_sound(first[0])))
+    assert len(sound) >= 30 * 16_000
+    loud = np.flatnonzero(np.abs(sound) > 0.02)
+    gaps = np.flatnonzero(np.diff(loud) > 4000)
+    assert len(gaps) > 5 and (np.diff(loud)[gaps] < 3.2 * 16_000).all()
+    for gap in gaps:
+        middle = sound[loud[gap] + 2000 : loud[gap + 1] - 2000]
+        assert (middle == 0).all()
+    (tmp_path / "b.wav").write_bytes(encode_wav(np.zeros(16_000), 16_000))
+    assert command("data.pauses", tmp_path / "b.wav", "--out", tmp_path / "three") == 2
+    assert not (tmp_path / "three").exists()
 
 
 def test_limited_features_hear_no_further():

@@ -119,6 +119,18 @@ def test_windows_do_not_depend_on_the_method_and_targets_are_delayed(place):
         assert np.array_equal(motion, records[0].motion[start - 3 : start + 9])
 
 
+def test_a_source_image_may_show_any_frame_of_its_clip(place):
+    records = load_records(place / "teacher")[:1]
+    filters = DistilCorpus.load(DistilRecipe(cache=place / "teacher")).filters
+    plain, other = (DistilDataset(records, DistilRecipe(frames=12, augments=False, portrait_share=share), filters, 8, 0)
+                    for share in (0, 1))  # fmt: skip
+    seen = {tuple(row) for row in records[0].motion[:, 7:]}
+    assert all(np.array_equal(row, records[0].portrait) for row in plain[3].portrait)
+    assert all(tuple(row[70:]) in seen for row in other[3].portrait.numpy())
+    assert len({tuple(row) for row in other[3].portrait.numpy()}) > 4
+    assert all(np.array_equal(row[:70], records[0].portrait[:70]) for row in other[3].portrait)
+
+
 @pytest.fixture(scope="module")
 def trained(place):
     """A run of 4 steps with a method that needs all there is."""

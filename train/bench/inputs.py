@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import wave
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from kdtalker.core.pcm import encode_pcm
+from kdtalker.core.pcm import encode_wav
 from kdtalker.core.rates import SAMPLE_RATE_HZ
 from kdtalker.media.sound import read_sound
 from train.bench.record import ROOT
@@ -50,9 +49,7 @@ def write_voice(path: Path, seconds: float) -> None:
     """Write the bundled voice as WAV, repeated to that length in s, one sample at least."""
     samples = np.concatenate(list(read_sound(VOICE)))
     samples = np.resize(samples, max(1, round(seconds * SAMPLE_RATE_HZ)))
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
-        file.writeframes(encode_pcm(samples))
+    path.write_bytes(encode_wav(samples, SAMPLE_RATE_HZ))
 
 
 def write_wide(path: Path, height: int) -> None:

@@ -16,7 +16,7 @@ from kdtalker.core.errors import InputError
 from kdtalker.core.motion import MOTION_WIDTH
 from kdtalker.core.rates import SAMPLES_PER_FRAME
 from train.data.augment import perturb_sound
-from train.distil.cache import TeacherRecord
+from train.distil.cache import TeacherRecord, show_frame
 from train.distil.distiller import DistilBatch
 from train.distil.recipe import DistilRecipe
 
@@ -65,18 +65,24 @@ class DistilDataset(Dataset[DistilBatch]):
         taught = slice(start - recipe.delay, start - recipe.delay + recipe.frames)
         ahead = recipe.student.encoder.lookahead_frames
         columns = cut_columns(record, start, recipe.frames + ahead, self._filters, rng if recipe.augments else None)
-        return (_mask(columns, recipe.mask_share, rng) if recipe.augments else columns, *cut_targets(record, taught))
+        columns = _mask(columns, recipe.mask_share, rng) if recipe.augments else columns
+        portrait = record.portrait
+        if recipe.portrait_share and rng.random() < recipe.portrait_share:
+            motion = record.motion if record.has_motion else record.samples[0]
+            portrait = show_frame(portrait, np.asarray(motion[int(rng.integers(len(motion)))], np.float32))
+        return columns, *cut_targets(record, taught, portrait)
 
 
-def cut_targets(record: TeacherRecord, taught: slice) -> Row:
-    """Cut labels, motion, whether it counts, portrait, features and samples of these frames, and the frames before."""
-    first, own = taught.start, record.portrait[None, -MOTION_WIDTH:]
+def cut_targets(record: TeacherRecord, taught: slice, portrait: Array) -> Row:
+    """Cut labels, motion, whether it counts, the portrait, features and samples of these frames, and the frames
+    before."""
+    first, own = taught.start, portrait[None, -MOTION_WIDTH:]
     before = [track[first - 1][None] if first else own for track in (record.motion, *record.samples)]
     return (
         record.labels[taught].astype(np.int64),  # type: ignore[return-value]
         np.ascontiguousarray(record.motion[taught]),
         np.float32(record.has_motion),
-        record.portrait,
+        portrait,
         np.array(record.features[taught]),
         np.asarray(record.samples[:, taught], np.float32),
         np.concatenate(before).astype(np.float32),

@@ -13,6 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,10 @@ from kdtalker.audio.whisper import LEFT_FRAMES, WhisperEncoder
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
 from kdtalker.core.files import write_atomically
-from kdtalker.core.motion import KEYPOINTS, MESH_SPACE, Motion, to_head_frame
+from kdtalker.core.motion import KEYPOINTS, MESH_SPACE, MOTION_WIDTH, Motion, to_head_frame
 from kdtalker.core.protocols import AudioEncoder, Speech
 from kdtalker.core.rates import SAMPLES_PER_FRAME, frame_count
+from kdtalker.diffusion.calibration import POSE_AND_SHIFT
 from kdtalker.diffusion.model import DiffusionMotionModel
 from kdtalker.diffusion.speech import load_trained
 from kdtalker.media.sound import read_sound
@@ -99,7 +101,8 @@ def load_teacher(checkpoint: Path | None) -> tuple[AudioEncoder[Any], DiffusionM
 class CachePlan:
     """Say how records are made. samples: of motion, each of another seed; transcripts: regular expression of the names
     whose words are English and lie beside the sound, or in the folder `texts`; lookahead: frames of sound after a frame
-    that its features may hear, None for all that the teacher hears; checkpoint: another teacher."""
+    that its features may hear, None for all that the teacher hears; checkpoint: another teacher; faces: folder of
+    records, whose faces speak the sounds without a film, None for the mean face."""
 
     out: Path
     samples: int = 8
@@ -107,6 +110,7 @@ class CachePlan:
     texts: Path | None = None
     lookahead: int | None = None
     checkpoint: Path | None = None
+    faces: Path | None = None
 
 
 def encode_clip(encoder: AudioEncoder[Any], samples: Array, lookahead: int | None) -> Array:
@@ -187,14 +191,43 @@ def _read_shard(film: Film, encoder: AudioEncoder[Any], model: DiffusionMotionMo
 
 
 def _read_sound(film: Film, encoder: AudioEncoder[Any], model: DiffusionMotionModel, plan: CachePlan) -> ClipData:
-    """Read a sound, to be spoken by the mean face."""
+    """Read a sound, to be spoken by a face that its name draws, or by the mean face."""
     samples = np.concatenate(list(read_sound(film.path)))
     samples = np.pad(samples, (0, frame_count(len(samples)) * SAMPLES_PER_FRAME - len(samples)))
-    mean = model.normalisation.mean.copy()
-    mean[1:7] = 0
-    canonical = model.normalisation.canonical_mean.reshape(KEYPOINTS, 3)
+    portrait = np.zeros(3 * KEYPOINTS + MOTION_WIDTH, np.float32)
+    if plan.faces is not None:
+        portrait = draw_face(load_faces(plan.faces), np.random.default_rng(crc32(film.name.encode())))
+    normalisation = model.normalisation
+    rest = normalisation.restore(portrait[3 * KEYPOINTS :])
+    rest[POSE_AND_SHIFT] = 0
+    canonical = portrait[: 3 * KEYPOINTS] * normalisation.canonical_std + normalisation.canonical_mean
     features = encode_clip(encoder, samples, plan.lookahead)
-    return samples, features, canonical, Motion.from_vector(mean[None], model.space), None
+    return samples, features, canonical.reshape(KEYPOINTS, 3), Motion.from_vector(rest[None], model.space), None
+
+
+@cache
+def load_faces(folder: Path) -> list[TeacherRecord]:
+    """Load the records for training with real motion, once a process. Raises InputError where there are none."""
+    faces = [record for record in load_records(folder) if record.has_motion and record.split == "train"]
+    if not faces:
+        raise InputError(f"'{folder}' holds no clips for training with real motion; cache shards there first.")
+    return faces
+
+
+def draw_face(faces: list[TeacherRecord], rng: np.random.Generator) -> Array:
+    """Draw a portrait (133,): keypoints between those of two faces, the expression of any frame of the first."""
+    first, second = (faces[int(number)] for number in rng.integers(len(faces), size=2))
+    share = np.float32(rng.random())
+    portrait = show_frame(first.portrait, first.motion[int(rng.integers(len(first.motion)))])
+    portrait[: 3 * KEYPOINTS] += share * (second.portrait - first.portrait)[: 3 * KEYPOINTS]
+    return portrait
+
+
+def show_frame(portrait: Array, frame: Array) -> Array:
+    """Give a portrait (133,) the expression of a frame (70,) of the same face; scale, pose and shift stay."""
+    shown = portrait.copy()
+    shown[-3 * KEYPOINTS :] = frame[-3 * KEYPOINTS :]
+    return shown
 
 
 def find_clips(places: list[Path], tables: list[Path]) -> list[Film]:
@@ -229,6 +262,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", type=Path, help="folder of these words, by the names of films or sounds")
     parser.add_argument("--lookahead", type=int, metavar="FRAMES", help="features hear no further: a ceiling")
     parser.add_argument("--checkpoint", type=Path, help="another teacher than the motion model of the package")
+    parser.add_argument("--faces", type=Path, metavar="CACHE", help="folder of records whose faces speak the sounds; "
+                        "default: the mean face")  # fmt: skip
     parser.add_argument("--workers", type=int, default=2, help="clips at once on this machine")
     parser.add_argument("--ray", nargs="?", const=HERE, metavar="ADDRESS", help="over Ray Data, here or on a cluster")
 
@@ -238,7 +273,7 @@ def run(options: argparse.Namespace) -> None:
     clips = find_clips(options.places, options.table)
     options.out.mkdir(parents=True, exist_ok=True)
     plan = CachePlan(options.out.resolve(), options.samples, options.transcripts, options.texts, options.lookahead,
-                     options.checkpoint)  # fmt: skip
+                     options.checkpoint, options.faces)  # fmt: skip
     work: Callable[[Film], None] = partial(make_record, plan=plan)
     if options.ray:
         map_on_ray(clips, work, options.workers, options.ray)

@@ -26,7 +26,8 @@ from train.harness.training import Training, number
 class DistilRecipe(Training):
     """Hold the settings of a distillation. Those of Training, and:
 
-    cache: folder of the teacher's outputs; probe: the phone probe; teacher: motion model, by default the package's.
+    cache: folder of the teacher's outputs; more: further ones; probe: the phone probe; teacher: motion model, by
+    default the package's.
     method: the method; beside: methods that it is added to; each one's own settings are a table of its name.
     gradient_share: the method's gradient at the encoder's output is made so large beside theirs in each step; 0: its
     weight is as its table says.
@@ -35,13 +36,15 @@ class DistilRecipe(Training):
     which the motion model goes on from its own frames; history_noise: on given frames, in deviations; samples: motion
     samples of the student, for the first `sample_windows` of a batch, where a method asks for them; augments: noise,
     rooms and level on the student's sound alone; mask_share: of the mel bands and of the frames hidden in a stretch
-    each. head_share, lip_loss, difference_loss: of the motion loss, as of the motion model.
+    each; portrait_share: of the windows whose source image shows another frame of the clip. head_share, lip_loss,
+    difference_loss: of the motion loss, as of the motion model.
 
     Raises InputError for a value outside its range and for unknown methods.
     """
 
     run: Path = Path("runs/distil")
     cache: Path = Path("teacher")
+    more: tuple[Path, ...] = ()
     probe: Path = Path("probe.safetensors")
     teacher: Path = Path()
     method: str = "labels"
@@ -55,6 +58,7 @@ class DistilRecipe(Training):
     sample_windows: int = number(8, 1)
     augments: bool = True
     mask_share: float = number(0.15, 0, 1)
+    portrait_share: float = number(0.0, 0, 1)
     shuffles_teacher: bool = False
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = number(0.02, 0)

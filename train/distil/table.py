@@ -84,7 +84,7 @@ TRAINING_COSTS: Mapping[str, Callable[[list[ResultRow]], str]] = {
     "extra in training": mean_cost("extra parameters", "{:.2f} M", 1e-6),
 }
 SPEECH = Study(
-    PRESETS, DistilCorpus.load, lambda recipe: (recipe.cache, recipe.teacher), train, "NLL",
+    PRESETS, DistilCorpus.load, lambda recipe: (recipe.cache, recipe.more, recipe.teacher), train, "NLL",
     compared=("r", "closures met", "M-LMD", "KL", "NLL"),
     groups={
         "Phones and features": ("FER", "NLL", "ECE", "viseme error", "KL", "agreement", "CKA", "p b m - vowels"),

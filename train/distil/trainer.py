@@ -69,7 +69,7 @@ class DistilCorpus:
     @staticmethod
     def load(recipe: DistilRecipe) -> DistilCorpus:
         """Load the records that a recipe names. Raises InputError where they or the training split are missing."""
-        records = load_records(recipe.cache)
+        records = [record for folder in (recipe.cache, *recipe.more) for record in load_records(folder)]
         if not any(record.split == "train" for record in records):
             raise InputError(f"All clips in '{recipe.cache}' are of the split 'val'; there is nothing to learn from.")
         if len(records[0].samples) < LEAST_SAMPLES:

@@ -83,7 +83,7 @@ class Training(CheckedConfig):
     def fixed(self) -> dict[str, object]:
         """Return the fields that a resumed run must not change, by name; tuples as lists, of files the names."""
         return {
-            name: list(value) if isinstance(value, tuple) else value.name if isinstance(value, Path) else value
+            name: [_plain(one) for one in value] if isinstance(value, tuple) else _plain(value)
             for name, value in asdict(self).items()
             if name not in MUTABLE_ON_RESUME
         }
@@ -92,3 +92,7 @@ class Training(CheckedConfig):
         """Compute the learning rate of a step: linear warm-up times half a cosine."""
         warm = min(1.0, step / self.warm_up_steps) if self.warm_up_steps else 1.0
         return self.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * step / self.steps))
+
+
+def _plain(value: object) -> object:
+    return value.name if isinstance(value, Path) else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import wave
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -15,7 +14,7 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 from kdtalker.core.errors import InputError
-from kdtalker.core.pcm import encode_pcm
+from kdtalker.core.pcm import encode_wav
 from kdtalker.core.rates import FRAME_RATE_HZ
 from train.bench.inputs import PORTRAIT
 from train.bench.live.marks import BITS, ClickTaken, MarkingService
@@ -110,9 +109,7 @@ def _write_clicks(path: Path) -> None:
     """Write clicks of 5 ms in silence; Chromium repeats the file."""
     samples = np.zeros(int(EVERY_S * MICROPHONE_RATE_HZ), np.float32)
     samples[20_000:20_240] = 0.9 * np.sin(2 * np.pi * 1000 * np.arange(240) / MICROPHONE_RATE_HZ)
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, MICROPHONE_RATE_HZ, 0, "NONE", ""))
-        file.writeframes(encode_pcm(samples))
+    path.write_bytes(encode_wav(samples, MICROPHONE_RATE_HZ))
 
 
 def match_clicks(raw: dict[str, Any], clicks: Sequence[ClickTaken]) -> list[dict[str, float | None]]:
