@@ -218,13 +218,14 @@ def test_the_head_of_live_motion_is_as_smooth_as_that_of_films(speech):
     assert np.abs(np.diff(raw[:, 1:7], 3, axis=0)).mean() > 3 * np.abs(np.diff(moved[:, 1:7], 3, axis=0)).mean()
 
 
-def test_more_steps_than_a_student_learned_change_nothing(speech):
+def test_more_steps_than_a_student_learned_change_nothing_and_are_told(speech, caplog):
     model, features = speech.motion_model.model, encode_all(speech.audio_encoder, SOUND)
     one, two, ten = (
         model.advance(model.start(CANONICAL, REST, speech.silence, sampling=Sampling(steps)), features)[0].vector()
         for steps in (1, SMALL.steps, 10)
     )
     assert np.array_equal(two, ten) and not np.allclose(one, two)
+    assert [record.getMessage().count("change nothing") for record in caplog.records] == [1]
 
 
 def test_the_package_hears_live_sound_by_its_student_as_soon_as_it_has_one(tmp_path, monkeypatch, header):

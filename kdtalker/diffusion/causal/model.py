@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,8 @@ from kdtalker.diffusion.causal.inference import MotionInference
 from kdtalker.diffusion.causal.noise import Noise, advance_noise
 from kdtalker.diffusion.fir_smoothing import HEAD_KERNEL, RADIUS
 from kdtalker.diffusion.normalisation import Normalisation
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class CausalMotionModel:
     def start(
         self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()
     ) -> CausalState:
-        """Start a stream for a source; silence is not needed, and of sampling no more steps than the student learned.
-        Raises InputError for another keypoint space, shapes that do not fit, or a negative seed."""
+        """Start a stream for a source; silence is not needed, and of sampling no more steps than the student learned:
+        what is asked beyond is logged. Raises InputError for another keypoint space, shapes that do not fit, or a negative seed."""
         config = self.network.config
         if reference.space != self.space:
             raise InputError(
@@ -72,6 +75,8 @@ class CausalMotionModel:
         first = self.normalisation.normalise(to_head_frame(reference).vector()[0] - rest)
         portrait = np.concatenate([self.normalisation.normalise_canonical(canonical.reshape(-1)), first])
         steps = min(sampling.steps or config.steps, config.steps)
+        if sampling.steps > config.steps or sampling.guidance != 1:
+            _log.warning("This motion model is a student, not a diffusion model: 'steps' and 'guidance' change nothing.")
         hidden, last = np.zeros((2, config.hidden), np.float32), np.stack([first, first])
         noise = np.zeros((2, config.noise), np.float32)
         none = np.zeros((0, 6), np.float32)
