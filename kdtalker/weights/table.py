@@ -88,8 +88,8 @@ TABLE = (
     ),
     Weight(
         "data/mesh_student.safetensors",
-        2_977_304,
-        "76f202c0dbb4e27af86044327b7fdaaf3ce7934f512fbe9dd4fa4610163cc535",
+        2_977_368,
+        "93ca524303bd72840f5de04119302788b71415f5303963add207d2eae3c778ab",
         *_OURS,
         "hears live sound and moves the face, frame by frame: a student of the two (train/distil)",
     ),
