@@ -1,0 +1,115 @@
+"""Run the rows of a batch on workers and collect how they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+
+from kdtalker.apps.batch.ledger import Entry, find_made, lock_output, write_entry
+from kdtalker.apps.batch.maker import Outcome
+from kdtalker.apps.batch.rows import Row
+from kdtalker.apps.batch.schedule import Schedule
+from kdtalker.apps.batch.workers import Message, Workers
+from kdtalker.apps.cli import explain
+from kdtalker.core.errors import KDTalkerError
+
+POLL_S = 0.5  # between two looks at rows that another batch is making
+
+
+@dataclass
+class Results:
+    """Collect how rows ended, by their numbers: films made now, films that were there, sentences of those that failed;
+    notes on films."""
+
+    made: dict[int, Entry] = field(default_factory=dict)
+    skipped: dict[int, Entry] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    notes: dict[int, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass
+class _Making:
+    """Hold a row that a worker makes, with its lock, and the frames that have been told of."""
+
+    row: Row
+    lock: ExitStack
+    frames: int = 0
+
+
+class Runner:
+    """Hand rows to workers until all have ended."""
+
+    def __init__(self, rows: Sequence[Row], workers: Workers, results: Results) -> None:
+        self._schedule, self._workers, self._results = Schedule(rows), workers, results
+        self._making: dict[int, _Making] = {}
+
+    def run(self) -> Iterator[Row]:
+        """Make the rows; yields the row of each frame, as long as was estimated, that is made or left out."""
+        try:
+            while self._schedule or self._making:
+                yield from self._hand_out()
+                for event in self._workers.wait(POLL_S):
+                    yield from self._receive(event.worker, event.message)
+        finally:
+            self._workers.close()
+            for making in self._making.values():
+                making.lock.close()
+
+    def _hand_out(self) -> Iterator[Row]:
+        """Hand rows to the workers that have none. A row that another batch is making waits; one that it has made is
+        left out."""
+        for worker in range(self._workers.count):
+            others: list[Row] = []
+            while worker not in self._making and (row := self._schedule.take(worker)):
+                lock = ExitStack()
+                try:
+                    lock.enter_context(lock_output(row.job.output))
+                    entry = find_made(row.job.output, row.job.save_motion, row.key)
+                except TimeoutError:
+                    others.append(row)
+                except OSError as error:
+                    self._results.failed[row.number] = explain(error)
+                    yield from [row] * row.frames
+                else:
+                    if entry is None:
+                        self._making[worker] = _Making(row, lock)
+                        self._workers.hand(worker, row)
+                        continue
+                    lock.close()
+                    self._results.skipped[row.number] = entry
+                    yield from [row] * row.frames
+            for row in others:
+                self._schedule.put_back(row)
+
+    def _receive(self, worker: int, message: Message) -> Iterator[Row]:
+        making = self._making.get(worker)
+        if isinstance(message, str):
+            self._schedule.release(worker)
+        if making is None:  # it ended while it had nothing to do
+            return
+        row = making.row
+        if isinstance(message, float):
+            frames = max(making.frames, int(message * row.frames))
+        else:
+            frames = row.frames
+            self._finish(row, message)
+            making.lock.close()
+            del self._making[worker]
+        yield from [row] * (frames - making.frames)
+        making.frames = frames
+
+    def _finish(self, row: Row, message: Outcome | str) -> None:
+        """Record how a row ended."""
+        if isinstance(message, str):  # maybe after the film was whole
+            made = find_made(row.job.output, row.job.save_motion, row.key)
+            entry = made or Entry(row.key, row.job.output.name, error=message)
+        else:
+            entry = message.entry
+            self._results.notes[row.number] = message.notes
+        if entry.error is None:
+            self._results.made[row.number] = entry
+            return
+        self._results.failed[row.number] = entry.error
+        with suppress(KDTalkerError):  # the error is reported all the same
+            write_entry(row.job.output, entry)
