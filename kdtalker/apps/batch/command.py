@@ -127,7 +127,9 @@ def _describe_plan(waiting: Sequence[Row], results: Results, workers: int) -> st
 def _describe_results(results: Results, took_s: float) -> str:
     film_s = sum(entry.film_s for entry in results.made.values())
     speed = f", {film_s:.1f} s of film in {took_s:.1f} s ({film_s / took_s:.2f} x real time)" if results.made else ""
-    return f"{_films(len(results.made))} made{speed}; {len(results.skipped)} made before; {len(results.failed)} failed."
+    again = ", which the same command tries again" if results.failed else ""
+    skipped, failed = len(results.skipped), len(results.failed)
+    return f"{_films(len(results.made))} made{speed}; {skipped} made before; {failed} failed{again}."
 
 
 def _finish(results: Results, text: str) -> str:
@@ -138,7 +140,7 @@ def _finish(results: Results, text: str) -> str:
     for number, sentence in sorted(results.failed.items()):
         _log.warning("row %d failed: %s", number, sentence)
     if results.failed:
-        raise OutputError(f"{text} Run the same command again to try what failed once more.")
+        raise OutputError(text)
     return text
 
 

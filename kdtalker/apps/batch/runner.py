@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
@@ -44,7 +44,7 @@ class Runner:
         self._schedule, self._workers, self._results = Schedule(rows), workers, results
         self._making: dict[int, _Making] = {}
 
-    def run(self) -> Iterator[Row]:
+    def run(self) -> Generator[Row, None, None]:
         """Make the rows; yields the row of each frame, as long as was estimated, that is made or left out."""
         try:
             while self._schedule or self._making:
