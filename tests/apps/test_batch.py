@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ import toy
 import toy_batch
 from test_cli import read_back, write_wav
 
+from kdtalker.apps.batch.schedule import Schedule
 from kdtalker.apps.cli import main
 
 pytestmark = pytest.mark.slow
@@ -231,6 +233,22 @@ def test_formats_texts_and_names(tmp_path, capfd):
     assert [Path(word).name for word in outputs] == ["face0-voice0.mp4", "face0-grüße-it-was-late.mov", "named.webm"]
     assert list(map(set, jsonl)) == list(map(set, parquet))
     assert list((tmp_path / "films").iterdir()) == []  # a dry run writes nothing
+
+
+def test_the_longest_rows_come_first_and_a_portrait_stays_in_one_worker():
+    def row(number, portrait, frames):
+        return SimpleNamespace(number=number, portrait=portrait, frames=frames)
+
+    lengths = [("a", 30), ("b", 200), ("a", 100), ("b", 100), ("b", 150)]
+    schedule = Schedule([row(number, *length) for number, length in enumerate(lengths)])
+    taken = [schedule.take(worker).number for worker in (0, 1, 0)]
+    assert taken == [1, 2, 4]  # the portrait with most film, the other one, and again the first
+    assert schedule.take(1).number == 0
+    assert schedule.take(1) is None  # 4 s are not worth to encode the other portrait again
+    schedule.release(0)
+    assert schedule.take(1).number == 3 and not schedule
+    long = Schedule([row(0, "a", 300), row(1, "a", 300)])
+    assert [long.take(worker).number for worker in (0, 1)] == [0, 1]
 
 
 # --- what fails -----------------------------------------------------------------------------------------------------

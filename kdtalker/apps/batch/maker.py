@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kdtalker.apps.batch.ledger import Entry, write_entry
 from kdtalker.apps.batch.rows import Row
-from kdtalker.apps.cli import explain
+from kdtalker.apps.cli import DEBUG_VARIABLE, explain
 from kdtalker.apps.film_command import encode_portrait, find_framing, read_driving, read_portrait, spoken, write_film
 from kdtalker.apps.job import Job
 from kdtalker.apps.progress import Progress
@@ -96,6 +98,8 @@ class FilmMaker:
                 entry = self._make(row, report, began)
             except Exception as error:
                 entry = Entry(row.key, row.job.output.name, seconds=time.monotonic() - began, error=explain(error))
+                if os.environ.get(DEBUG_VARIABLE) == "1":
+                    notes.append("".join(traceback.format_exception(error)))
                 if isinstance(error, MemoryError):
                     self._forget()
         return Outcome(entry, tuple(notes))
