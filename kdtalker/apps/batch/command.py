@@ -58,6 +58,7 @@ def run(arguments: Sequence[str], load: Load | None = None) -> str:
                 for _ in progress.count(frames, sum(row.frames for row in waiting)):
                     pass
     except KeyboardInterrupt as error:
+        _report(results)
         kept = f"interrupted, {_films(len(results.made))} made and kept; run the same command again for the others."
         error.args = (kept,)
         raise
@@ -133,15 +134,20 @@ def _describe_results(results: Results, took_s: float) -> str:
 
 
 def _finish(results: Results, text: str) -> str:
-    """Report the notes on films and the rows that failed; return the text. Raises OutputError with it where one did."""
+    """Report how rows ended; return the text. Raises OutputError with it where one failed."""
+    _report(results)
+    if results.failed:
+        raise OutputError(text)
+    return text
+
+
+def _report(results: Results) -> None:
+    """Report the notes on films and the rows that failed."""
     for number, notes in sorted(results.notes.items()):
         for note in notes:
             _log.warning("row %d: %s", number, note)
     for number, sentence in sorted(results.failed.items()):
         _log.warning("row %d failed: %s", number, sentence)
-    if results.failed:
-        raise OutputError(text)
-    return text
 
 
 def _films(count: int) -> str:

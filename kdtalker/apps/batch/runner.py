@@ -57,30 +57,37 @@ class Runner:
                 making.lock.close()
 
     def _hand_out(self) -> Iterator[Row]:
-        """Hand rows to the workers that have none. A row that another batch is making waits; one that it has made is
-        left out."""
+        """Hand rows to the workers that have none."""
         for worker in range(self._workers.count):
-            others: list[Row] = []
+            others: list[Row] = []  # rows that another batch is making, which wait
             while worker not in self._making and (row := self._schedule.take(worker)):
-                lock = ExitStack()
                 try:
-                    lock.enter_context(lock_output(row.job.output))
-                    entry = find_made(row.job.output, row.job.save_motion, row.key)
+                    yield from self._hand(worker, row)
                 except TimeoutError:
                     others.append(row)
-                except OSError as error:
-                    self._results.failed[row.number] = explain(error)
-                    yield from [row] * row.frames
-                else:
-                    if entry is None:
-                        self._making[worker] = _Making(row, lock)
-                        self._workers.hand(worker, row)
-                        continue
-                    lock.close()
-                    self._results.skipped[row.number] = entry
-                    yield from [row] * row.frames
             for row in others:
                 self._schedule.put_back(row)
+
+    def _hand(self, worker: int, row: Row) -> Iterator[Row]:
+        """Lock a row and hand it to a worker; one that another batch has made meanwhile, or that cannot be locked, is
+        left out. Raises TimeoutError where another one is making it."""
+        lock = ExitStack()
+        try:
+            lock.enter_context(lock_output(row.job.output))
+        except TimeoutError:
+            raise
+        except OSError as error:
+            self._results.failed[row.number] = explain(error)
+            yield from [row] * row.frames
+            return
+        made = find_made(row.job.output, row.job.save_motion, row.key)
+        if made is None:
+            self._making[worker] = _Making(row, lock)
+            self._workers.hand(worker, row)
+            return
+        lock.close()
+        self._results.skipped[row.number] = made
+        yield from [row] * row.frames
 
     def _receive(self, worker: int, message: Message) -> Iterator[Row]:
         making = self._making.get(worker)
