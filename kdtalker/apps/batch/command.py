@@ -14,7 +14,7 @@ from kdtalker.apps.batch.ledger import find_made, remove_stale_lock
 from kdtalker.apps.batch.maker import Load
 from kdtalker.apps.batch.manifest import read_manifest
 from kdtalker.apps.batch.ray_workers import HERE, RayWorkers
-from kdtalker.apps.batch.rows import Row, check_outputs, read_row
+from kdtalker.apps.batch.rows import FilmRow, check_outputs, read_row
 from kdtalker.apps.batch.runner import Results, Runner
 from kdtalker.apps.batch.workers import LocalWorkers, Workers
 from kdtalker.apps.cli import explain
@@ -25,7 +25,7 @@ from kdtalker.core.files import is_folder
 from kdtalker.core.rates import FRAME_RATE_HZ
 from kdtalker.core.threads import count_cores
 
-CORE_S = 0.46  # processor time that a second of film of 512 px takes, see docs/performance.md
+CORE_S, START_S = 0.46, 2.0  # processor time of a second of film of 512 px, and start-up, see docs/performance.md
 
 _log = logging.getLogger("kdtalker")
 
@@ -85,7 +85,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _check_rows(manifest: Sequence[Sequence[str]], results: Results) -> list[Row]:
+def _check_rows(manifest: Sequence[Sequence[str]], results: Results) -> list[FilmRow]:
     """Check all rows; return those that are to be made."""
     rows = []
     for number, arguments in enumerate(manifest, 1):
@@ -106,7 +106,7 @@ def _open_workers(asked: Namespace, count: int, load: Load) -> Workers:
     return LocalWorkers(count, load) if asked.ray is None else RayWorkers(asked.ray, asked.workers, load)
 
 
-def _describe_plan(waiting: Sequence[Row], results: Results, workers: int) -> str:
+def _describe_plan(waiting: Sequence[FilmRow], results: Results, workers: int) -> str:
     """Describe what is to be made and how long that takes."""
     film_s = sum(row.frames for row in waiting) / FRAME_RATE_HZ
     text = (
@@ -120,7 +120,7 @@ def _describe_plan(waiting: Sequence[Row], results: Results, workers: int) -> st
         took_s = film_s / workers * worked_s / sum(entry.film_s for entry in results.skipped.values())
         source = "as fast as those made before"
     else:
-        took_s = film_s / min(workers, count_cores()) * CORE_S
+        took_s = START_S + film_s / min(workers, count_cores()) * CORE_S
         source = f"at {CORE_S} s of processor time a second of film of 512 px (docs/performance.md; not measured here)"
     return f"{text} That takes about {_duration(took_s)} with {workers} worker{'s' * (workers > 1)}, {source}."
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kdtalker.apps.batch.ledger import Entry, write_entry
-from kdtalker.apps.batch.rows import Row
+from kdtalker.apps.batch.rows import FilmRow
 from kdtalker.apps.cli import DEBUG_VARIABLE, explain
 from kdtalker.apps.film_command import encode_portrait, find_framing, read_driving, read_portrait, spoken, write_film
 from kdtalker.apps.job import Job
@@ -37,7 +37,7 @@ ItemT = TypeVar("ItemT")
 
 @dataclass(frozen=True)
 class Outcome:
-    """Hold how a row ended, and the notes that its film logged."""
+    """Hold the end of a row: its entry, and the notes that its film logged."""
 
     entry: Entry
     notes: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ class FilmMaker:
     def _forget(self) -> None:
         self._engine, self._portrait = _Kept(), _Kept()
 
-    def make(self, row: Row, report: Report = _report_nothing) -> Outcome:
+    def make(self, row: FilmRow, report: Report = _report_nothing) -> Outcome:
         """Make the film of a row and its entry in the ledger. Returns an entry with the error where that fails."""
         began = time.monotonic()
         with _collect_notes() as notes:
@@ -104,7 +104,7 @@ class FilmMaker:
                     self._forget()
         return Outcome(entry, tuple(notes))
 
-    def _make(self, row: Row, report: Report, began: float) -> Entry:
+    def _make(self, row: FilmRow, report: Report, began: float) -> Entry:
         progress, entries = _ShareProgress(report), []
 
         def record(film: Path, frames: int) -> None:

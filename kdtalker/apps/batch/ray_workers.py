@@ -11,7 +11,7 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from kdtalker.apps.batch.maker import FilmMaker, Load
-from kdtalker.apps.batch.rows import Row
+from kdtalker.apps.batch.rows import FilmRow
 from kdtalker.apps.batch.workers import Event, Message
 from kdtalker.core.errors import InputError
 
@@ -31,7 +31,7 @@ class RayWorkers:
         self._actors: dict[int, Any] = {}
         self._making: dict[Any, int] = {}  # workers by the reference of what they will return
 
-    def hand(self, worker: int, row: Row) -> None:
+    def hand(self, worker: int, row: FilmRow) -> None:
         """Hand a row to a worker, see `Workers`."""
         if worker not in self._actors:
             self._actors[worker] = self._ray.remote(num_cpus=1)(FilmMaker).remote(self._load, threads=1)

@@ -30,7 +30,7 @@ OF_PORTRAIT = ("image", "background", "face", "box", "crop", "alpha", "max_side"
 
 
 @dataclass(frozen=True)
-class Row:
+class FilmRow:
     """Hold a row that can be made. key: sha256 of all that its film depends on; engine, portrait: the same for rows
     that share a loaded engine, or an encoded portrait too; frames: estimated length of the film."""
 
@@ -42,7 +42,7 @@ class Row:
     frames: int
 
 
-def read_row(number: int, arguments: Sequence[str]) -> Row:
+def read_row(number: int, arguments: Sequence[str]) -> FilmRow:
     """Parse and check a row, hash what its film is made of and estimate its length. Raises InputError or OutputError
     where it cannot be made."""
     job = parse(arguments)
@@ -53,10 +53,10 @@ def read_row(number: int, arguments: Sequence[str]) -> Row:
     portrait = _key(_contents(job, OF_PORTRAIT), engine)
     everything = _contents(job, [name for name in vars(job) if name not in NOT_IN_KEY])
     key = _key(everything, weights, __version__, job.output.suffix.lower(), job.save_motion is not None)
-    return Row(number, job, key, engine, portrait, _estimate_frames(job))
+    return FilmRow(number, job, key, engine, portrait, _estimate_frames(job))
 
 
-def check_outputs(rows: Sequence[Row]) -> None:
+def check_outputs(rows: Sequence[FilmRow]) -> None:
     """Check that no row writes a file that another one writes or reads. Raises InputError."""
     writers: dict[str, int] = {}
     for row in rows:

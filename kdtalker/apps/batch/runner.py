@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from kdtalker.apps.batch.ledger import Entry, find_made, lock_output, write_entry
 from kdtalker.apps.batch.maker import Outcome
-from kdtalker.apps.batch.rows import Row
+from kdtalker.apps.batch.rows import FilmRow
 from kdtalker.apps.batch.schedule import Schedule
 from kdtalker.apps.batch.workers import Message, Workers
 from kdtalker.apps.cli import explain
@@ -32,7 +32,7 @@ class Results:
 class _Making:
     """Hold a row that a worker makes, with its lock, and the frames that have been told of."""
 
-    row: Row
+    row: FilmRow
     lock: ExitStack
     frames: int = 0
 
@@ -40,11 +40,11 @@ class _Making:
 class Runner:
     """Hand rows to workers until all have ended."""
 
-    def __init__(self, rows: Sequence[Row], workers: Workers, results: Results) -> None:
+    def __init__(self, rows: Sequence[FilmRow], workers: Workers, results: Results) -> None:
         self._schedule, self._workers, self._results = Schedule(rows), workers, results
         self._making: dict[int, _Making] = {}
 
-    def run(self) -> Generator[Row, None, None]:
+    def run(self) -> Generator[FilmRow, None, None]:
         """Make the rows; yields the row of each frame, as long as was estimated, that is made or left out."""
         try:
             while self._schedule or self._making:
@@ -56,10 +56,10 @@ class Runner:
             for making in self._making.values():
                 making.lock.close()
 
-    def _hand_out(self) -> Iterator[Row]:
+    def _hand_out(self) -> Iterator[FilmRow]:
         """Hand rows to the workers that have none."""
         for worker in range(self._workers.count):
-            others: list[Row] = []  # rows that another batch is making, which wait
+            others: list[FilmRow] = []  # rows that another batch is making, which wait
             while worker not in self._making and (row := self._schedule.take(worker)):
                 try:
                     yield from self._hand(worker, row)
@@ -68,7 +68,7 @@ class Runner:
             for row in others:
                 self._schedule.put_back(row)
 
-    def _hand(self, worker: int, row: Row) -> Iterator[Row]:
+    def _hand(self, worker: int, row: FilmRow) -> Iterator[FilmRow]:
         """Lock a row and hand it to a worker; one that another batch has made meanwhile, or that cannot be locked, is
         left out. Raises TimeoutError where another one is making it."""
         lock = ExitStack()
@@ -89,7 +89,7 @@ class Runner:
         self._results.skipped[row.number] = made
         yield from [row] * row.frames
 
-    def _receive(self, worker: int, message: Message) -> Iterator[Row]:
+    def _receive(self, worker: int, message: Message) -> Iterator[FilmRow]:
         making = self._making.get(worker)
         if isinstance(message, str):
             self._schedule.release(worker)
@@ -106,7 +106,7 @@ class Runner:
         yield from [row] * (frames - making.frames)
         making.frames = frames
 
-    def _finish(self, row: Row, message: Outcome | str) -> None:
+    def _finish(self, row: FilmRow, message: Outcome | str) -> None:
         """Record how a row ended."""
         if isinstance(message, str):  # maybe after the film was whole
             made = find_made(row.job.output, row.job.save_motion, row.key)

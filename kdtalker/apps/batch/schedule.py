@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable
 
-from kdtalker.apps.batch.rows import Row
+from kdtalker.apps.batch.rows import FilmRow
 from kdtalker.core.rates import FRAME_RATE_HZ
 
 WORTH_ENCODING_FRAMES = 10 * FRAME_RATE_HZ  # of one portrait that wait, for a second worker to encode it too
@@ -15,7 +15,7 @@ class _Group:
     """Hold the rows of one portrait that wait, the longest first, and the workers that have encoded it."""
 
     def __init__(self) -> None:
-        self.rows: deque[Row] = deque()
+        self.rows: deque[FilmRow] = deque()
         self.workers: set[int] = set()
 
     @property
@@ -30,13 +30,13 @@ class Schedule:
     is to be made of, and at the end helps where enough is left to be worth encoding a portrait again.
     """
 
-    def __init__(self, rows: Iterable[Row]) -> None:
+    def __init__(self, rows: Iterable[FilmRow]) -> None:
         groups: defaultdict[str, _Group] = defaultdict(_Group)
         for row in sorted(rows, key=lambda row: (-row.frames, row.number)):
             groups[row.portrait].rows.append(row)
         self._groups = dict(groups)
 
-    def take(self, worker: int) -> Row | None:
+    def take(self, worker: int) -> FilmRow | None:
         """Take the next row of a worker; None where nothing waits that is for it."""
         waiting = [group for group in self._groups.values() if group.rows]
         own = [group for group in waiting if worker in group.workers]
@@ -50,7 +50,7 @@ class Schedule:
         group.workers.add(worker)
         return group.rows.popleft()
 
-    def put_back(self, row: Row) -> None:
+    def put_back(self, row: FilmRow) -> None:
         """Let a row wait again, behind the others of its portrait."""
         self._groups[row.portrait].rows.append(row)
 

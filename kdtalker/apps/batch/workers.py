@@ -15,7 +15,7 @@ from threading import Thread
 from typing import Protocol
 
 from kdtalker.apps.batch.maker import FilmMaker, Load, Outcome
-from kdtalker.apps.batch.rows import Row
+from kdtalker.apps.batch.rows import FilmRow
 from kdtalker.core.allocator import share_one_arena
 from kdtalker.core.signals import GRACE_S, deferred, interruptible
 from kdtalker.core.threads import MOST_USEFUL, count_cores
@@ -36,7 +36,7 @@ class Workers(Protocol):
 
     count: int
 
-    def hand(self, worker: int, row: Row) -> None:
+    def hand(self, worker: int, row: FilmRow) -> None:
         """Hand a row to a worker that has none, and start it where it is not running."""
         ...
 
@@ -65,7 +65,7 @@ class LocalWorkers:
         self._threads = min(MOST_USEFUL, max(1, count_cores() // count))
         self._running: dict[int, _Process] = {}
 
-    def hand(self, worker: int, row: Row) -> None:
+    def hand(self, worker: int, row: FilmRow) -> None:
         """Hand a row to a worker, see `Workers`."""
         if worker not in self._running:
             with deferred():
