@@ -40,7 +40,7 @@ def map_on_ray(films: list[Film], work: Work, workers: int, address: str) -> Non
         rows = [asdict(film) | {"path": str(film.path.resolve())} for film in films]
         ray.data.DataContext.get_current().enable_progress_bars = False
         films_data = ray.data.from_items(rows, override_num_blocks=len(rows))
-        done = films_data.map(_on_row, fn_args=(work,))  # type: ignore[arg-type]
+        done = films_data.map(_on_row, fn_args=(work,))
         done.materialize()
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
