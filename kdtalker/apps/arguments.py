@@ -34,6 +34,10 @@ class Parser(argparse.ArgumentParser):
         near = did_you_mean(unknown[1].split("=")[0], self._option_string_actions) if unknown else ""
         raise InputError(f"{message}; see --help.{near}")
 
+    def long_options(self) -> dict[str, argparse.Action]:
+        """Return the options by their long names, without the dashes."""
+        return {flag[2:]: action for flag, action in self._option_string_actions.items() if flag.startswith("--")}
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as argparse does, but report a misspelt option before a missing one."""
         words = sys.argv[1:] if args is None else list(args)
@@ -50,7 +54,8 @@ def film_parser() -> Parser:
     parser = Parser(
         prog="kdtalker",
         description="One portrait and a voice become a talking film.",
-        epilog="`kdtalker weights --help` explains the weight files, `kdtalker live --help` live streams.",
+        epilog="`kdtalker weights --help` explains the weight files, `kdtalker live --help` live streams, "
+        "`kdtalker batch --help` many films from a table.",
         allow_abbrev=False,
     )
     add = parser.add_argument

@@ -1,7 +1,8 @@
 """Run the command line: every outcome ends in one line and an exit code.
 
 Only the standard library is imported here, so that signals, missing packages and a closed stderr are handled from the
-first moment. film_command makes films, weights_command manages weight files, live.command streams.
+first moment. film_command makes films, batch.command many of them, weights_command manages weight files, live.command
+streams.
 """
 
 from __future__ import annotations
@@ -79,6 +80,10 @@ def _dispatch(words: Sequence[str], load: Load | None) -> tuple[str, bool]:
                 from kdtalker.apps.live.command import run as run_live
 
                 return run_live(words[1:], load), False
+            if words[:1] == ["batch"]:
+                from kdtalker.apps.batch.command import run as run_batch
+
+                return f"{run_batch(words[1:], load)}\n", False
             from kdtalker.apps.film_command import load_engine, make_film
             from kdtalker.apps.job import parse
 
@@ -103,12 +108,14 @@ def _fail(error: BaseException, listener: Listener) -> int:
         said = str(error) if isinstance(error, KeyboardInterrupt) else ""  # not what an interrupted import says
         _say(said or f"{how}, nothing was written.")
         return SIGNAL + number
-    _say(_explain(error))
+    _say(explain(error))
     return FAULT
 
 
-def _explain(error: BaseException) -> str:
-    """Describe an unexpected error in one sentence."""
+def explain(error: BaseException) -> str:
+    """Describe an error in one sentence: its own, or what an unexpected one means."""
+    if isinstance(error, KDTalkerError):
+        return str(error)
     number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno if isinstance(error, OSError) else None
     if number in SHORTAGES:
         return SHORTAGES[number]

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -84,21 +84,40 @@ def make_film(job: Job, load: Load) -> str:
     set_threads(job.threads)
     if job.checkpoint is not None:
         check_checkpoint(job.checkpoint, job.engine, job.personal)  # engines are named after their keypoint spaces
+    with spoken(job, progress) as voiced:
+        count = write_film(*_prepare(voiced, load, progress), voiced, progress)
+    return _summary(count, time.perf_counter() - began, job.output)
+
+
+@contextmanager
+def spoken(job: Job, progress: Progress) -> Iterator[Job]:
+    """Speak the text of a job, if it has one: yield the job with that sound, which is removed at the end."""
     if job.line is None:
-        return _film(job, load, progress, began)
+        yield job
+        return
     from kdtalker.tts.speak import speak
 
     progress.stage("speaking the text")
     with tempfile.TemporaryDirectory(prefix="kdtalker-") as folder:
-        spoken = Path(folder) / "voice.wav"
-        speak(job.line, spoken)
-        return _film(replace(job, audio=spoken), load, progress, began)
+        sound = Path(folder) / "voice.wav"
+        speak(job.line, sound)
+        yield replace(job, audio=sound)
 
 
-def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
+def write_film(
+    pipeline: TalkingPortraitPipeline[Any],
+    portrait: EncodedPortrait[Any],
+    driving: DrivingInput,
+    job: Job,
+    progress: Progress,
+    *,
+    is_whole: Callable[[Path, int], object] | None = None,
+) -> int:
+    """Write the film of an encoded portrait, and the motion if that is to be saved; return the number of frames.
+
+    is_whole: called with the film under its temporary name and its number of frames, before it takes its name."""
     from kdtalker.media.video_writer import VideoWriter
 
-    pipeline, portrait, driving = _prepare(job, load, progress)
     recorded: list[Motion] = []
     made = _frames(pipeline, portrait, job, driving, recorded.append if job.save_motion else None)
     progress.stage(f"making {_length(driving.frames)}")
@@ -120,12 +139,14 @@ def _film(job: Job, load: Load, progress: Progress, began: float) -> str:
         film.finish()
         if saved is not None:
             Motion.concatenate(recorded).write(saved)
+        if is_whole is not None:
+            is_whole(film.file.partial, count)
         try:
             commit_together([file for file in (saved, film.file) if file is not None])
         except Interruption:
             if not film.file.is_committed:
                 raise
-    return _summary(count, time.perf_counter() - began, job.output)
+    return count
 
 
 def _prepare(
@@ -135,15 +156,12 @@ def _prepare(
     whose networks are there at once, while the inputs are read, and the speech models while the face is found."""
     loading = Future(partial(load, job)) if job.engine == "mesh" else None
     progress.stage("reading the portrait and what moves it")
-    image, driving = _read_inputs(job)
+    image, driving = read_portrait(job), read_driving(job)
     progress.stage("loading the networks")
     pipeline = loading.result() if loading else load(job)
     warming = Future(partial(_warm_up, pipeline)) if driving.speech is not None else None
     progress.stage("finding the face")
-    framing = driving.motion.framing if driving.motion is not None else "driving" if job.driving else "speech"
-    portrait = pipeline.portrait(
-        image, face=job.face, box=job.box, crop=job.crop, alpha=job.alpha, max_side=job.max_side, framing=framing
-    )
+    portrait = encode_portrait(pipeline, image, job, find_framing(job, driving))
     if warming:
         warming.result()
     return_freed_memory()  # copies of weights
@@ -155,20 +173,39 @@ def _warm_up(pipeline: TalkingPortraitPipeline[Any]) -> None:
     pipeline.engine.speech.warm_up()
 
 
-def _read_inputs(job: Job) -> tuple[Image, DrivingInput]:
-    """Read the portrait before its background, and what moves it. Raises InputError where they are not valid."""
+def find_framing(job: Job, driving: DrivingInput) -> str:
+    """Find the framing that a portrait is encoded with, see `TalkingPortraitPipeline.portrait`."""
+    return driving.motion.framing if driving.motion is not None else "driving" if job.driving else "speech"
+
+
+def encode_portrait(
+    pipeline: TalkingPortraitPipeline[Any], image: Image, job: Job, framing: str
+) -> EncodedPortrait[Any]:
+    """Find and encode the face that a job names. Raises InputError where there is none."""
+    return pipeline.portrait(
+        image, face=job.face, box=job.box, crop=job.crop, alpha=job.alpha, max_side=job.max_side, framing=framing
+    )
+
+
+def read_portrait(job: Job) -> Image:
+    """Read the picture of a job, before its background. Raises InputError where they are not valid."""
     from kdtalker.media.picture import read_image
 
     image = read_image(job.image)
     behind = read_image(job.background) if isinstance(job.background, Path) else job.background
+    if behind is None:
+        return image
+    from kdtalker.face.background import replace_background
+
+    return replace_background(image, behind)
+
+
+def read_driving(job: Job) -> DrivingInput:
+    """Read what moves the portrait of a job. Raises InputError where it is not valid, or made for another engine."""
     driving = open_driving_input(job)
     if driving.motion is not None:
         driving.motion.require_space(job.engine)
-    if behind is not None:
-        from kdtalker.face.background import replace_background
-
-        image = replace_background(image, behind)
-    return image, driving
+    return driving
 
 
 def _frames(

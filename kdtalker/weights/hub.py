@@ -72,11 +72,12 @@ def fetch(weight: Weight, folder: Path) -> str:
 
 
 @contextmanager
-def file_lock(lock: Path) -> Iterator[None]:
-    """Hold a lock between processes, waiting for it; the last holder removes its file."""
+def file_lock(lock: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock between processes; the last holder removes its file. Raises TimeoutError where another one holds it,
+    if not to wait."""
     from filelock import FileLock
 
-    with FileLock(lock):
+    with FileLock(lock, timeout=-1 if wait else 0):
         try:
             yield
         finally:

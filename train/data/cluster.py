@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -13,11 +12,10 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
-from kdtalker.core.errors import InputError
+from kdtalker.apps.batch.ray_workers import connect
 from train.data.films import Film
 
 ROOT = Path(__file__).parents[2]
-HERE = "here"  # in place of an address: start a Ray cluster on this machine for the run
 
 Work = Callable[[Film], None]
 
@@ -37,41 +35,17 @@ def map_on_ray(films: list[Film], work: Work, workers: int, address: str) -> Non
 
     address: HOST:PORT of the head, or HERE, which starts a cluster with that many workers. Ray repeats films whose
     worker died. Raises InputError where the cluster does not answer."""
-    import ray
-
-    if address != HERE:
-        check_reachable(address)
-    environment = {"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}}
-    here: dict[str, Any] = (
-        {"num_cpus": workers, "include_dashboard": False} if address == HERE else {"address": address}
-    )
-    try:
-        ray.init(**here, runtime_env=environment, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"The Ray cluster '{address}' cannot be reached ({error}); give HOST:PORT of its head."
-        ) from None
+    ray = connect(address, workers, ROOT)
     try:
         rows = [asdict(film) | {"path": str(film.path.resolve())} for film in films]
         ray.data.DataContext.get_current().enable_progress_bars = False
         films_data = ray.data.from_items(rows, override_num_blocks=len(rows))
-        done = films_data.map(_on_row, fn_args=(work,))  # type: ignore[arg-type]
+        done = films_data.map(_on_row, fn_args=(work,))
         done.materialize()
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
     finally:
         ray.shutdown()
-
-
-def check_reachable(address: str) -> None:
-    """Open a connection to the head node, since Ray itself kills the process where none answers.
-
-    Raises InputError where there is no answer."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise InputError(f"No Ray cluster answers at '{address}' ({error}); give HOST:PORT of its head.") from None
 
 
 def _on_row(row: dict[str, Any], work: Work) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from kdtalker.apps.batch.ray_workers import HERE
 from kdtalker.audio.encoders import DEFAULT_ENCODER, ENCODERS, encoder_spec
 from kdtalker.core.arrays import Array
 from kdtalker.core.errors import InputError
@@ -27,7 +28,7 @@ from kdtalker.face.tracker import FaceTracker
 from kdtalker.media.sound import read_sound
 from kdtalker.media.video import read_video
 from kdtalker.weights.find import find
-from train.data.cluster import HERE, map_in_processes, map_on_ray
+from train.data.cluster import map_in_processes, map_on_ray
 from train.data.features import load_features
 from train.data.films import LAYOUTS, Film, find_films
 from train.data.records import REPORT_FILE, Drop, Record, write_manifest, write_report

@@ -18,6 +18,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from kdtalker.apps.batch.ray_workers import HERE
 from kdtalker.audio.encoders import encode_all
 from kdtalker.audio.whisper import LEFT_FRAMES, WhisperEncoder
 from kdtalker.core.arrays import Array
@@ -32,7 +33,7 @@ from kdtalker.diffusion.speech import load_trained
 from kdtalker.media.sound import read_sound
 from kdtalker.renderers.mesh.geometry import FaceModel
 from kdtalker.weights.find import find
-from train.data.cluster import HERE, map_in_processes, map_on_ray
+from train.data.cluster import map_in_processes, map_on_ray
 from train.data.films import Film, read_tables
 from train.data.shards import Shard
 from train.distil.alignment import label_frames, read_segments
