@@ -58,7 +58,8 @@ class CausalMotionModel:
         self, canonical: Array, reference: Motion, silence: Array, *, seed: int = 0, sampling: Sampling = Sampling()
     ) -> CausalState:
         """Start a stream for a source; silence is not needed, and of sampling no more steps than the student learned:
-        what is asked beyond is logged. Raises InputError for another keypoint space, shapes that do not fit, or a negative seed."""
+        what is asked beyond is logged. Raises InputError for another keypoint space, shapes that do not fit, or a
+        negative seed."""
         config = self.network.config
         if reference.space != self.space:
             raise InputError(
@@ -76,7 +77,7 @@ class CausalMotionModel:
         portrait = np.concatenate([self.normalisation.normalise_canonical(canonical.reshape(-1)), first])
         steps = min(sampling.steps or config.steps, config.steps)
         if sampling.steps > config.steps or sampling.guidance != 1:
-            _log.warning("This motion model is a student, not a diffusion model: 'steps' and 'guidance' change nothing.")
+            _log.warning("This motion model is a student, no diffusion model: 'steps' and 'guidance' change nothing.")
         hidden, last = np.zeros((2, config.hidden), np.float32), np.stack([first, first])
         noise = np.zeros((2, config.noise), np.float32)
         none = np.zeros((0, 6), np.float32)
